@@ -1,0 +1,229 @@
+//! The wire types that the TC programs and userspace share.
+//!
+//! Everything here crosses the kernel boundary as bytes: map keys, map values, ring buffer
+//! records and the globals that userspace sets before it loads the object. So every type is
+//! `repr(C)`, `Copy`, and free of implicit padding (asserted below, in both builds), holds no
+//! enum and no `bool`, and keeps addresses and ports exactly as described at each field.
+//!
+//! Protocols are IANA numbers throughout: TCP today; UDP (17) and SCTP (132) have their place
+//! in every type and are noted by no program yet.
+
+#![no_std]
+
+/// One direction of a connection: who sends to whom.
+///
+/// The twin of the kernel's `nf_conntrack_tuple` without its family and protocol, which
+/// [`Identity`] holds once for both directions.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Tuple {
+    /// Source address in network order; an IPv4 address fills the first four bytes, the rest is zero.
+    pub source: [u8; 16],
+    /// Destination address, in the form of `source`.
+    pub destination: [u8; 16],
+    /// Source port, host order.
+    pub source_port: u16,
+    /// Destination port, host order.
+    pub destination_port: u16,
+}
+
+impl Tuple {
+    /// The same connection as its other end sends it.
+    #[must_use]
+    pub const fn reversed(&self) -> Self {
+        Self {
+            source: self.destination,
+            destination: self.source,
+            source_port: self.destination_port,
+            destination_port: self.source_port,
+        }
+    }
+}
+
+/// [`Identity::family`] of IPv4.
+pub const FAMILY_IPV4: u8 = 4;
+/// [`Identity::family`] of IPv6.
+pub const FAMILY_IPV6: u8 = 6;
+
+/// What makes a connection itself: retransmissions of its opening packet share it, a new
+/// connection on the same addresses and ports does not.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// The conntrack original tuple, or the packet's own where conntrack has no entry.
+    pub original: Tuple,
+    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
+    pub family: u8,
+    /// IANA protocol number.
+    pub protocol: u8,
+    /// Conntrack zone of the original direction. Zero until zones are read.
+    pub zone: u16,
+    /// TCP: the client's initial sequence number, host order; NAT does not change it.
+    /// Zero for other protocols.
+    pub sequence: u32,
+}
+
+/// [`ArrivalKey::role`]: a packet that opens a connection.
+pub const ROLE_OPENING: u32 = 0;
+/// [`ArrivalKey::role`]: a packet that answers an opening one.
+pub const ROLE_ANSWER: u32 = 1;
+
+/// Key of the map of arrivals.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ArrivalKey {
+    /// Of an opening packet: the connection's identity. Of an answer, which arrives before
+    /// conntrack knows it: the packet's own tuple, and the client's sequence number that it
+    /// acknowledges.
+    pub identity: Identity,
+    /// [`ROLE_OPENING`] or [`ROLE_ANSWER`].
+    pub role: u32,
+}
+
+/// A packet seen at the ingress of an observed interface. All zero means none was.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Arrival {
+    /// Nanoseconds since boot, suspend not counted (`bpf_ktime_get_ns`).
+    pub time_ns: u64,
+    /// Interface index, in the network namespace of the program.
+    pub ifindex: u32,
+    /// TTL (IPv4) or hop limit (IPv6) on arrival.
+    pub ttl: u8,
+    /// Zero.
+    pub padding: [u8; 3],
+}
+
+/// [`Observation::kind`]: an opening packet left this node, or was handed on by it.
+pub const KIND_FORWARD: u8 = 1;
+/// [`Observation::kind`]: the first answer that accepts a connection (SYN+ACK) left this node.
+pub const KIND_REPLY: u8 = 2;
+/// [`Observation::kind`]: a RST or ICMP error that answers an opening packet left this node.
+pub const KIND_REFUSAL: u8 = 3;
+
+/// [`Observation::conntrack`]: `skb->_nfct` was empty; the tuples are the packet's own.
+pub const CONNTRACK_NONE: u8 = 0;
+/// [`Observation::conntrack`]: the tuples are those of the conntrack entry.
+pub const CONNTRACK_ENTRY: u8 = 1;
+/// [`Observation::conntrack`]: the packet was exempted (NOTRACK); the tuples are the packet's own.
+pub const CONNTRACK_UNTRACKED: u8 = 2;
+
+/// One record of the ring buffer: what the egress program saw, with the arrival it joined.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Observation {
+    /// The connection.
+    pub identity: Identity,
+    /// The conntrack reply tuple: backend → source that the backend sees.
+    pub reply: Tuple,
+    /// One of the `KIND_` constants.
+    pub kind: u8,
+    /// One of the `CONNTRACK_` constants.
+    pub conntrack: u8,
+    /// TTL or hop limit with which the packet left; of an ICMP error, its own.
+    pub ttl: u8,
+    /// Zero.
+    pub padding: u8,
+    /// The interface by which it left.
+    pub ifindex: u32,
+    /// When it left: nanoseconds since boot, as [`Arrival::time_ns`].
+    pub time_ns: u64,
+    /// Of a forward or refusal: the opening packet's arrival. Of a reply: its own arrival.
+    /// All zero if there was none (the sender is this node).
+    pub arrival: Arrival,
+    /// Of a reply without an arrival of its own, sent by an endpoint in the node's own network
+    /// namespace: the arrival of the opening packet, which was never forwarded. Else zero.
+    pub opening: Arrival,
+}
+
+/// Where the kernel keeps what the egress program reads, in bytes. Resolved by userspace from
+/// BTF, set as the global `LAYOUT` before loading.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelLayout {
+    /// Offset of `sk_buff._nfct`.
+    pub nfct: u32,
+    /// Offset of `nf_conn.tuplehash[IP_CT_DIR_ORIGINAL].tuple`.
+    pub original: u32,
+    /// Offset of `nf_conn.tuplehash[IP_CT_DIR_REPLY].tuple`.
+    pub reply: u32,
+    /// 1 when the three above are known; 0 turns conntrack reads off.
+    pub known: u32,
+}
+
+impl KernelLayout {
+    /// No conntrack reads: the tuples of every observation are then the packets' own.
+    pub const UNKNOWN: Self = Self { nfct: 0, original: 0, reply: 0, known: 0 };
+}
+
+/// The kernel's `struct nf_conntrack_tuple` (`include/net/netfilter/nf_conntrack_tuple.h`),
+/// read whole in one call. Userspace checks these offsets against BTF before it sets
+/// [`KernelLayout::known`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NfConntrackTuple {
+    /// `src.u3`: an IPv4 address fills the first four bytes.
+    pub source: [u8; 16],
+    /// `src.u.all`, network order.
+    pub source_port: u16,
+    /// `src.l3num`: `AF_INET` or `AF_INET6`.
+    pub l3num: u16,
+    /// `dst.u3`.
+    pub destination: [u8; 16],
+    /// `dst.u.all`, network order.
+    pub destination_port: u16,
+    /// `dst.protonum`.
+    pub protonum: u8,
+    /// `dst.dir`.
+    pub dir: u8,
+}
+
+/// Index into the per-CPU array of counters. Each only ever grows.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Counter {
+    /// Arrivals written to the map.
+    ArrivalsWritten = 0,
+    /// Arrivals that an egress found and took out.
+    ArrivalsJoined = 1,
+    /// Retransmissions: an arrival of the same identity was there already.
+    ArrivalsRepeated = 2,
+    /// Arrivals the map refused.
+    ArrivalsLost = 3,
+    /// Observations handed to userspace.
+    ObservationsSent = 4,
+    /// Observations lost because the ring buffer was full.
+    ObservationsLost = 5,
+    /// Packets whose headers ended early.
+    Truncated = 6,
+    /// Reads of kernel memory that failed.
+    ReadsFailed = 7,
+}
+
+impl Counter {
+    /// How many there are: the size of the array.
+    pub const COUNT: u32 = 8;
+}
+
+const _: () = {
+    assert!(size_of::<Tuple>() == 36 && align_of::<Tuple>() == 2);
+    assert!(size_of::<Identity>() == 44 && align_of::<Identity>() == 4);
+    assert!(size_of::<ArrivalKey>() == 48 && align_of::<ArrivalKey>() == 4);
+    assert!(size_of::<Arrival>() == 16 && align_of::<Arrival>() == 8);
+    assert!(size_of::<Observation>() == 128 && align_of::<Observation>() == 8);
+    assert!(size_of::<KernelLayout>() == 16 && align_of::<KernelLayout>() == 4);
+    assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 2);
+};
+
+#[cfg(feature = "user")]
+#[expect(unsafe_code, reason = "aya::Pod is the promise that any bytes are a value")]
+mod user {
+    // SAFETY: repr(C), Copy, integers only, no padding (asserted above).
+    unsafe impl aya::Pod for super::ArrivalKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Arrival {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Observation {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::KernelLayout {}
+}

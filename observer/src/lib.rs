@@ -1,0 +1,1 @@
+//! Source IP Observer: where a client's address was lost, by whom, because of which setting.

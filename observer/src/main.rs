@@ -1,0 +1,2 @@
+//! The binary `observer`.
+fn main() {}
