@@ -94,7 +94,7 @@ pub struct Arrival {
     pub padding: [u8; 3],
 }
 
-/// [`Observation::kind`]: an opening packet left this node, or was handed on by it.
+/// [`Observation::kind`]: an opening packet left by an observed interface.
 pub const KIND_FORWARD: u8 = 1;
 /// [`Observation::kind`]: the first answer that accepts a connection (SYN+ACK) left this node.
 pub const KIND_REPLY: u8 = 2;
@@ -128,11 +128,11 @@ pub struct Observation {
     pub ifindex: u32,
     /// When it left: nanoseconds since boot, as [`Arrival::time_ns`].
     pub time_ns: u64,
-    /// Of a forward or refusal: the opening packet's arrival. Of a reply: its own arrival.
-    /// All zero if there was none (the sender is this node).
+    /// The arrival of this very packet; of a forward, that is the opening packet's. All zero if
+    /// it never arrived: this node sent it.
     pub arrival: Arrival,
-    /// Of a reply without an arrival of its own, sent by an endpoint in the node's own network
-    /// namespace: the arrival of the opening packet, which was never forwarded. Else zero.
+    /// Of a reply or refusal that this node sent: the arrival of the opening packet, if that was
+    /// never forwarded. Else zero.
     pub opening: Arrival,
 }
 

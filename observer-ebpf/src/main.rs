@@ -1,2 +1,156 @@
-//! The TC programs.
-fn main() {}
+//! The TC programs. Each sees every packet of an interface and passes it on untouched.
+//!
+//! [`observer_ingress`] notes when, where and with which TTL a connection's opening packet and
+//! its answer arrive. [`observer_egress`] reads the conntrack entry of what leaves, joins it
+//! with what arrived and hands the finished observation to userspace. Packets of established
+//! connections return after direct packet access (`packet::passes`), before any helper call.
+//!
+//! Minimum kernel: 5.10 (`bpf_ktime_get_ns`, `bpf_probe_read_kernel` 5.5, ring buffer 5.8).
+
+#![no_std]
+#![no_main]
+#![expect(
+    unsafe_code,
+    reason = "helpers, maps and packet access are calls into the kernel"
+)]
+
+mod conntrack;
+mod maps;
+mod packet;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_log_ebpf::debug;
+use conntrack::Direction;
+use maps::Scratch;
+use observer_ebpf::{
+    Arrival, CONNTRACK_ENTRY, KIND_FORWARD, KIND_REFUSAL, KIND_REPLY, ROLE_ANSWER, ROLE_OPENING,
+};
+use packet::Role;
+
+/// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: the next program on the hook runs as if this one
+/// were not there. `TC_ACT_OK` would end the chain (`include/uapi/linux/bpf.h`, `tcx_action_base`).
+const NEXT: i32 = -1;
+
+/// Before connection tracking: notes arrivals.
+#[classifier]
+fn observer_ingress(context: TcContext) -> i32 {
+    if !packet::passes(&context) {
+        arrive(&context);
+    }
+    NEXT
+}
+
+/// After NAT: reads both tuples, joins and reports.
+#[classifier]
+fn observer_egress(context: TcContext) -> i32 {
+    if !packet::passes(&context) {
+        leave(&context);
+    }
+    NEXT
+}
+
+/// `None` only ends early; nobody asks why.
+#[inline(always)]
+fn arrive(context: &TcContext) -> Option<()> {
+    let Scratch { packet, conntrack, opening_key: key, .. } = maps::scratch()?;
+    packet::parse(context, packet)?;
+    key.role = match packet.role {
+        Role::Opening => ROLE_OPENING,
+        Role::Accept | Role::Reset => ROLE_ANSWER,
+        Role::IcmpError => return None,
+    };
+    // A bridge's own ingress comes after conntrack, with the header rewritten already: so the
+    // entry, where there is one, names the connection, and the header only where there is none.
+    conntrack.read(context);
+    let tuple = match (conntrack.state, packet.role) {
+        (CONNTRACK_ENTRY, Role::Opening) => &conntrack.original,
+        (CONNTRACK_ENTRY, _) => &conntrack.reply,
+        _ => &packet.tuple,
+    };
+    packet.identify(tuple, &mut key.identity);
+    let arrival = Arrival {
+        time_ns: maps::now_ns(),
+        ifindex: maps::ifindex(context),
+        ttl: packet.ttl,
+        padding: [0; 3],
+    };
+    maps::note(key, &arrival);
+    debug!(
+        context,
+        "arrival, interface {}, ports {} to {}, sequence {}",
+        arrival.ifindex,
+        packet.tuple.source_port,
+        packet.tuple.destination_port,
+        packet.sequence
+    );
+    Some(())
+}
+
+/// As [`arrive`].
+#[inline(always)]
+fn leave(context: &TcContext) -> Option<()> {
+    let scratch = maps::scratch()?;
+    let Scratch { packet, conntrack, opening_key, answer_key, reply } = scratch;
+    packet::parse(context, packet)?;
+    conntrack.read(context);
+    let tracked = conntrack.state == CONNTRACK_ENTRY;
+    let belongs = match packet.role {
+        Role::Opening => !tracked || conntrack.direction == Direction::Original,
+        Role::Accept => !tracked || conntrack.direction == Direction::Reply,
+        // netfilter gives its ICMP error or RST the entry of the packet it refuses, as related.
+        Role::Reset => !tracked || conntrack.direction != Direction::Original,
+        Role::IcmpError => tracked && conntrack.direction == Direction::RelatedReply,
+    };
+    if !belongs {
+        return None;
+    }
+    let original = match (tracked, packet.role) {
+        (true, _) => {
+            *reply = conntrack.reply;
+            conntrack.original
+        }
+        (false, Role::Opening) => {
+            *reply = packet.tuple.reversed();
+            packet.tuple
+        }
+        (false, _) => {
+            *reply = packet.tuple;
+            packet.tuple.reversed()
+        }
+    };
+    packet.identify(&original, &mut opening_key.identity);
+    opening_key.role = ROLE_OPENING;
+    let (kind, arrival, opening) = if packet.role == Role::Opening {
+        (KIND_FORWARD, maps::take(opening_key), maps::NO_ARRIVAL)
+    } else {
+        packet.identify(reply, &mut answer_key.identity);
+        answer_key.role = ROLE_ANSWER;
+        let arrival = maps::take(answer_key);
+        // An answer that never arrived is this node's own, so the opening packet stayed here.
+        let opening = if arrival.time_ns == 0 { maps::take(opening_key) } else { maps::NO_ARRIVAL };
+        let kind = if packet.role == Role::Accept { KIND_REPLY } else { KIND_REFUSAL };
+        (kind, arrival, opening)
+    };
+    maps::send(context, scratch, kind, arrival, opening);
+    debug!(
+        context,
+        "observation {}, interface {}, ports {} to {}, sequence {}",
+        kind,
+        maps::ifindex(context),
+        scratch.packet.tuple.source_port,
+        scratch.packet.tuple.destination_port,
+        scratch.packet.sequence
+    );
+    Some(())
+}
+
+/// The verifier refuses a program in which this loop can be reached, so no panic ever is.
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// `bpf_probe_read_kernel` is for GPL-compatible programs only.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,113 @@
+//! What connection tracking knows of a packet: `skb->_nfct`, read through the offsets that
+//! userspace resolved from BTF.
+//!
+//! In a SCHED_CLS program the context is the kernel's `struct sk_buff` itself, so its address
+//! plus an offset is the address of a field. The packet holds a reference to its entry, so the
+//! entry outlives the program's run.
+
+use aya_ebpf::{EbpfContext as _, Global, helpers::{bpf_probe_read_kernel, generated}, programs::TcContext};
+use observer_ebpf::{
+    CONNTRACK_ENTRY, CONNTRACK_NONE, CONNTRACK_UNTRACKED, Counter, KernelLayout, NfConntrackTuple,
+    Tuple,
+};
+
+use crate::maps;
+
+/// Set by userspace before loading.
+#[unsafe(no_mangle)]
+static LAYOUT: Global<KernelLayout> = Global::new(KernelLayout::UNKNOWN);
+
+/// `NFCT_INFOMASK` (`include/linux/skbuff.h`): the low bits of `_nfct` are the `ctinfo`.
+const INFO_MASK: u64 = 7;
+
+// enum ip_conntrack_info, include/uapi/linux/netfilter/nf_conntrack_common.h
+const IP_CT_ESTABLISHED: u64 = 0;
+const IP_CT_NEW: u64 = 2;
+const IP_CT_ESTABLISHED_REPLY: u64 = 3;
+const IP_CT_RELATED_REPLY: u64 = 4;
+const IP_CT_UNTRACKED: u64 = 7;
+
+/// Which way a packet goes, as its `ctinfo` says.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Original,
+    Reply,
+    /// About the connection, towards who opened it: an ICMP error, or netfilter's RST.
+    RelatedReply,
+    Other,
+}
+
+/// What is known of a packet. Lives in [`maps::Scratch`]: any bytes that the kernel zeroed are a
+/// value.
+pub(crate) struct Conntrack {
+    /// One of the `CONNTRACK_` constants.
+    pub(crate) state: u8,
+    /// With [`CONNTRACK_ENTRY`], as the next two.
+    pub(crate) direction: Direction,
+    pub(crate) original: Tuple,
+    pub(crate) reply: Tuple,
+    kernel: NfConntrackTuple,
+}
+
+impl Conntrack {
+    /// Reads `skb->_nfct`, and the entry behind it.
+    #[inline(always)]
+    pub(crate) fn read(&mut self, context: &TcContext) {
+        self.state = CONNTRACK_NONE;
+        let layout = LAYOUT.load();
+        if layout.known == 0 {
+            return;
+        }
+        let skb = context.as_ptr() as u64;
+        // SAFETY: the helper checks the address and fails rather than fault.
+        let nfct = unsafe { bpf_probe_read_kernel((skb + u64::from(layout.nfct)) as *const u64) };
+        let Ok(nfct) = nfct else {
+            maps::count(Counter::ReadsFailed);
+            return;
+        };
+        let info = nfct & INFO_MASK;
+        let entry = nfct & !INFO_MASK;
+        if entry == 0 {
+            if info == IP_CT_UNTRACKED {
+                self.state = CONNTRACK_UNTRACKED;
+            }
+            return;
+        }
+        if !read_tuple(entry + u64::from(layout.original), &mut self.kernel, &mut self.original)
+            || !read_tuple(entry + u64::from(layout.reply), &mut self.kernel, &mut self.reply)
+        {
+            maps::count(Counter::ReadsFailed);
+            return;
+        }
+        self.direction = match info {
+            IP_CT_ESTABLISHED | IP_CT_NEW => Direction::Original,
+            IP_CT_ESTABLISHED_REPLY => Direction::Reply,
+            IP_CT_RELATED_REPLY => Direction::RelatedReply,
+            _ => Direction::Other,
+        };
+        self.state = CONNTRACK_ENTRY;
+    }
+}
+
+/// Reads the kernel's tuple at `address` into `tuple`, by way of `kernel`.
+#[inline(always)]
+fn read_tuple(address: u64, kernel: &mut NfConntrackTuple, tuple: &mut Tuple) -> bool {
+    // SAFETY: `kernel` is as large as the size given, and integers only; the helper checks the
+    // address and fails rather than fault.
+    let failed = unsafe {
+        generated::bpf_probe_read_kernel(
+            core::ptr::from_mut(kernel).cast(),
+            size_of::<NfConntrackTuple>() as u32,
+            address as *const _,
+        )
+    };
+    if failed != 0 {
+        return false;
+    }
+    tuple.source = kernel.source;
+    tuple.destination = kernel.destination;
+    tuple.source_port = u16::from_be(kernel.source_port);
+    tuple.destination_port = u16::from_be(kernel.destination_port);
+    true
+}

@@ -1,0 +1,139 @@
+//! All that the programs keep: arrivals that wait for their egress, the ring buffer to
+//! userspace, and counters of everything that could not be kept.
+
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    helpers::bpf_ktime_get_ns,
+    macros::map,
+    maps::{LruHashMap, PerCpuArray, RingBuf},
+    programs::TcContext,
+};
+use observer_ebpf::{Arrival, ArrivalKey, Counter, Observation, Tuple};
+
+use crate::{conntrack::Conntrack, packet::Packet};
+
+/// Connections whose opening packet or answer arrived and has not left: those under way, and
+/// those to the host itself until userspace takes them out. 8 MiB of kernel memory.
+const ARRIVALS_MAX: u32 = 1 << 16;
+/// Bytes; room for 7,700 observations between two reads of userspace.
+const OBSERVATIONS_SIZE: u32 = 1 << 20;
+
+#[map]
+static ARRIVALS: LruHashMap<ArrivalKey, Arrival> = LruHashMap::with_max_entries(ARRIVALS_MAX, 0);
+
+#[map]
+static OBSERVATIONS: RingBuf = RingBuf::with_byte_size(OBSERVATIONS_SIZE, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// What one run of a program works on: more than the 512 bytes of a BPF stack hold.
+pub(crate) struct Scratch {
+    pub(crate) packet: Packet,
+    pub(crate) conntrack: Conntrack,
+    pub(crate) opening_key: ArrivalKey,
+    pub(crate) answer_key: ArrivalKey,
+    /// Backend → source seen, once it is known.
+    pub(crate) reply: Tuple,
+}
+
+/// What [`take`] gives when nothing arrived.
+pub(crate) const NO_ARRIVAL: Arrival = Arrival {
+    time_ns: 0,
+    ifindex: 0,
+    ttl: 0,
+    padding: [0; 3],
+};
+
+/// `EEXIST` as a helper returns it.
+const EXISTS: i32 = -17;
+
+/// This CPU's scratch.
+#[inline(always)]
+pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: the slot is this CPU's own, and TC programs run to their end with softirqs off, so
+    // none interrupts another on one CPU. The kernel zeroed it, and zero is a value of each field.
+    Some(unsafe { &mut *scratch })
+}
+
+#[inline(always)]
+pub(crate) fn now_ns() -> u64 {
+    // SAFETY: takes no argument and has no precondition.
+    unsafe { bpf_ktime_get_ns() }
+}
+
+#[inline(always)]
+pub(crate) fn ifindex(context: &TcContext) -> u32 {
+    // SAFETY: the context is a valid __sk_buff for the life of the program.
+    unsafe { (*context.skb.skb).ifindex }
+}
+
+#[inline(always)]
+pub(crate) fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: as in `scratch`.
+        unsafe { *value += 1 }
+    }
+}
+
+/// Keeps the first arrival of a key: a retransmission, or the same packet on the next device of
+/// a stack, changes nothing.
+#[inline(always)]
+pub(crate) fn note(key: &ArrivalKey, arrival: &Arrival) {
+    let counter = match ARRIVALS.insert(key, arrival, u64::from(BPF_NOEXIST)) {
+        Ok(()) => Counter::ArrivalsWritten,
+        Err(EXISTS) => Counter::ArrivalsRepeated,
+        Err(_) => Counter::ArrivalsLost,
+    };
+    count(counter);
+}
+
+/// Takes an arrival out, so that what stays in the map never left this node.
+#[inline(always)]
+pub(crate) fn take(key: &ArrivalKey) -> Arrival {
+    // SAFETY: copied at once; only a removal at the same moment could reuse the entry, and a
+    // key has but one packet under way.
+    let Some(arrival) = unsafe { ARRIVALS.get(key) }.copied() else {
+        return NO_ARRIVAL;
+    };
+    if ARRIVALS.remove(key).is_ok() {
+        count(Counter::ArrivalsJoined);
+    }
+    arrival
+}
+
+/// Hands a finished observation of `scratch` to userspace.
+#[inline(always)]
+pub(crate) fn send(
+    context: &TcContext,
+    scratch: &Scratch,
+    kind: u8,
+    arrival: Arrival,
+    opening: Arrival,
+) {
+    let Some(mut record) = OBSERVATIONS.reserve::<Observation>(0) else {
+        count(Counter::ObservationsLost);
+        return;
+    };
+    let place = record.as_mut_ptr();
+    // SAFETY: `place` is the reserved record, writable and aligned to eight bytes; every field is
+    // written before it is submitted. In place, because a copy on the stack would not fit.
+    unsafe {
+        (*place).identity = scratch.opening_key.identity;
+        (*place).reply = scratch.reply;
+        (*place).kind = kind;
+        (*place).conntrack = scratch.conntrack.state;
+        (*place).ttl = scratch.packet.ttl;
+        (*place).padding = 0;
+        (*place).ifindex = ifindex(context);
+        (*place).time_ns = now_ns();
+        (*place).arrival = arrival;
+        (*place).opening = opening;
+    }
+    record.submit(0);
+    count(Counter::ObservationsSent);
+}

@@ -1,0 +1,294 @@
+//! Observations and clock ticks in, connections out.
+//!
+//! PURE: reads no clock, no socket, no file. Time is what the observations carry and what
+//! [`Flow::tick`] is told.
+//!
+//! A connection comes out once, when its outcome is known: at its first reply or refusal, else
+//! when the answer time-out has passed. A packet may have left by several observed interfaces
+//! (a bridge, then its port): the first arrival and the last egress count. A retransmitted
+//! opening packet changes nothing.
+
+use std::collections::HashMap;
+
+use hashlink::LruCache;
+
+use crate::observation::{
+    Arrival, Conntrack, Departure, Identity, Kind, Moment, Observation, Passage, Tuple,
+};
+
+/// Connections that may wait for their answer at once; more are counted and let go.
+const PENDING_MAX: usize = 100_000;
+/// Connections remembered after they came out, so that a late retransmission or a second reply
+/// does not report them again. A client retransmits a SYN for about two minutes.
+const REPORTED_MAX: usize = 100_000;
+
+/// How a connection's opening packet was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// Accepted.
+    Accepted(Answered),
+    /// Refused, by RST or ICMP error.
+    Refused(Answered),
+    /// Not at all, until the answer time-out or the end of the run.
+    None,
+}
+
+/// The answering packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// When it left towards the client; for a client on this node: when it arrived.
+    pub at: Moment,
+    /// How it came in; `None` if this node itself answered.
+    pub arrival: Option<Arrival>,
+}
+
+/// One conntrack entry's life up to its first answer, as this node saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// Which.
+    pub identity: Identity,
+    /// When its opening packet was first seen.
+    pub opened_at: Moment,
+    /// How the opening packet came; `None` if its sender is this node.
+    pub arrival: Option<Arrival>,
+    /// How it left; `None` if it was delivered to this node, or died here.
+    pub departure: Option<Departure>,
+    /// What became of its addresses; `None` if only the arrival is known.
+    pub translation: Option<Translation>,
+    /// The answer.
+    pub answer: Answer,
+}
+
+/// The far side of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Translation {
+    /// Backend → source that the backend sees.
+    pub reply: Tuple,
+    /// How it is known.
+    pub conntrack: Conntrack,
+}
+
+/// What [`Flow`] could not keep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Losses {
+    /// Connections let go because too many waited for their answer.
+    pub pending_full: u64,
+}
+
+/// Connections under way.
+#[derive(Debug)]
+pub struct Flow {
+    answer_timeout_ns: u64,
+    pending: HashMap<Identity, Pending>,
+    /// Pending connections by what their reply looks like on arrival.
+    by_reply: HashMap<(Tuple, u32), Identity>,
+    reported: LruCache<Identity, ()>,
+    losses: Losses,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    opened_at: Moment,
+    arrival: Option<Arrival>,
+    departure: Departure,
+    translation: Translation,
+}
+
+impl Flow {
+    /// `answer_timeout_ns`: how long after its opening packet a connection counts as unanswered.
+    pub fn new(answer_timeout_ns: u64) -> Self {
+        Self {
+            answer_timeout_ns,
+            pending: HashMap::new(),
+            by_reply: HashMap::new(),
+            reported: LruCache::new(REPORTED_MAX),
+            losses: Losses::default(),
+        }
+    }
+
+    /// What could not be kept so far.
+    pub const fn losses(&self) -> Losses {
+        self.losses
+    }
+
+    /// Takes one observation in. A connection comes out if this made its outcome known.
+    pub fn observe(&mut self, observation: Observation) -> Option<Connection> {
+        match observation {
+            Observation::Passage(passage) => match passage.kind {
+                Kind::Forward => {
+                    self.forward(passage);
+                    None
+                }
+                Kind::Reply => self.answer(passage, Answer::Accepted),
+                Kind::Refusal => self.answer(passage, Answer::Refused),
+            },
+            Observation::Arrival { identity, arrival } => self.arrival(identity, arrival),
+            Observation::ReplyArrival {
+                reply,
+                sequence,
+                arrival,
+            } => self.reply_arrival(reply, sequence, arrival),
+        }
+    }
+
+    /// The connections that the answer time-out ends at `now`, oldest first.
+    pub fn tick(&mut self, now: Moment) -> Vec<Connection> {
+        let timeout = self.answer_timeout_ns;
+        self.end(|pending| now.nanoseconds_since(pending.opened_at) >= timeout)
+    }
+
+    /// All that is pending, oldest first: the run ends.
+    pub fn finish(&mut self) -> Vec<Connection> {
+        self.end(|_| true)
+    }
+
+    fn forward(&mut self, passage: Passage) {
+        let Passage {
+            kind: _,
+            identity,
+            reply,
+            conntrack,
+            arrival,
+            departure,
+            opening: _,
+        } = passage;
+        if self.reported.contains_key(&identity) {
+            return;
+        }
+        let translation = Translation { reply, conntrack };
+        if let Some(pending) = self.pending.get_mut(&identity) {
+            // An arrival of its own marks a retransmission; without one, this is the same packet
+            // on the next device of a stack.
+            if arrival.is_none() {
+                pending.departure = departure;
+                if conntrack == Conntrack::Entry {
+                    pending.translation = translation;
+                }
+            }
+            return;
+        }
+        if self.pending.len() >= PENDING_MAX {
+            self.losses.pending_full += 1;
+            return;
+        }
+        let pending = Pending {
+            opened_at: arrival.map_or(departure.at, |arrival| arrival.at),
+            arrival,
+            departure,
+            translation,
+        };
+        self.pending.insert(identity, pending);
+        self.by_reply.insert((reply, identity.sequence), identity);
+    }
+
+    fn answer(
+        &mut self,
+        passage: Passage,
+        answer: impl FnOnce(Answered) -> Answer,
+    ) -> Option<Connection> {
+        let Passage {
+            kind: _,
+            identity,
+            reply,
+            conntrack,
+            arrival,
+            departure,
+            opening,
+        } = passage;
+        let answer = answer(Answered {
+            at: departure.at,
+            arrival,
+        });
+        if self.pending.contains_key(&identity) {
+            return self.complete(identity, answer);
+        }
+        // Never forwarded: this node itself answered. Without the opening packet's arrival the
+        // connection is older than the observation.
+        let opening = opening?;
+        self.report(Connection {
+            identity,
+            opened_at: opening.at,
+            arrival: Some(opening),
+            departure: None,
+            translation: Some(Translation { reply, conntrack }),
+            answer,
+        })
+    }
+
+    /// An opening packet that never left and that nobody answered.
+    fn arrival(&mut self, identity: Identity, arrival: Arrival) -> Option<Connection> {
+        // A retransmission of one that did leave says nothing new.
+        if self.pending.contains_key(&identity) {
+            return None;
+        }
+        self.report(Connection {
+            identity,
+            opened_at: arrival.at,
+            arrival: Some(arrival),
+            departure: None,
+            translation: None,
+            answer: Answer::None,
+        })
+    }
+
+    /// A reply that arrived and did not leave answers a client on this node. For any other
+    /// client it went astray, and the connection stays unanswered.
+    fn reply_arrival(
+        &mut self,
+        reply: Tuple,
+        sequence: u32,
+        arrival: Arrival,
+    ) -> Option<Connection> {
+        let identity = *self.by_reply.get(&(reply, sequence))?;
+        if self.pending.get(&identity)?.arrival.is_some() {
+            return None;
+        }
+        let answered = Answered {
+            at: arrival.at,
+            arrival: Some(arrival),
+        };
+        self.complete(identity, Answer::Accepted(answered))
+    }
+
+    fn end(&mut self, ended: impl Fn(&Pending) -> bool) -> Vec<Connection> {
+        let mut due: Vec<_> = self
+            .pending
+            .iter()
+            .filter(|(_, pending)| ended(pending))
+            .map(|(identity, pending)| (pending.opened_at, *identity))
+            .collect();
+        due.sort_by_key(|(opened_at, _)| *opened_at);
+        due.into_iter()
+            .filter_map(|(_, identity)| self.complete(identity, Answer::None))
+            .collect()
+    }
+
+    fn complete(&mut self, identity: Identity, answer: Answer) -> Option<Connection> {
+        let pending = self.pending.remove(&identity)?;
+        let Pending {
+            opened_at,
+            arrival,
+            departure,
+            translation,
+        } = pending;
+        self.by_reply
+            .remove(&(translation.reply, identity.sequence));
+        self.report(Connection {
+            identity,
+            opened_at,
+            arrival,
+            departure: Some(departure),
+            translation: Some(translation),
+            answer,
+        })
+    }
+
+    /// Lets a connection out, once.
+    fn report(&mut self, connection: Connection) -> Option<Connection> {
+        let seen = self.reported.insert(connection.identity, ());
+        seen.is_none().then_some(connection)
+    }
+}
+
+#[cfg(test)]
+mod tests;
