@@ -1,0 +1,1 @@
+//! What the index answers, behaviour by behaviour.
