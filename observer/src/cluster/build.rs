@@ -1,6 +1,6 @@
 //! From the objects to the index.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -10,13 +10,13 @@ use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::convert::{
-    addresses, container_ports, host_address, merge, parse_ip, parse_net, parse_port,
-    parse_protocol, service,
+    Names, addresses, container_ports, endpoint_of, host_address, merge, parse_ip, parse_net,
+    parse_port, parse_protocol, service,
 };
 use super::index::{Claim, HostPort, Index, PodFacts};
 use super::lookup::Agreed;
 use super::{
-    Endpoint, Family, FrontDoorKind, Hints, Node, Objects, PodRef, Protocol, Service, ServiceEntry,
+    Endpoint, Family, FrontDoorKind, Node, Objects, PodRef, Protocol, Service, ServiceEntry,
     ServiceRef,
 };
 
@@ -35,8 +35,7 @@ type AddressesOf = fn(&Service) -> &[IpAddr];
 #[derive(Default)]
 struct Builder {
     index: Index,
-    /// Names occur many times over; each is kept once.
-    names: HashSet<Arc<str>>,
+    names: Names,
     endpoints: HashMap<PortKey, Vec<Endpoint>>,
     /// Addresses of nodes as Pods tell them.
     told_by_pods: HashMap<IpAddr, Agreed<Arc<str>>>,
@@ -71,49 +70,37 @@ impl Index {
 }
 
 impl Builder {
-    fn intern(&mut self, name: &str) -> Arc<str> {
-        if let Some(name) = self.names.get(name) {
-            return Arc::clone(name);
-        }
-        let name = Arc::from(name);
-        self.names.insert(Arc::clone(&name));
-        name
-    }
-
     fn name_of(&mut self, metadata: &ObjectMeta) -> (Arc<str>, Arc<str>) {
         // Only a file written by hand leaves the namespace out.
         let namespace = metadata.namespace.as_deref().unwrap_or("default");
         (
-            self.intern(namespace),
-            self.intern(metadata.name.as_deref().unwrap_or_default()),
+            self.names.intern(namespace),
+            self.names
+                .intern(metadata.name.as_deref().unwrap_or_default()),
         )
     }
 
     fn node(&mut self, node: &core::Node) {
-        let name = self.intern(node.metadata.name.as_deref().unwrap_or_default());
-        let status = node.status.as_ref();
-        let addresses: Vec<_> = status
-            .and_then(|status| status.addresses.as_deref())
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|address| parse_ip(&address.address))
-            .collect();
-        let spec = node.spec.as_ref();
-        let first = spec.and_then(|spec| spec.pod_cidr.as_ref());
-        let all = spec
-            .and_then(|spec| spec.pod_cidrs.as_deref())
-            .unwrap_or_default();
-        let mut pod_cidrs: Vec<_> = all
-            .iter()
-            .chain(first)
-            .filter_map(|c| parse_net(c))
+        let name = self
+            .names
+            .intern(node.metadata.name.as_deref().unwrap_or_default());
+        let addresses = addresses(
+            node.status
+                .iter()
+                .flat_map(|status| status.addresses.iter().flatten())
+                .map(|address| &address.address),
+        );
+        let spec = node.spec.iter();
+        let mut pod_cidrs: Vec<_> = spec
+            .flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr))
+            .filter_map(|cidr| parse_net(cidr))
             .collect();
         pod_cidrs.sort_unstable();
         pod_cidrs.dedup();
         let labels = node.metadata.labels.as_ref();
         let zone = labels
             .and_then(|labels| labels.get(ZONE))
-            .map(|zone| self.intern(zone));
+            .map(|zone| self.names.intern(zone));
 
         for &address in &addresses {
             self.index
@@ -145,14 +132,15 @@ impl Builder {
         }
         let (namespace, name) = self.name_of(&pod.metadata);
         let reference = PodRef { namespace, name };
-        let node = spec.node_name.as_deref().map(|node| self.intern(node));
+        let node = spec
+            .node_name
+            .as_deref()
+            .map(|node| self.names.intern(node));
         let pod = PodFacts { reference, node };
-        let first = status.pod_ip.as_ref();
-        let all = status.pod_ips.iter().flatten().map(|ip| &ip.ip);
-        let ips = addresses(all.chain(first));
-        let first = status.host_ip.as_ref();
-        let all = status.host_ips.iter().flatten().map(|ip| &ip.ip);
-        let mut host_ips = addresses(all.chain(first));
+        let ips = status.pod_ips.iter().flatten().map(|ip| &ip.ip);
+        let ips = addresses(ips.chain(&status.pod_ip));
+        let host_ips = status.host_ips.iter().flatten().map(|ip| &ip.ip);
+        let mut host_ips = addresses(host_ips.chain(&status.host_ip));
         let host_network = spec.host_network == Some(true);
 
         if host_network {
@@ -224,12 +212,14 @@ impl Builder {
             _ => return,
         };
         let metadata = &slice.metadata;
-        let namespace = self.intern(metadata.namespace.as_deref().unwrap_or("default"));
+        let namespace = self
+            .names
+            .intern(metadata.namespace.as_deref().unwrap_or("default"));
         let name = metadata
             .labels
             .as_ref()
             .and_then(|labels| labels.get(SERVICE_NAME));
-        let service = name.map(|name| self.intern(name)).map(|name| {
+        let service = name.map(|name| self.names.intern(name)).map(|name| {
             let namespace = Arc::clone(&namespace);
             ServiceRef { namespace, name }
         });
@@ -239,7 +229,7 @@ impl Builder {
             .iter()
             .flatten()
             .filter_map(|port| {
-                let name = self.intern(port.name.as_deref().unwrap_or_default());
+                let name = self.names.intern(port.name.as_deref().unwrap_or_default());
                 Some((
                     name,
                     parse_protocol(port.protocol.as_deref())?,
@@ -255,7 +245,7 @@ impl Builder {
             if Family::of(address) != family {
                 continue;
             }
-            let endpoint = self.endpoint(endpoint, address, &namespace);
+            let endpoint = endpoint_of(endpoint, address, &namespace, &mut self.names);
             let facts = self.index.addresses.entry(address).or_default();
             facts.endpoint = true;
             facts.pod_endpoint |= endpoint.pod.is_some();
@@ -268,14 +258,12 @@ impl Builder {
                     .endpoints
                     .entry((*protocol, address, *port))
                     .or_default();
-                endpoint
-                    .pod
-                    .iter()
-                    .for_each(|pod| facts.pod.add(pod.clone()));
-                endpoint
-                    .node
-                    .iter()
-                    .for_each(|node| facts.node.add(Arc::clone(node)));
+                if let Some(pod) = &endpoint.pod {
+                    facts.pod.add(pod.clone());
+                }
+                if let Some(node) = &endpoint.node {
+                    facts.node.add(Arc::clone(node));
+                }
                 if let Some(service) = &service {
                     let key = (service.clone(), Arc::clone(name), *protocol);
                     let endpoint = Endpoint {
@@ -285,54 +273,6 @@ impl Builder {
                     self.endpoints.entry(key).or_default().push(endpoint);
                 }
             }
-        }
-    }
-
-    /// An endpoint without its port.
-    fn endpoint(
-        &mut self,
-        endpoint: &discovery::Endpoint,
-        address: IpAddr,
-        namespace: &Arc<str>,
-    ) -> Endpoint {
-        let conditions = endpoint.conditions.clone().unwrap_or_default();
-        let target = endpoint.target_ref.as_ref();
-        let pod = target
-            .filter(|target| target.kind.as_deref() == Some("Pod"))
-            .and_then(|pod| {
-                let name = self.intern(pod.name.as_deref()?);
-                let namespace = pod
-                    .namespace
-                    .as_deref()
-                    .map_or_else(|| Arc::clone(namespace), |n| self.intern(n));
-                Some(PodRef { namespace, name })
-            });
-        let hints = endpoint.hints.as_ref().map(|hints| Hints {
-            zones: hints
-                .for_zones
-                .iter()
-                .flatten()
-                .map(|zone| self.intern(&zone.name))
-                .collect(),
-            nodes: hints
-                .for_nodes
-                .iter()
-                .flatten()
-                .map(|node| self.intern(&node.name))
-                .collect(),
-        });
-        Endpoint {
-            address,
-            port: 0,
-            ready: conditions.ready.unwrap_or(true),
-            serving: conditions.serving.unwrap_or(true),
-            terminating: conditions.terminating.unwrap_or(false),
-            node: endpoint.node_name.as_deref().map(|node| self.intern(node)),
-            pod,
-            zone: endpoint.zone.as_deref().map(|zone| self.intern(zone)),
-            hints: hints
-                .filter(|hints| *hints != Hints::default())
-                .map(Box::new),
         }
     }
 
@@ -350,7 +290,7 @@ impl Builder {
             .collect();
         ports.sort_by_key(|&(number, protocol, _)| (number, protocol));
         for (number, protocol, port) in ports {
-            let name = self.intern(port.name.as_deref().unwrap_or_default());
+            let name = self.names.intern(port.name.as_deref().unwrap_or_default());
             let key = (reference.clone(), Arc::clone(&name), protocol);
             let endpoints = merge(self.endpoints.remove(&key).unwrap_or_default());
             self.index.entries.push(ServiceEntry {

@@ -1,21 +1,40 @@
 //! From the API's strings and integers to types, one value at a time. What does not convert is
 //! left out.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::discovery::v1 as discovery;
 
 use super::index::HostAddress;
 use super::lookup::Agreed;
 use super::{
-    Endpoint, Family, Protocol, Service, ServiceRef, ServiceType, SessionAffinity, TrafficPolicy,
+    Endpoint, Family, Hints, PodRef, Protocol, Service, ServiceRef, ServiceType, SessionAffinity,
+    TrafficPolicy,
 };
 
 /// For how long affinity by client address lasts by default (`core/v1`
 /// `DefaultClientIPServiceAffinitySeconds`).
 const AFFINITY: Duration = Duration::from_hours(3);
+
+/// Names occur many times over; each is kept once.
+#[derive(Default)]
+pub(super) struct Names(HashSet<Arc<str>>);
+
+impl Names {
+    pub(super) fn intern(&mut self, name: &str) -> Arc<str> {
+        if let Some(name) = self.0.get(name) {
+            return Arc::clone(name);
+        }
+        let name: Arc<str> = Arc::from(name);
+        self.0.insert(Arc::clone(&name));
+        name
+    }
+}
 
 /// An address in its own family.
 pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
@@ -187,6 +206,54 @@ fn session_affinity(spec: &core::ServiceSpec) -> SessionAffinity {
         .and_then(|c| c.timeout_seconds)
         .and_then(|s| u64::try_from(s).ok());
     SessionAffinity::ClientIp(seconds.map_or(AFFINITY, Duration::from_secs))
+}
+
+/// An endpoint without its port, in a slice of `namespace`.
+pub(super) fn endpoint_of(
+    endpoint: &discovery::Endpoint,
+    address: IpAddr,
+    namespace: &Arc<str>,
+    names: &mut Names,
+) -> Endpoint {
+    let conditions = endpoint.conditions.clone().unwrap_or_default();
+    let target = endpoint.target_ref.as_ref();
+    let pod = target
+        .filter(|target| target.kind.as_deref() == Some("Pod"))
+        .and_then(|pod| {
+            let name = names.intern(pod.name.as_deref()?);
+            let namespace = pod
+                .namespace
+                .as_deref()
+                .map_or_else(|| Arc::clone(namespace), |n| names.intern(n));
+            Some(PodRef { namespace, name })
+        });
+    let hints = endpoint.hints.as_ref().map(|hints| Hints {
+        zones: hints
+            .for_zones
+            .iter()
+            .flatten()
+            .map(|zone| names.intern(&zone.name))
+            .collect(),
+        nodes: hints
+            .for_nodes
+            .iter()
+            .flatten()
+            .map(|node| names.intern(&node.name))
+            .collect(),
+    });
+    Endpoint {
+        address,
+        port: 0,
+        ready: conditions.ready.unwrap_or(true),
+        serving: conditions.serving.unwrap_or(true),
+        terminating: conditions.terminating.unwrap_or(false),
+        node: endpoint.node_name.as_deref().map(|node| names.intern(node)),
+        pod,
+        zone: endpoint.zone.as_deref().map(|zone| names.intern(zone)),
+        hints: hints
+            .filter(|hints| *hints != Hints::default())
+            .map(Box::new),
+    }
 }
 
 /// Sorts endpoints and makes one of those that several slices name, as an endpoint that moves

@@ -41,16 +41,16 @@ pub enum ObjectsError {
     #[error("is not JSON: {0}; expected a List as `{COMMAND}` prints it")]
     NotJson(serde_json::Error),
     /// JSON, but no object with a list of items; the message ends with line and column.
-    #[error("is not a List: {0}; expected one as `{COMMAND}` prints it")]
+    #[error("is not a List: {0}; expected a List as `{COMMAND}` prints it")]
     NotAList(serde_json::Error),
     /// An object of another kind.
-    #[error("kind is {0}; expected a List as `{COMMAND}` prints it")]
+    #[error("kind is {}; expected a List as `{COMMAND}` prints it", .0.escape_debug())]
     Kind(String),
     /// An object without a kind.
     #[error("has no kind; expected a List as `{COMMAND}` prints it")]
     NoKind,
     /// An item that is not what its kind promises.
-    #[error("item {index} of the List ({item}) does not parse: {reason}")]
+    #[error("items[{index}], {item}, does not parse: {reason}")]
     Item {
         /// Its position, from 0.
         index: usize,
@@ -151,10 +151,12 @@ fn describe(item: &Value) -> String {
     let text = |pointer| item.pointer(pointer).and_then(Value::as_str);
     let kind = text("/kind").unwrap_or("an object");
     let name = text("/metadata/name").unwrap_or("without a name");
-    match text("/metadata/namespace") {
+    let described = match text("/metadata/namespace") {
         Some(namespace) => format!("{kind} {namespace}/{name}"),
         None => format!("{kind} {name}"),
-    }
+    };
+    // No name breaks the line.
+    described.escape_debug().to_string()
 }
 
 struct ListVisitor;
