@@ -125,6 +125,11 @@ impl Lab {
         &self.client
     }
 
+    /// The addresses of the external client.
+    pub fn client_addresses(&self) -> Vec<IpAddr> {
+        self.options.client.iter().map(IpNet::addr).collect()
+    }
+
     /// The client's address of the family of `like`.
     pub fn client_address(&self, like: IpAddr) -> Option<IpAddr> {
         self.options.client.iter().map(IpNet::addr).find(|address| address.is_ipv4() == like.is_ipv4())

@@ -4,8 +4,6 @@
 //! recorded cluster's objects and compare them with the recorded iptables-save, once as text and
 //! once after a trip through this kernel.
 
-#![expect(clippy::print_stderr, reason = "a skipped test must be seen in the output of the run")]
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -25,7 +23,8 @@ fn captures() -> Option<PathBuf> {
     if directory.is_dir() {
         return Some(directory);
     }
-    eprintln!("SKIPPED: the comparison with a real kube-proxy: no recordings at {}", directory.display());
+    let why = format!("there are no recordings at {}", directory.display());
+    privilege::skipped("the comparison with a real kube-proxy", &why);
     None
 }
 
