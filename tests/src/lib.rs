@@ -1,1 +1,18 @@
-//! The lab.
+//! The lab: a Kubernetes cluster made of network namespaces, with kube-proxy's own rules in it.
+//!
+//! It is raised from the objects of a cluster as kubectl prints them. A namespace stands for
+//! each Node, each pod and an external client; the nodes are programmed as a kube-proxy would
+//! program them; a backend in every pod answers with the address that its own socket saw. That
+//! answer is the oracle: what the observer claims must agree with it.
+//!
+//! Truth shares no code with what it judges: nothing here depends on the crate `observer`.
+
+pub mod backend;
+pub mod client;
+pub mod cluster;
+pub mod command;
+pub mod kubeproxy;
+pub mod lab;
+pub mod netns;
+pub mod plan;
+pub mod privilege;

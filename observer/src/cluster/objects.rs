@@ -1,0 +1,229 @@
+//! A `List` of objects, as `kubectl get … -o json` prints it, taken apart into typed objects.
+
+use std::fmt;
+
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::Deserialize;
+use serde::de::{
+    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
+use serde_json::Value;
+use serde_json::error::Category;
+
+use super::Counts;
+
+/// The command that prints what [`Objects::from_list`] reads.
+const COMMAND: &str = "kubectl get services,endpointslices,nodes,pods -A -o json";
+
+/// The objects that an [`Index`](super::Index) is built from. Any kind may be missing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Objects {
+    /// Services (`core/v1`).
+    pub services: Vec<Service>,
+    /// `EndpointSlices` (`discovery.k8s.io/v1`).
+    pub endpoint_slices: Vec<EndpointSlice>,
+    /// Nodes (`core/v1`).
+    pub nodes: Vec<Node>,
+    /// Pods (`core/v1`).
+    pub pods: Vec<Pod>,
+    /// How many objects of other kinds there were.
+    pub others: usize,
+}
+
+/// Why a document is not a `List` of objects. Each is one line.
+#[derive(Debug, thiserror::Error)]
+pub enum ObjectsError {
+    /// Nothing but white space.
+    #[error("is empty; expected a List as `{COMMAND}` prints it")]
+    Empty,
+    /// Not JSON; the message ends with line and column.
+    #[error("is not JSON: {0}; expected a List as `{COMMAND}` prints it")]
+    NotJson(serde_json::Error),
+    /// JSON, but no object with a list of items; the message ends with line and column.
+    #[error("is not a List: {0}; expected a List as `{COMMAND}` prints it")]
+    NotAList(serde_json::Error),
+    /// An object of another kind.
+    #[error("kind is {}; expected a List as `{COMMAND}` prints it", .0.escape_debug())]
+    Kind(String),
+    /// An object without a kind.
+    #[error("has no kind; expected a List as `{COMMAND}` prints it")]
+    NoKind,
+    /// An item that is not what its kind promises.
+    #[error("items[{index}], {item}, does not parse: {reason}")]
+    Item {
+        /// Its position, from 0.
+        index: usize,
+        /// Its kind, namespace and name, as far as it tells them.
+        item: String,
+        /// What is wrong with it.
+        reason: serde_json::Error,
+    },
+}
+
+/// A `List` while it is read. `kind` comes after `items` in what kubectl prints, so what is wrong
+/// with an item waits until the kind is known.
+#[derive(Default)]
+struct List {
+    kind: Option<Value>,
+    objects: Objects,
+    first_error: Option<ObjectsError>,
+}
+
+impl Objects {
+    /// Takes a JSON document of kind `List` apart. Services, `EndpointSlices`, Nodes and Pods of
+    /// the versions that [`Objects`] names are kept, other objects counted.
+    pub fn from_list(document: &[u8]) -> Result<Self, ObjectsError> {
+        // Some editors and shells put a byte order mark in front.
+        let document = document
+            .strip_prefix("\u{feff}".as_bytes())
+            .unwrap_or(document);
+        if document.trim_ascii().is_empty() {
+            return Err(ObjectsError::Empty);
+        }
+        let mut reader = serde_json::Deserializer::from_slice(document);
+        let list = reader
+            .deserialize_any(ListVisitor)
+            .and_then(|list| reader.end().map(|()| list))
+            .map_err(|error| match error.classify() {
+                Category::Data => ObjectsError::NotAList(error),
+                Category::Io | Category::Syntax | Category::Eof => ObjectsError::NotJson(error),
+            })?;
+        match list.kind {
+            Some(Value::String(kind)) if kind == "List" => {}
+            Some(Value::String(kind)) => return Err(ObjectsError::Kind(kind)),
+            Some(other) => return Err(ObjectsError::Kind(other.to_string())),
+            None => return Err(ObjectsError::NoKind),
+        }
+        match list.first_error {
+            Some(error) => Err(error),
+            None => Ok(list.objects),
+        }
+    }
+
+    /// How many of each kind.
+    pub fn counts(&self) -> Counts {
+        let Self {
+            services,
+            endpoint_slices,
+            nodes,
+            pods,
+            others,
+        } = self;
+        Counts {
+            services: services.len(),
+            endpoint_slices: endpoint_slices.len(),
+            nodes: nodes.len(),
+            pods: pods.len(),
+            others: *others,
+        }
+    }
+
+    fn add(&mut self, item: &Value) -> Result<(), serde_json::Error> {
+        let text = |field| item.get(field).and_then(Value::as_str);
+        let kind = text("kind").ok_or_else(|| serde_json::Error::custom("it has no kind"))?;
+        // Knative has Services too, so the version counts; only a file written by hand lacks it.
+        match (kind, text("apiVersion")) {
+            ("Service", Some("v1") | None) => push(&mut self.services, item),
+            ("EndpointSlice", Some("discovery.k8s.io/v1") | None) => {
+                push(&mut self.endpoint_slices, item)
+            }
+            ("Node", Some("v1") | None) => push(&mut self.nodes, item),
+            ("Pod", Some("v1") | None) => push(&mut self.pods, item),
+            _ => {
+                self.others += 1;
+                Ok(())
+            }
+        }
+    }
+}
+
+fn push<'de, T: Deserialize<'de>>(
+    objects: &mut Vec<T>,
+    item: &'de Value,
+) -> Result<(), serde_json::Error> {
+    objects.push(T::deserialize(item)?);
+    Ok(())
+}
+
+/// How an item calls itself: `Service shop/web`.
+fn describe(item: &Value) -> String {
+    let text = |pointer| item.pointer(pointer).and_then(Value::as_str);
+    let kind = text("/kind").unwrap_or("an object");
+    let name = text("/metadata/name").unwrap_or("without a name");
+    let described = match text("/metadata/namespace") {
+        Some(namespace) => format!("{kind} {namespace}/{name}"),
+        None => format!("{kind} {name}"),
+    };
+    // No name breaks the line.
+    described.escape_debug().to_string()
+}
+
+struct ListVisitor;
+
+impl<'de> Visitor<'de> for ListVisitor {
+    type Value = List;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object of kind List")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<List, A::Error> {
+        let mut list = List::default();
+        while let Some(key) = map.next_key::<String>()? {
+            match key.as_str() {
+                "kind" => list.kind = Some(map.next_value()?),
+                "items" => map.next_value_seed(Items(&mut list))?,
+                _ => {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(list)
+    }
+}
+
+/// Reads the items one by one, so that only one is held as untyped JSON at a time.
+struct Items<'a>(&'a mut List);
+
+impl<'de> DeserializeSeed<'de> for Items<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, reader: D) -> Result<(), D::Error> {
+        reader.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Items<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of items")
+    }
+
+    // An empty Go slice may be written as null.
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        let mut index = 0;
+        while let Some(item) = items.next_element::<Value>()? {
+            if self.0.first_error.is_none() {
+                // Kept for later: an object of another kind may have items that are no objects.
+                self.0.first_error =
+                    self.0
+                        .objects
+                        .add(&item)
+                        .err()
+                        .map(|reason| ObjectsError::Item {
+                            index,
+                            item: describe(&item),
+                            reason,
+                        });
+            }
+            index += 1;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! A cluster of network namespaces.
+//!
+//! ```text
+//!   client                switch                 node-node1                  pod-web-0
+//!  ┌──────┐      ┌─────────────────────┐      ┌─────────────────┐         ┌───────────┐
+//!  │ eth0 ├──────┤ client  br0  node1  ├──────┤ eth0    cali1f… ├─────────┤ eth0      │
+//!  └──────┘      │              node2  ├──┐   │         cali07… ├──┐      └───────────┘
+//!                └─────────────────────┘  │   └─────────────────┘  └─ … a veth per pod
+//!                                         └── node-node2 …
+//! ```
+//!
+//! The pod network is routed, as Calico's without encapsulation or a flannel host-gw is: the
+//! host's end of a pod's veth has no IPv4 address, each node has a host route to each of its
+//! pods, and routes to the pod CIDRs of the other nodes through their addresses. Every node
+//! believes the rest of the world to be on its link, so any client address works.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use ipnet::IpNet;
+
+use crate::{
+    backend::Backend,
+    client::{self, Answer, ConnectError},
+    cluster::Cluster,
+    kubeproxy::{self, Settings},
+    netns::Namespace,
+    plan::{NodePlan, Plan, PodPlan},
+};
+
+mod wiring;
+
+/// What a lab is raised with, beside the objects.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The addresses of the external client, with the prefix of its own network.
+    pub client: Vec<IpNet>,
+    /// How the nodes are programmed.
+    pub kube_proxy: Settings,
+}
+
+impl Default for Options {
+    /// A client far from the nodes' network, in documentation ranges.
+    fn default() -> Self {
+        let client = ["203.0.113.50/24", "2001:db8:113::50/64"];
+        Self {
+            client: client.map(|address| address.parse().expect("a literal address")).to_vec(),
+            kube_proxy: Settings::default(),
+        }
+    }
+}
+
+/// A raised cluster. Dropping it ends everything it started.
+///
+/// The fields are in the order of the dismantling: those who run inside go before the
+/// namespaces.
+#[derive(Debug)]
+pub struct Lab {
+    backends: Vec<Backend>,
+    pods: Vec<LabPod>,
+    nodes: Vec<LabNode>,
+    client: Namespace,
+    /// Held for the bridge in it.
+    _switch: Namespace,
+    options: Options,
+    cluster: Cluster,
+    plan: Plan,
+}
+
+/// A node of a raised lab.
+#[derive(Debug)]
+pub struct LabNode {
+    /// What it was made from.
+    pub plan: NodePlan,
+    /// Where it runs.
+    pub namespace: Namespace,
+}
+
+/// A pod of a raised lab that has a namespace of its own.
+#[derive(Debug)]
+pub struct LabPod {
+    /// What it was made from.
+    pub plan: PodPlan,
+    /// Where it runs.
+    pub namespace: Namespace,
+    /// The name of the host's end of its veth, on its node.
+    pub interface: String,
+}
+
+impl Lab {
+    /// Raises the lab of a cluster: namespaces, links and routes, the rules of every node, and a
+    /// backend in every pod.
+    pub fn raise(cluster: Cluster, options: Options) -> Result<Self> {
+        let plan = Plan::of(&cluster)?;
+        let switch = Namespace::create("switch")?;
+        let client = Namespace::create("client")?;
+        wiring::switch(&switch, &client, &options.client)?;
+        let nodes = plan
+            .nodes
+            .iter()
+            .map(|node| raise_node(node, &plan, &switch))
+            .collect::<Result<Vec<_>>>()?;
+        let pods = plan
+            .pods
+            .iter()
+            .filter(|pod| !pod.host_network)
+            .map(|pod| raise_pod(pod, &nodes))
+            .collect::<Result<Vec<_>>>()?;
+        let mut lab =
+            Self { backends: Vec::new(), pods, nodes, client, _switch: switch, options, cluster, plan };
+        wiring::client_routes(&lab.client, &lab.plan.nodes)?;
+        for node in &lab.nodes {
+            kubeproxy::program(&node.namespace, &lab.cluster, &node.plan.name, &lab.options.kube_proxy)
+                .with_context(|| format!("failed to program {}", node.plan.name))?;
+        }
+        lab.start_backends()?;
+        Ok(lab)
+    }
+
+    /// The namespace of the external client.
+    pub fn client(&self) -> &Namespace {
+        &self.client
+    }
+
+    /// The addresses of the external client.
+    pub fn client_addresses(&self) -> Vec<IpAddr> {
+        self.options.client.iter().map(IpNet::addr).collect()
+    }
+
+    /// The client's address of the family of `like`.
+    pub fn client_address(&self, like: IpAddr) -> Option<IpAddr> {
+        self.options.client.iter().map(IpNet::addr).find(|address| address.is_ipv4() == like.is_ipv4())
+    }
+
+    /// The nodes, in the order of the objects.
+    pub fn nodes(&self) -> &[LabNode] {
+        &self.nodes
+    }
+
+    /// The node of this name.
+    pub fn node(&self, name: &str) -> Result<&LabNode> {
+        let node = self.nodes.iter().find(|node| node.plan.name == name);
+        node.with_context(|| format!("the lab has no node {name}"))
+    }
+
+    /// The pods with a namespace of their own.
+    pub fn pods(&self) -> &[LabPod] {
+        &self.pods
+    }
+
+    /// What the lab was made from.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// The objects the lab was raised from.
+    pub fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Makes the client send what is for `address` (a load balancer's or an external IP) to
+    /// `node`, as the router in front of a cluster would.
+    pub fn route_vip(&self, address: IpAddr, node: &str) -> Result<()> {
+        wiring::route_vip(&self.client, address, &self.node(node)?.plan)
+    }
+
+    /// Opens a connection from the client.
+    pub fn connect(&self, to: SocketAddr, timeout: Duration) -> Result<Answer, ConnectError> {
+        client::connect(&self.client, to, timeout)
+    }
+
+    /// The interface by which `node` sends to the endpoint `address`: a pod's veth for its own,
+    /// the uplink for the others, none for the host's own network.
+    pub fn interface_towards(&self, node: &str, address: IpAddr) -> Option<&str> {
+        if self.plan.node_of(address)? != node {
+            return Some(wiring::UPLINK);
+        }
+        let pod = self.pods.iter().find(|pod| pod.plan.addresses.contains(&address));
+        pod.map(|pod| pod.interface.as_str())
+    }
+
+    fn start_backends(&mut self) -> Result<()> {
+        for pod in &self.plan.pods {
+            let own = self.pods.iter().find(|raised| raised.plan.name == pod.name && raised.plan.node == pod.node);
+            let namespace = match own {
+                Some(own) => &own.namespace,
+                None => &self.node(&pod.node)?.namespace,
+            };
+            let backend = Backend::start(namespace, &pod.name, &pod.ports)
+                .with_context(|| format!("failed to start the backend of {}", pod.name))?;
+            self.backends.push(backend);
+        }
+        Ok(())
+    }
+}
+
+fn raise_node(node: &NodePlan, plan: &Plan, switch: &Namespace) -> Result<LabNode> {
+    let raise = || -> Result<LabNode> {
+        let namespace = Namespace::create(&format!("node-{}", node.name))?;
+        wiring::node(&namespace, node, &plan.nodes, switch)?;
+        Ok(LabNode { plan: node.clone(), namespace })
+    };
+    raise().with_context(|| format!("failed to raise the node {}", node.name))
+}
+
+fn raise_pod(pod: &PodPlan, nodes: &[LabNode]) -> Result<LabPod> {
+    let raise = || -> Result<LabPod> {
+        let node = nodes.iter().find(|node| node.plan.name == pod.node).context("its node is missing")?;
+        let namespace = Namespace::create(&format!("pod-{}", pod.name))?;
+        let interface = wiring::pod(&namespace, pod, &node.namespace)?;
+        Ok(LabPod { plan: pod.clone(), namespace, interface })
+    };
+    raise().with_context(|| format!("failed to raise the pod {}", pod.name))
+}
