@@ -1,0 +1,4 @@
+//! All that touches the kernel.
+
+pub mod links;
+pub mod programs;

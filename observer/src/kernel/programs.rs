@@ -1,0 +1,242 @@
+//! The TC programs: loaded, attached, read, and gone when [`Programs`] is dropped.
+//!
+//! Minimum kernel: 5.10. Attaches by TCX where the kernel has it (6.6, some 5.14 of RHEL), else
+//! by clsact; which, is decided by trying.
+
+use std::fmt;
+use std::io;
+
+use aya::maps::{HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::tc::{self, NlOptions, TcAttachOptions, TcError};
+use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya_log::EbpfLogger;
+use observer_ebpf::{Arrival, ArrivalKey, Counter, KernelLayout};
+
+use crate::observation::{DecodeError, Moment, Observation};
+
+/// The object that `build.rs` made.
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-programs"));
+
+const INGRESS: &str = "observer_ingress";
+const EGRESS: &str = "observer_egress";
+
+/// `aya_log::Level`s that the programs print: none, or up to debug.
+const LOG_OFF: u8 = 0;
+const LOG_DEBUG: u8 = 4;
+
+/// Something the kernel would not do.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramsError {
+    /// Loading the object failed.
+    #[error("the kernel does not take the BPF object")]
+    Load(#[from] EbpfError),
+    /// A program was refused.
+    #[error("the kernel refuses the program {program}")]
+    Program {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A program could not be put on an interface.
+    #[error("cannot attach to interface {interface}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: Box<ProgramError>,
+    },
+    /// A map could not be used.
+    #[error("cannot use the map {map}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: MapError,
+    },
+    /// The object is not what this program was built with.
+    #[error("the BPF object has no {0}")]
+    Missing(&'static str),
+}
+
+/// By which hook the programs run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// TCX links.
+    Tcx,
+    /// Filters of the clsact qdisc.
+    Clsact,
+}
+
+/// What the programs counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters([u64; Counter::COUNT as usize]);
+
+/// The programs in the kernel.
+pub struct Programs {
+    ebpf: Ebpf,
+    observations: RingBuf<MapData>,
+    arrivals: BpfHashMap<MapData, ArrivalKey, Arrival>,
+    counters: PerCpuArray<MapData, u64>,
+}
+
+impl Programs {
+    /// Loads both programs. Needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`, or root.
+    ///
+    /// `debug_lines`: whether the programs write debug lines, for [`Programs::logger`].
+    pub fn load(layout: &KernelLayout, debug_lines: bool) -> Result<Self, ProgramsError> {
+        let log_level = if debug_lines { LOG_DEBUG } else { LOG_OFF };
+        let mut ebpf = EbpfLoader::new()
+            .override_global("LAYOUT", layout, true)
+            .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .load(OBJECT)?;
+        for program in [INGRESS, EGRESS] {
+            classifier(&mut ebpf, program)?
+                .load()
+                .map_err(|source| ProgramsError::Program {
+                    program,
+                    source: Box::new(source),
+                })?;
+        }
+        Ok(Self {
+            observations: map(&mut ebpf, "OBSERVATIONS")?,
+            arrivals: map(&mut ebpf, "ARRIVALS")?,
+            counters: map(&mut ebpf, "COUNTERS")?,
+            ebpf,
+        })
+    }
+
+    /// Puts both programs on an interface of the calling thread's network namespace.
+    pub fn attach(&mut self, interface: &str) -> Result<Hook, ProgramsError> {
+        let failed = |source| ProgramsError::Attach {
+            interface: interface.to_owned(),
+            source: Box::new(source),
+        };
+        let mut attach = |options: fn() -> TcAttachOptions| {
+            for (name, side) in [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)] {
+                classifier(&mut self.ebpf, name)?
+                    .attach_with_options(interface, side, options())
+                    .map_err(failed)?;
+            }
+            Ok(())
+        };
+        match attach(|| TcAttachOptions::TcxOrder(LinkOrder::default())) {
+            Ok(()) => return Ok(Hook::Tcx),
+            Err(ProgramsError::Attach { source, .. }) if lacks_tcx(&source) => {}
+            Err(error) => return Err(error),
+        }
+        match tc::qdisc_add_clsact(interface) {
+            Ok(()) => {}
+            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(EEXIST) => {}
+            Err(error) => return Err(failed(error.into())),
+        }
+        attach(|| TcAttachOptions::Netlink(NlOptions::default()))?;
+        Ok(Hook::Clsact)
+    }
+
+    /// The ring buffer, to wait on; ready when an observation is there.
+    pub fn observations(&mut self) -> &mut RingBuf<MapData> {
+        &mut self.observations
+    }
+
+    /// Takes out of the map what arrived by `until` and never left. What came of each key.
+    ///
+    /// The map is bounded, and what leaves is taken out by the programs, so this reads little.
+    pub fn expire(
+        &mut self,
+        until: impl Fn(&ArrivalKey) -> Moment,
+    ) -> Result<Vec<Result<Observation, DecodeError>>, ProgramsError> {
+        let failed = |source| ProgramsError::Map { map: "ARRIVALS", source };
+        let mut expired = Vec::new();
+        for entry in self.arrivals.iter() {
+            match entry {
+                Ok((key, arrival)) if Moment(arrival.time_ns) <= until(&key) => {
+                    expired.push((key, arrival));
+                }
+                // The programs take entries out while this walks: a key that is gone is no error.
+                Ok(_) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
+                Err(source) => return Err(failed(source)),
+            }
+        }
+        // Whoever removes a key has it: a packet that left in between took its own along.
+        expired.retain(|(key, _)| self.arrivals.remove(key).is_ok());
+        Ok(expired
+            .into_iter()
+            .map(|(key, arrival)| Observation::expired(&key, arrival))
+            .collect())
+    }
+
+    /// What the programs counted so far, over all CPUs.
+    pub fn counters(&self) -> Result<Counters, ProgramsError> {
+        let mut counters = Counters::default();
+        for (index, counter) in (0..Counter::COUNT).zip(&mut counters.0) {
+            let per_cpu = self
+                .counters
+                .get(&index, 0)
+                .map_err(|source| ProgramsError::Map { map: "COUNTERS", source })?;
+            *counter = per_cpu.iter().sum();
+        }
+        Ok(counters)
+    }
+
+    /// The reader of the programs' debug lines.
+    pub fn logger(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
+        EbpfLogger::init(&mut self.ebpf)
+    }
+}
+
+impl Counters {
+    /// One of them.
+    pub const fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+}
+
+impl fmt::Display for Hook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "TCX",
+            Self::Clsact => "clsact",
+        })
+    }
+}
+
+impl fmt::Debug for Programs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Programs").finish_non_exhaustive()
+    }
+}
+
+fn classifier<'a>(
+    ebpf: &'a mut Ebpf,
+    name: &'static str,
+) -> Result<&'a mut SchedClassifier, ProgramsError> {
+    ebpf.program_mut(name)
+        .and_then(|program| program.try_into().ok())
+        .ok_or(ProgramsError::Missing(name))
+}
+
+fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(
+    ebpf: &mut Ebpf,
+    map: &'static str,
+) -> Result<T, ProgramsError> {
+    ebpf.take_map(map)
+        .ok_or(ProgramsError::Missing(map))?
+        .try_into()
+        .map_err(|source| ProgramsError::Map { map, source })
+}
+
+const EEXIST: i32 = 17;
+const EINVAL: i32 = 22;
+const EOPNOTSUPP: i32 = 95;
+
+/// Whether the kernel has no TCX: `BPF_LINK_CREATE` knows no such attach type before 6.6, nor
+/// without `CONFIG_NET_XGRESS`.
+fn lacks_tcx(error: &ProgramError) -> bool {
+    let ProgramError::SyscallError(error) = error else {
+        return false;
+    };
+    let error: &io::Error = &error.io_error;
+    matches!(error.raw_os_error(), Some(EINVAL | EOPNOTSUPP))
+}

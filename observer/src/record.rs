@@ -1,0 +1,187 @@
+//! The record, `observer.connection/v1`: one connection as people and programs get it.
+//!
+//! `schema/observer.connection.v1.json` is its contract; fields are only ever added.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::Serialize;
+
+use crate::cluster::{FrontDoorKind, Protocol};
+use crate::verdict::{
+    Cause, ClientKind, Outcome, OutcomeCause, RewriteOwner, SourceIp,
+};
+
+/// The value of [`Record::schema`].
+pub const SCHEMA: &str = "observer.connection/v1";
+
+/// How a connection became known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum From {
+    /// Its opening packet was seen.
+    Start,
+}
+
+/// An address and a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// RFC 5952 text, never v4-mapped.
+    pub ip: IpAddr,
+    /// Transport port.
+    pub port: u16,
+}
+
+/// The Service of the front door.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Service {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The port's name, if it has one.
+    pub port: Option<String>,
+}
+
+/// Where the connection entered: always the original destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct FrontDoor {
+    /// `None` without cluster state, or if it is none of the cluster's.
+    pub kind: Option<FrontDoorKind>,
+    /// Address.
+    pub ip: IpAddr,
+    /// Port.
+    pub port: u16,
+}
+
+/// Who opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Client {
+    /// As it arrived at this node.
+    pub ip: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// What the address is.
+    pub kind: ClientKind,
+    /// The client's address from a PROXY protocol or HTTP header; nothing reads those yet.
+    pub recovered: Option<IpAddr>,
+}
+
+/// The endpoint that was chosen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Backend {
+    /// Address.
+    pub ip: IpAddr,
+    /// Port.
+    pub port: u16,
+    /// Its pod's name.
+    pub pod: Option<String>,
+    /// Its node's name.
+    pub node: Option<String>,
+}
+
+/// Where the client's address was lost.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LostAt {
+    /// The node.
+    pub node: String,
+    /// The interface by which the rewritten packet left.
+    pub interface: Option<String>,
+    /// Whose rule.
+    pub by: RewriteOwner,
+}
+
+/// What one node saw of the way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Step {
+    /// The node.
+    pub node: String,
+    /// Interface of arrival; `None` for a client on the node.
+    pub r#in: Option<String>,
+    /// Interface of the last egress; `None` if delivered to the host.
+    pub out: Option<String>,
+    /// TTL on arrival.
+    pub ttl_in: Option<u8>,
+    /// TTL at the last egress.
+    pub ttl_out: Option<u8>,
+    /// TTL with which the first reply arrived.
+    pub reply_ttl_in: Option<u8>,
+    /// Nanoseconds from arrival to the last egress.
+    pub forward_ns: Option<u64>,
+}
+
+/// What `predict` says of this front door, client kind and entry node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// What should become of the client's address.
+    pub source_ip: SourceIp,
+    /// What should become of the opening packet.
+    pub outcome: Outcome,
+}
+
+/// Something to change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Advice {
+    /// What.
+    pub change: String,
+    /// At what price.
+    pub trade_off: String,
+}
+
+/// One connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Record {
+    /// [`SCHEMA`].
+    pub schema: &'static str,
+    /// The opening packet, UTC, microseconds.
+    pub observed_at: String,
+    /// The node that observed.
+    pub node: String,
+    /// How it became known.
+    pub from: From,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// The Service of the front door.
+    pub service: Option<Service>,
+    /// Where it entered.
+    pub front_door: FrontDoor,
+    /// Who opened it.
+    pub client: Client,
+    /// Who got it; `None` only if no endpoint was chosen.
+    pub backend: Option<Backend>,
+    /// The source address and port that the backend gets.
+    pub source_seen: Option<Endpoint>,
+    /// What became of the client's address.
+    pub source_ip: SourceIp,
+    /// Where it was lost.
+    pub lost_at: Option<LostAt>,
+    /// Why it is what it is; `None` also when preserved.
+    pub cause: Option<Cause>,
+    /// What became of the opening packet.
+    pub outcome: Outcome,
+    /// Why.
+    pub outcome_cause: Option<OutcomeCause>,
+    /// Nodes on the way beyond the first.
+    pub extra_hops: Option<u8>,
+    /// What those nodes cost, in nanoseconds; known with both nodes' records only.
+    pub extra_hop_ns: Option<u64>,
+    /// One entry per node that observed.
+    pub path: Vec<Step>,
+    /// Nanoseconds from the opening packet first seen to the first reply leaving (for a client on
+    /// this node: arriving).
+    pub round_trip_ns: Option<u64>,
+    /// What should have happened; `None` while nothing predicts.
+    pub expected: Option<Expected>,
+    /// Whether it did.
+    pub as_expected: Option<bool>,
+    /// What to change.
+    pub advice: Vec<Advice>,
+}
+
+impl std::convert::From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            ip: address.ip().to_canonical(),
+            port: address.port(),
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! From a connection to its verdict.
+//!
+//! Verdicts come from the two tuples, never from conntrack's status bits, which mislead under
+//! IPVS and where only a port changed (`net/netfilter/nf_nat_core.c`, `nf_nat_setup_info`).
+
+use std::net::SocketAddr;
+
+use super::vocabulary::{
+    Basis, Cause, CauseCode, ClientKind, Outcome, OutcomeCause, OutcomeCauseCode, RewriteOwner,
+    SourceIp,
+};
+use crate::cluster::{
+    AddressKind, Family, FrontDoorKind, Index, LocalAddresses, PodRef, Protocol, ServiceEntry,
+    ServicePort, TrafficPolicy,
+};
+use crate::flow::{Answer, Answered, Connection};
+use crate::observation::{Arrival, IfIndex};
+
+/// What is known besides the connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Knowledge<'a> {
+    /// The cluster's objects, as of the opening packet; `None` without cluster state.
+    pub index: Option<&'a Index>,
+    /// This node: its name and its own addresses.
+    pub local: &'a LocalAddresses,
+}
+
+/// Where the connection entered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontDoor {
+    /// `None` without cluster state, or if the destination is none of the cluster's.
+    pub kind: Option<FrontDoorKind>,
+    /// The original destination.
+    pub address: SocketAddr,
+}
+
+/// Who opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// As it arrived.
+    pub address: SocketAddr,
+    /// What that address is.
+    pub kind: ClientKind,
+}
+
+/// The endpoint that was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Where.
+    pub address: SocketAddr,
+    /// Its pod.
+    pub pod: Option<PodRef>,
+    /// The node it lives on.
+    pub node: Option<String>,
+}
+
+/// Where the source address was lost: on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lost {
+    /// By which interface the rewritten packet left; `None` if it did not leave.
+    pub interface: Option<IfIndex>,
+    /// Whose rule.
+    pub by: RewriteOwner,
+}
+
+/// What happened to one connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The Service and its port, if exactly one has this front door.
+    pub service: Option<ServicePort>,
+    /// Where it entered.
+    pub front_door: FrontDoor,
+    /// Who opened it.
+    pub client: Client,
+    /// Who got it; `None` if no endpoint was chosen. Then so are the next four but `source_ip`.
+    pub backend: Option<Backend>,
+    /// The source that the backend sees.
+    pub source_seen: Option<SocketAddr>,
+    /// What became of the client's address.
+    pub source_ip: SourceIp,
+    /// Where it was lost, if it was lost here.
+    pub lost_at: Option<Lost>,
+    /// Why; `None` if it was preserved.
+    pub cause: Option<Cause>,
+    /// What became of the opening packet.
+    pub outcome: Outcome,
+    /// Why.
+    pub outcome_cause: Option<OutcomeCause>,
+    /// Nodes on the way beyond the first; `None` if that cannot be told.
+    pub extra_hops: Option<u8>,
+}
+
+/// What the objects say of one connection's ends.
+struct Scene<'a> {
+    connection: &'a Connection,
+    knowledge: Knowledge<'a>,
+    client: Client,
+    front_door: FrontDoor,
+    entry: Option<&'a ServiceEntry>,
+    /// Backend → source seen, of a connection for which an endpoint was chosen.
+    chosen: Option<(SocketAddr, SocketAddr)>,
+}
+
+/// Judges a connection. `None`: not one that people ask about (design: a front door, or
+/// rewritten, or to a pod from outside the pods; not a pod's way out of the cluster).
+pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdict> {
+    let scene = Scene::new(connection, knowledge);
+    if !scene.reported() {
+        return None;
+    }
+    let backend = scene.backend();
+    let (source_ip, lost_at, cause) = scene.source();
+    let outcome = scene.outcome();
+    let outcome_cause = scene.outcome_cause(outcome);
+    let extra_hops = scene.extra_hops(source_ip, backend.as_ref());
+    Some(Verdict {
+        service: scene.entry.map(ServiceEntry::service_port),
+        front_door: scene.front_door,
+        client: scene.client,
+        source_seen: scene.chosen.map(|(_, source)| source),
+        backend,
+        source_ip,
+        lost_at,
+        cause,
+        outcome,
+        outcome_cause,
+        extra_hops,
+    })
+}
+
+impl<'a> Scene<'a> {
+    fn new(connection: &'a Connection, knowledge: Knowledge<'a>) -> Self {
+        let original = connection.identity.original;
+        let protocol = connection.identity.protocol;
+        let client = Client {
+            address: original.source,
+            kind: client_kind(connection, knowledge),
+        };
+        let door = knowledge.index.and_then(|index| {
+            let door = original.destination;
+            index.front_door(protocol, door.ip(), door.port(), knowledge.local)
+        });
+        let kind = door.as_ref().map(|door| door.kind);
+        let entry = door.and_then(|door| door.entry);
+        let chosen = connection.translation.and_then(|translation| {
+            let reply = translation.reply;
+            let rewritten = reply.source != original.destination;
+            // A Service's own address is no endpoint: unless the destination was rewritten, or
+            // the front door is the endpoint itself, none was chosen.
+            let direct = matches!(
+                kind,
+                None | Some(FrontDoorKind::Pod | FrontDoorKind::HostPort)
+            );
+            (rewritten || direct).then_some((reply.source, reply.destination))
+        });
+        Self {
+            connection,
+            knowledge,
+            client,
+            front_door: FrontDoor {
+                kind,
+                address: original.destination,
+            },
+            entry,
+            chosen,
+        }
+    }
+
+    fn reported(&self) -> bool {
+        let original = self.connection.identity.original;
+        match self.front_door.kind {
+            Some(FrontDoorKind::Pod) => {
+                self.client.kind != ClientKind::Pod || self.rewritten()
+            }
+            Some(_) => true,
+            None => {
+                let leaves_the_cluster = self.client.kind == ClientKind::Pod
+                    && self.knowledge.index.is_some_and(|index| {
+                        index.address_kind(original.destination.ip(), self.knowledge.local)
+                            == AddressKind::External
+                    });
+                self.rewritten() && !leaves_the_cluster
+            }
+        }
+    }
+
+    /// Whether NAT changed either end.
+    fn rewritten(&self) -> bool {
+        let original = self.connection.identity.original;
+        self.connection
+            .translation
+            .is_some_and(|translation| {
+                translation.reply.source != original.destination
+                    || translation.reply.destination != original.source
+            })
+    }
+
+    fn backend(&self) -> Option<Backend> {
+        let (address, _) = self.chosen?;
+        let protocol: Protocol = self.connection.identity.protocol;
+        let known = self
+            .knowledge
+            .index
+            .map(|index| index.backend(protocol, address.ip(), address.port()));
+        Some(Backend {
+            address,
+            pod: known.as_ref().and_then(|known| known.pod.cloned()),
+            node: known.and_then(|known| known.node.map(str::to_owned)),
+        })
+    }
+
+    /// Whether this node is not the first: it sees an address that another node put there, or
+    /// one that cannot be told from such.
+    fn masqueraded_before(&self) -> bool {
+        self.front_door.kind == Some(FrontDoorKind::Pod)
+            && !self.rewritten()
+            && match self.client.kind {
+                ClientKind::External | ClientKind::Pod => false,
+                ClientKind::Node => !self.opened_here(),
+                ClientKind::LoadBalancer | ClientKind::Unknown => true,
+            }
+    }
+
+    /// Whether the client is a process in this node's own network namespace.
+    fn opened_here(&self) -> bool {
+        self.connection.arrival.is_none()
+            && self.knowledge.local.contains(self.client.address.ip())
+    }
+
+    fn source(&self) -> (SourceIp, Option<Lost>, Option<Cause>) {
+        let Some((_, source_seen)) = self.chosen else {
+            return (SourceIp::Unknown, None, None);
+        };
+        if self.masqueraded_before() {
+            let cause = Cause {
+                code: CauseCode::MasqueradedBeforeThisNode,
+                basis: Basis::Inferred,
+                explanation: format!(
+                    "{} is an address of the cluster's nodes, not of a client: whoever opened \
+                     this was rewritten before it reached this node",
+                    self.client.address.ip()
+                ),
+            };
+            return (SourceIp::Unknown, None, Some(cause));
+        }
+        if source_seen.ip() == self.client.address.ip() {
+            return (SourceIp::Preserved, None, None);
+        }
+        let (by, cause) = self.loss(source_seen);
+        let interface = self
+            .connection
+            .departure
+            .map(|departure| departure.interface);
+        (SourceIp::Lost, Some(Lost { interface, by }), Some(cause))
+    }
+
+    /// Whose rule took the source address, and why.
+    fn loss(&self, source_seen: SocketAddr) -> (RewriteOwner, Cause) {
+        let seen = source_seen.ip();
+        let original = self.connection.identity.original;
+        let hairpin = self
+            .chosen
+            .is_some_and(|(backend, _)| backend.ip() == original.source.ip());
+        let from_outside = matches!(
+            self.front_door.kind,
+            Some(FrontDoorKind::NodePort | FrontDoorKind::LoadBalancer | FrontDoorKind::ExternalIP)
+        );
+        let policy = self
+            .entry
+            .map(|entry| entry.service.external_traffic_policy);
+        let (by, code, basis, explanation) = if hairpin {
+            let explanation = format!(
+                "the pod reached itself through the Service; kube-proxy masquerades that to {seen}, \
+                 or its replies would never pass this node"
+            );
+            (RewriteOwner::KubeProxy, CauseCode::Hairpin, Basis::Observed, explanation)
+        } else if from_outside && policy == Some(TrafficPolicy::Cluster) {
+            let explanation = format!(
+                "externalTrafficPolicy is Cluster: kube-proxy masquerades all traffic from outside \
+                 to {seen}, so that replies return through this node"
+            );
+            let code = CauseCode::ExternalTrafficPolicyCluster;
+            (RewriteOwner::KubeProxy, code, Basis::Observed, explanation)
+        } else if self.entry.is_some() && self.opened_here() {
+            let explanation = format!(
+                "the client is this node itself; kube-proxy masquerades its own traffic to {seen}"
+            );
+            (RewriteOwner::KubeProxy, CauseCode::NodeLocalClient, Basis::Observed, explanation)
+        } else {
+            let explanation = format!(
+                "the source became {seen} on this node, and nothing known of the cluster says why"
+            );
+            (RewriteOwner::Unknown, CauseCode::Unknown, Basis::Observed, explanation)
+        };
+        let cause = Cause {
+            code,
+            basis,
+            explanation,
+        };
+        (by, cause)
+    }
+
+    fn outcome(&self) -> Outcome {
+        match self.connection.answer {
+            Answer::Accepted(_) => Outcome::Answered,
+            Answer::Refused(_) => Outcome::Refused,
+            Answer::None if self.connection.departure.is_some() => Outcome::Unanswered,
+            // It came and never left. Whether netfilter dropped it or a socket of this node let
+            // it wait is not to be seen from the interfaces.
+            Answer::None => Outcome::Unknown,
+        }
+    }
+
+    fn outcome_cause(&self, outcome: Outcome) -> Option<OutcomeCause> {
+        if outcome != Outcome::Refused {
+            return None;
+        }
+        let family = Family::of(self.front_door.address.ip());
+        let without_endpoints = self
+            .entry
+            .is_some_and(|entry| !entry.has_usable_endpoint(family));
+        let (code, explanation) = match (self.chosen, self.connection.answer) {
+            (None, _) if without_endpoints => (
+                OutcomeCauseCode::NoEndpoints,
+                "the Service has no usable endpoint: kube-proxy rejects the connection".to_owned(),
+            ),
+            (Some((backend, _)), Answer::Refused(Answered { arrival: Some(Arrival { .. }), .. })) => (
+                OutcomeCauseCode::BackendRefused,
+                format!("{backend} refused: nothing listens there, or its own host rejects"),
+            ),
+            _ => (
+                OutcomeCauseCode::Unknown,
+                "this node refused, and nothing known of the cluster says why".to_owned(),
+            ),
+        };
+        Some(OutcomeCause { code, explanation })
+    }
+
+    fn extra_hops(&self, source_ip: SourceIp, backend: Option<&Backend>) -> Option<u8> {
+        // On a node that is not the first, the first is not known.
+        if source_ip == SourceIp::Unknown {
+            return None;
+        }
+        let node = backend?.node.as_deref()?;
+        Some(u8::from(node != self.knowledge.local.node()))
+    }
+}
+
+fn client_kind(connection: &Connection, knowledge: Knowledge<'_>) -> ClientKind {
+    let ip = connection.identity.original.source.ip();
+    match knowledge.index.map(|index| index.address_kind(ip, knowledge.local)) {
+        Some(AddressKind::Pod) => ClientKind::Pod,
+        Some(AddressKind::Node(_)) => ClientKind::Node,
+        Some(AddressKind::External) => ClientKind::External,
+        Some(AddressKind::Unknown) | None => ClientKind::Unknown,
+    }
+}

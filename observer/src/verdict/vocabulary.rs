@@ -1,0 +1,135 @@
+//! The words a verdict is made of, exactly as a record spells them.
+
+use serde::Serialize;
+
+/// Who opened the connection, as it arrived at this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClientKind {
+    /// From outside the cluster.
+    External,
+    /// A pod.
+    Pod,
+    /// A process in a node's own network namespace.
+    Node,
+    /// A load balancer or proxy in front of the cluster.
+    LoadBalancer,
+    /// Cannot be told.
+    Unknown,
+}
+
+/// What became of the client's address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceIp {
+    /// The backend sees the address that arrived.
+    Preserved,
+    /// The backend sees another.
+    Lost,
+    /// Cannot be told from here.
+    Unknown,
+}
+
+/// Whose rule rewrote the source address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewriteOwner {
+    /// kube-proxy's masquerade.
+    KubeProxy,
+    /// A rule of the network plugin.
+    Cni,
+    /// A load balancer.
+    LoadBalancer,
+    /// A proxy that opens connections of its own.
+    Proxy,
+    /// Cannot be told.
+    Unknown,
+}
+
+/// Why the source address is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CauseCode {
+    /// kube-proxy masquerades whatever enters from outside under `externalTrafficPolicy: Cluster`.
+    ExternalTrafficPolicyCluster,
+    /// kube-proxy runs with `masqueradeAll`.
+    MasqueradeAll,
+    /// A client outside the cluster CIDR reached a cluster IP.
+    OutsideClusterCidr,
+    /// A pod reached itself through a Service.
+    Hairpin,
+    /// The client is a process of this node.
+    NodeLocalClient,
+    /// A rule of the network plugin.
+    CniMasquerade,
+    /// The address that arrived is another node's: it was rewritten there.
+    MasqueradedBeforeThisNode,
+    /// A load balancer in front of the node.
+    UpstreamLoadBalancer,
+    /// A proxy that opens connections of its own.
+    L7Proxy,
+    /// Cannot be told.
+    Unknown,
+}
+
+/// What a cause rests on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Basis {
+    /// The rewrite was seen, and the objects have one rule that does it.
+    Observed,
+    /// kube-proxy's configuration says so.
+    Config,
+    /// It fits, and nothing else known does.
+    Inferred,
+}
+
+/// Why, with a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Cause {
+    /// Which.
+    pub code: CauseCode,
+    /// What it rests on.
+    pub basis: Basis,
+    /// For people.
+    pub explanation: String,
+}
+
+/// What became of the opening packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The first reply left towards the client.
+    Answered,
+    /// A RST or ICMP error answered.
+    Refused,
+    /// netfilter let it die.
+    Dropped,
+    /// Delivered or forwarded, and no reply within the answer time-out.
+    Unanswered,
+    /// Cannot be told.
+    Unknown,
+}
+
+/// Why the outcome is what it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutcomeCauseCode {
+    /// No usable endpoint on this node, under a Local policy.
+    NoLocalEndpoints,
+    /// No usable endpoint anywhere.
+    NoEndpoints,
+    /// The backend's own host refused.
+    BackendRefused,
+    /// Cannot be told.
+    Unknown,
+}
+
+/// Why, with a sentence.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OutcomeCause {
+    /// Which.
+    pub code: OutcomeCauseCode,
+    /// For people.
+    pub explanation: String,
+}
