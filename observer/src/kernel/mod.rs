@@ -1,4 +1,7 @@
 //! All that touches the kernel.
 
+pub mod btf;
+pub mod layout;
 pub mod links;
 pub mod programs;
+pub mod wait;

@@ -76,7 +76,6 @@ pub struct Counters([u64; Counter::COUNT as usize]);
 /// The programs in the kernel.
 pub struct Programs {
     ebpf: Ebpf,
-    observations: RingBuf<MapData>,
     arrivals: BpfHashMap<MapData, ArrivalKey, Arrival>,
     counters: PerCpuArray<MapData, u64>,
 }
@@ -84,8 +83,12 @@ pub struct Programs {
 impl Programs {
     /// Loads both programs. Needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`, or root.
     ///
-    /// `debug_lines`: whether the programs write debug lines, for [`Programs::logger`].
-    pub fn load(layout: &KernelLayout, debug_lines: bool) -> Result<Self, ProgramsError> {
+    /// `debug_lines`: whether the programs write debug lines, for [`Programs::logger`]. Also
+    /// gives the ring buffer of [`Observation`]s.
+    pub fn load(
+        layout: &KernelLayout,
+        debug_lines: bool,
+    ) -> Result<(Self, RingBuf<MapData>), ProgramsError> {
         let log_level = if debug_lines { LOG_DEBUG } else { LOG_OFF };
         let mut ebpf = EbpfLoader::new()
             .override_global("LAYOUT", layout, true)
@@ -99,12 +102,13 @@ impl Programs {
                     source: Box::new(source),
                 })?;
         }
-        Ok(Self {
-            observations: map(&mut ebpf, "OBSERVATIONS")?,
+        let observations = map(&mut ebpf, "OBSERVATIONS")?;
+        let programs = Self {
             arrivals: map(&mut ebpf, "ARRIVALS")?,
             counters: map(&mut ebpf, "COUNTERS")?,
             ebpf,
-        })
+        };
+        Ok((programs, observations))
     }
 
     /// Puts both programs on an interface of the calling thread's network namespace.
@@ -133,11 +137,6 @@ impl Programs {
         }
         attach(|| TcAttachOptions::Netlink(NlOptions::default()))?;
         Ok(Hook::Clsact)
-    }
-
-    /// The ring buffer, to wait on; ready when an observation is there.
-    pub fn observations(&mut self) -> &mut RingBuf<MapData> {
-        &mut self.observations
     }
 
     /// Takes out of the map what arrived by `until` and never left. What came of each key.
