@@ -33,11 +33,17 @@ impl ChildGuard {
     /// Sends it a signal; one that has ended already needs none.
     pub fn signal(&mut self, signal: Signal) -> Result<()> {
         // A child that was waited for may have left its number to someone else.
-        if self.0.try_wait().context("failed to ask for a child's state")?.is_some() {
+        if self
+            .0
+            .try_wait()
+            .context("failed to ask for a child's state")?
+            .is_some()
+        {
             return Ok(());
         }
         let pid = i32::try_from(self.0.id()).context("a process id is too large")?;
-        kill(Pid::from_raw(pid), signal).with_context(|| format!("failed to send {signal} to {pid}"))
+        kill(Pid::from_raw(pid), signal)
+            .with_context(|| format!("failed to send {signal} to {pid}"))
     }
 
     /// Waits for its end, at most for `timeout`; none if it still runs then.
@@ -98,8 +104,13 @@ mod tests {
         let mut child = ChildGuard::new(Command::new("sleep").arg("60").spawn().expect("sleeps"));
         assert_eq!(child.wait(Duration::from_millis(20)).expect("waits"), None);
         child.signal(Signal::SIGINT).expect("signals");
-        let status = child.wait(Duration::from_secs(5)).expect("waits").expect("ended");
+        let status = child
+            .wait(Duration::from_secs(5))
+            .expect("waits")
+            .expect("ended");
         assert!(!status.success());
-        child.signal(Signal::SIGINT).expect("one that ended needs no signal");
+        child
+            .signal(Signal::SIGINT)
+            .expect("one that ended needs no signal");
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use comfy_table::{Table, presets};
+use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use crate::{
@@ -39,8 +39,17 @@ pub struct Run {
 /// where the policy leaves the choice of the pod to chance.
 pub fn doors(cluster: &Cluster) -> Result<Vec<FrontDoor>> {
     let doors = front_doors(cluster)?;
-    let times = |door: &FrontDoor| if door.masquerades { CONNECTIONS_OF_CHANCE } else { 1 };
-    Ok(doors.into_iter().flat_map(|door| vec![door.clone(); times(&door)]).collect())
+    let times = |door: &FrontDoor| {
+        if door.masquerades {
+            CONNECTIONS_OF_CHANCE
+        } else {
+            1
+        }
+    };
+    Ok(doors
+        .into_iter()
+        .flat_map(|door| vec![door.clone(); times(&door)])
+        .collect())
 }
 
 /// Raises the demo cluster.
@@ -53,11 +62,22 @@ pub fn observe(lab: &Lab, doors: &[FrontDoor]) -> Result<Run> {
     let start = |node| ObserverProcess::start(node, &cluster_file(), &[]);
     let observers = lab.nodes().iter().map(start).collect::<Result<Vec<_>>>()?;
     let opened = traffic::open(lab, doors)?;
-    let mut run = Run { opened, records: Records::new(), stderr: Vec::new() };
+    let mut run = Run {
+        opened,
+        records: Records::new(),
+        stderr: Vec::new(),
+    };
     for (node, observer) in lab.nodes().iter().zip(observers) {
         let node = &node.plan.name;
-        let Finished { records, stderr, status } = observer.stop()?;
-        ensure!(status.success(), "the observer of {node} ended with {status}; it said:\n{stderr}");
+        let Finished {
+            records,
+            stderr,
+            status,
+        } = observer.stop()?;
+        ensure!(
+            status.success(),
+            "the observer of {node} ended with {status}; it said:\n{stderr}"
+        );
         run.records.insert(node.clone(), records);
         run.stderr.push((node.clone(), stderr));
     }
@@ -68,7 +88,21 @@ pub fn observe(lab: &Lab, doors: &[FrontDoor]) -> Result<Run> {
 pub fn table(report: &Report<'_>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(["client", "front door", "service", "backend", "the observer says", "the pod's socket saw", "agrees"]);
+    // On a terminal long cells are broken; in a file or a pipe each connection keeps to its lines.
+    if let Some((width, _)) = terminal_size::terminal_size() {
+        table
+            .set_content_arrangement(ContentArrangement::Dynamic)
+            .set_width(width.0);
+    }
+    table.set_header([
+        "client",
+        "front door",
+        "service",
+        "backend",
+        "the observer says",
+        "the pod's socket saw",
+        "agrees",
+    ]);
     for finding in &report.findings {
         table.add_row(row(finding));
     }
@@ -76,29 +110,47 @@ pub fn table(report: &Report<'_>) -> Table {
 }
 
 fn row(finding: &Finding<'_>) -> [String; 7] {
-    let Finding { opened, record, disagreements } = finding;
+    let Finding {
+        opened,
+        record,
+        disagreements,
+    } = finding;
     let (backend, saw) = match &opened.result {
         Ok(answer) => (answer.pod.clone(), answer.peer_seen.to_string()),
         Err(failure) => ("-".to_owned(), format!("nothing: {failure}")),
     };
-    let agrees = if disagreements.is_empty() { "yes" } else { "NO" };
+    let agrees = if disagreements.is_empty() {
+        "yes"
+    } else {
+        "NO"
+    };
+    let door = &opened.door;
+    let by = if door.kind.is_routed() {
+        format!("\nby {}", door.entry)
+    } else {
+        String::new()
+    };
     [
         opened.client.to_string(),
-        opened.door.to_string(),
+        format!("{door}{by}"),
         opened.door.service_port(),
         backend,
-        record.as_ref().map_or_else(|| "(not reported)".to_owned(), verdict),
+        record
+            .as_ref()
+            .map_or_else(|| "(not reported)".to_owned(), verdict),
         saw,
         agrees.to_owned(),
     ]
 }
 
-/// A record in one line: what became of the source, where, why, and at what cost.
+/// A record in short: what became of the source and where, and on a second line why and at what
+/// cost.
 fn verdict(record: &Value) -> String {
     let text = |field: &str| record.pointer(field).and_then(Value::as_str);
     let outcome = text("/outcome").unwrap_or("?");
     let Some(source) = text("/source_ip").filter(|_| outcome == "answered") else {
-        let cause = text("/outcome_cause/code").map_or_else(String::new, |cause| format!(": {cause}"));
+        let cause =
+            text("/outcome_cause/code").map_or_else(String::new, |cause| format!(": {cause}"));
         return format!("{outcome}{cause}");
     };
     let hops = match record.pointer("/extra_hops").and_then(Value::as_u64) {
@@ -106,11 +158,16 @@ fn verdict(record: &Value) -> String {
         Some(hops) => format!("{hops} extra hops"),
         None => "extra hops unknown".to_owned(),
     };
-    let lost_at = match (text("/lost_at/node"), text("/lost_at/interface"), text("/cause/code")) {
-        (Some(node), Some(interface), Some(cause)) => format!(" at {node} {interface}: {cause}"),
-        _ => String::new(),
-    };
-    format!("{source}{lost_at}, {hops}")
+    match (
+        text("/lost_at/node"),
+        text("/lost_at/interface"),
+        text("/cause/code"),
+    ) {
+        (Some(node), Some(interface), Some(cause)) => {
+            format!("{source} at {node}, {interface}, {hops}\n{cause}")
+        }
+        _ => format!("{source}, {hops}"),
+    }
 }
 
 /// Judges a run; see [`oracle`](crate::oracle).

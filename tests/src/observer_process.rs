@@ -30,7 +30,10 @@ pub fn binary() -> Result<PathBuf> {
     let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/observer");
     let path = env::var_os(OBSERVER_BIN).map_or_else(built, PathBuf::from);
     path.canonicalize().with_context(|| {
-        format!("there is no observer at {}: build it in release mode, or set {OBSERVER_BIN}", path.display())
+        format!(
+            "there is no observer at {}: build it in release mode, or set {OBSERVER_BIN}",
+            path.display()
+        )
     })
 }
 
@@ -58,19 +61,40 @@ impl ObserverProcess {
     pub fn start(node: &LabNode, cluster_state: &Path, more: &[&str]) -> Result<Self> {
         let mut command = node.namespace.command(binary()?);
         command
-            .args(["trace", "-o", "json", "--node", &node.plan.name, "--cluster-state"])
+            .args([
+                "trace",
+                "-o",
+                "json",
+                "--node",
+                &node.plan.name,
+                "--cluster-state",
+            ])
             .arg(cluster_state)
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command.spawn().with_context(|| format!("failed to start {command:?}"))?;
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("failed to start {command:?}"))?;
         let (ready, when_ready) = mpsc::channel();
-        let stdout = collect(child.stdout.take().context("the observer has no stdout")?, None);
-        let stderr = collect(child.stderr.take().context("the observer has no stderr")?, Some(ready));
+        let stdout = collect(
+            child.stdout.take().context("the observer has no stdout")?,
+            None,
+        );
+        let stderr = collect(
+            child.stderr.take().context("the observer has no stderr")?,
+            Some(ready),
+        );
         let mut child = ChildGuard::new(child);
         let why = match when_ready.recv_timeout(READY_TIMEOUT) {
-            Ok(()) => return Ok(Self { child, stdout, stderr }),
+            Ok(()) => {
+                return Ok(Self {
+                    child,
+                    stdout,
+                    stderr,
+                });
+            }
             Err(RecvTimeoutError::Timeout) => {
                 child.signal(Signal::SIGKILL)?;
                 format!("it did not observe within {READY_TIMEOUT:?}")
@@ -79,7 +103,10 @@ impl ObserverProcess {
         };
         let status = child.wait(STOP_TIMEOUT)?;
         drop(child);
-        bail!("{command:?}: {why} ({status:?}); it said:\n{}", text(stderr)?.join("\n"));
+        bail!(
+            "{command:?}: {why} ({status:?}); it said:\n{}",
+            text(stderr)?.join("\n")
+        );
     }
 
     /// The process id of the observer.
@@ -89,18 +116,30 @@ impl ObserverProcess {
 
     /// Ends it as Ctrl-C would and returns all it said.
     pub fn stop(self) -> Result<Finished> {
-        let Self { mut child, stdout, stderr } = self;
+        let Self {
+            mut child,
+            stdout,
+            stderr,
+        } = self;
         child.signal(Signal::SIGINT)?;
         let Some(status) = child.wait(STOP_TIMEOUT)? else {
             drop(child);
-            bail!("the observer did not end within {STOP_TIMEOUT:?} of Ctrl-C; it said:\n{}", text(stderr)?.join("\n"));
+            bail!(
+                "the observer did not end within {STOP_TIMEOUT:?} of Ctrl-C; it said:\n{}",
+                text(stderr)?.join("\n")
+            );
         };
         let stderr = text(stderr)?.join("\n");
         let parse = |line: &String| {
-            serde_json::from_str(line).with_context(|| format!("the observer printed what is no record: {line:?}"))
+            serde_json::from_str(line)
+                .with_context(|| format!("the observer printed what is no record: {line:?}"))
         };
         let records = text(stdout)?.iter().map(parse).collect::<Result<_>>()?;
-        Ok(Finished { records, stderr, status })
+        Ok(Finished {
+            records,
+            stderr,
+            status,
+        })
     }
 }
 
@@ -123,5 +162,8 @@ fn collect(from: impl Read + Send + 'static, ready: Option<Sender<()>>) -> JoinH
 }
 
 fn text(lines: JoinHandle<Vec<String>>) -> Result<Vec<String>> {
-    lines.join().ok().context("the thread that read what the observer said has died")
+    lines
+        .join()
+        .ok()
+        .context("the thread that read what the observer said has died")
 }

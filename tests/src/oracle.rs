@@ -41,12 +41,23 @@ impl Report<'_> {
     /// Everything that is wrong, in words; empty if nothing is.
     pub fn complaints(&self) -> Vec<String> {
         let of_connections = self.findings.iter().flat_map(|finding| {
-            let Finding { opened, record: _, disagreements } = finding;
-            let what = format!("{} -> {} by {}", opened.client, opened.door, opened.door.entry);
-            disagreements.iter().map(move |disagreement| format!("{what}: {disagreement}"))
+            let Finding {
+                opened,
+                record: _,
+                disagreements,
+            } = finding;
+            let what = format!(
+                "{} -> {} by {}",
+                opened.client, opened.door, opened.door.entry
+            );
+            disagreements
+                .iter()
+                .map(move |disagreement| format!("{what}: {disagreement}"))
         });
         let strays = self.strays.iter().map(|(node, record)| {
-            format!("{node} reported a connection that no one opened, or that it had reported: {record}")
+            format!(
+                "{node} reported a connection that no one opened, or that it had reported: {record}"
+            )
         });
         of_connections.chain(strays).collect()
     }
@@ -54,10 +65,17 @@ impl Report<'_> {
 
 /// Compares the records of a run with the connections that were opened in it.
 pub fn judge<'run>(lab: &Lab, opened: &'run [Opened], mut records: Records) -> Report<'run> {
-    let findings = opened.iter().map(|opened| finding(lab, opened, &mut records)).collect();
+    let findings = opened
+        .iter()
+        .map(|opened| finding(lab, opened, &mut records))
+        .collect();
     let strays = records
         .into_iter()
-        .flat_map(|(node, records)| records.into_iter().map(move |record| (node.clone(), record)))
+        .flat_map(|(node, records)| {
+            records
+                .into_iter()
+                .map(move |record| (node.clone(), record))
+        })
         .collect();
     Report { findings, strays }
 }
@@ -70,7 +88,10 @@ fn finding<'run>(lab: &Lab, opened: &'run Opened, records: &mut Records) -> Find
         None => disagreements.push(format!("{} did not report it", opened.door.entry)),
     }
     if let Ok(answer) = &opened.result
-        && let Some(node) = lab.plan().node_of(answer.backend.ip()).filter(|node| *node != opened.door.entry)
+        && let Some(node) = lab
+            .plan()
+            .node_of(answer.backend.ip())
+            .filter(|node| *node != opened.door.entry)
     {
         match take(records, node, answer.peer_seen, answer.backend) {
             Some(record) => {
@@ -80,11 +101,20 @@ fn finding<'run>(lab: &Lab, opened: &'run Opened, records: &mut Records) -> Find
             None => disagreements.push(format!("{node} did not report its second half")),
         }
     }
-    Finding { opened, record, disagreements }
+    Finding {
+        opened,
+        record,
+        disagreements,
+    }
 }
 
 /// Takes the record of a node about the connection from `client` to `front_door`.
-fn take(records: &mut Records, node: &str, client: SocketAddr, front_door: SocketAddr) -> Option<Value> {
+fn take(
+    records: &mut Records,
+    node: &str,
+    client: SocketAddr,
+    front_door: SocketAddr,
+) -> Option<Value> {
     let of_node = records.get_mut(node)?;
     let ends = [("/client", client), ("/front_door", front_door)];
     let is_it = |record: &Value| {
@@ -102,10 +132,17 @@ type Expected = Vec<(&'static str, Value)>;
 
 /// What the node that the client entered by must say.
 fn first_half(lab: &Lab, opened: &Opened) -> Expected {
-    let Opened { door, client, result } = opened;
+    let Opened {
+        door,
+        client,
+        result,
+    } = opened;
     let mut expected = common(opened, &door.entry);
     expected.extend([
-        ("/front_door", json!({"kind": door.kind.as_str(), "ip": door.to.ip(), "port": door.to.port()})),
+        (
+            "/front_door",
+            json!({"kind": door.kind.as_str(), "ip": door.to.ip(), "port": door.to.port()}),
+        ),
         ("/client/kind", json!("external")),
     ]);
     let answer = match result {
@@ -119,12 +156,19 @@ fn first_half(lab: &Lab, opened: &Opened) -> Expected {
     expected.extend(answered(answer, node));
     expected.push(("/extra_hops", json!(u8::from(node != Some(&door.entry)))));
     if answer.peer_seen.ip() == client.ip() {
-        expected.extend([("/source_ip", json!("preserved")), ("/lost_at", json!(null)), ("/cause", json!(null))]);
+        expected.extend([
+            ("/source_ip", json!("preserved")),
+            ("/lost_at", json!(null)),
+            ("/cause", json!(null)),
+        ]);
     } else {
         let interface = lab.interface_towards(&door.entry, answer.backend.ip());
         expected.extend([
             ("/source_ip", json!("lost")),
-            ("/lost_at", json!({"node": door.entry, "interface": interface, "by": "kube-proxy"})),
+            (
+                "/lost_at",
+                json!({"node": door.entry, "interface": interface, "by": "kube-proxy"}),
+            ),
             ("/cause/code", json!("external-traffic-policy-cluster")),
         ]);
     }
@@ -136,7 +180,10 @@ fn second_half(opened: &Opened, answer: &Answer, node: &str) -> Expected {
     let mut expected = common(opened, node);
     expected.extend(answered(answer, Some(node)));
     expected.extend([
-        ("/front_door", json!({"kind": "Pod", "ip": answer.backend.ip(), "port": answer.backend.port()})),
+        (
+            "/front_door",
+            json!({"kind": "Pod", "ip": answer.backend.ip(), "port": answer.backend.port()}),
+        ),
         ("/source_ip", json!("unknown")),
         ("/cause/code", json!("masqueraded-before-this-node")),
         ("/lost_at", json!(null)),
@@ -154,15 +201,29 @@ fn common(opened: &Opened, node: &str) -> Expected {
         ("/node", json!(node)),
         ("/from", json!("start")),
         ("/protocol", json!("TCP")),
-        ("/service", json!({"namespace": door.namespace, "name": door.service, "port": port})),
+        (
+            "/service",
+            json!({"namespace": door.namespace, "name": door.service, "port": port}),
+        ),
     ]
 }
 
 fn answered(answer: &Answer, node: Option<&str>) -> Expected {
-    let Answer { local: _, peer_seen, backend, pod } = answer;
+    let Answer {
+        local: _,
+        peer_seen,
+        backend,
+        pod,
+    } = answer;
     vec![
-        ("/backend", json!({"ip": backend.ip(), "port": backend.port(), "pod": pod, "node": node})),
-        ("/source_seen", json!({"ip": peer_seen.ip(), "port": peer_seen.port()})),
+        (
+            "/backend",
+            json!({"ip": backend.ip(), "port": backend.port(), "pod": pod, "node": node}),
+        ),
+        (
+            "/source_seen",
+            json!({"ip": peer_seen.ip(), "port": peer_seen.port()}),
+        ),
         ("/outcome", json!("answered")),
         ("/outcome_cause", json!(null)),
     ]
@@ -175,19 +236,35 @@ fn nobody_chosen(failure: &Failure) -> Expected {
         Failure::Refused => "refused",
         Failure::TimedOut => "dropped",
         // Nothing in a lab ends so; the observer's own word then shows up as a disagreement.
-        Failure::Reset | Failure::Unreachable(_) | Failure::Other(_) | Failure::NotABackend { .. } | Failure::Lab(_) => {
-            "no outcome that a lab knows"
-        }
+        Failure::Reset
+        | Failure::Unreachable(_)
+        | Failure::Other(_)
+        | Failure::NotABackend { .. }
+        | Failure::Lab(_) => "no outcome that a lab knows",
     };
-    let mut expected = vec![("/source_ip", json!("unknown")), ("/outcome", json!(outcome))];
-    expected.extend(["/backend", "/source_seen", "/lost_at", "/cause", "/extra_hops"].map(|field| (field, json!(null))));
+    let mut expected = vec![
+        ("/source_ip", json!("unknown")),
+        ("/outcome", json!(outcome)),
+    ];
+    expected.extend(
+        [
+            "/backend",
+            "/source_seen",
+            "/lost_at",
+            "/cause",
+            "/extra_hops",
+        ]
+        .map(|field| (field, json!(null))),
+    );
     expected
 }
 
 fn disagreements_of(record: &Value, expected: Expected) -> impl Iterator<Item = String> {
-    expected.into_iter().filter_map(|(field, expected)| match record.pointer(field) {
-        Some(said) if *said == expected => None,
-        Some(said) => Some(format!("{field} is {said}, not {expected}")),
-        None => Some(format!("{field} is absent, not {expected}")),
-    })
+    expected
+        .into_iter()
+        .filter_map(|(field, expected)| match record.pointer(field) {
+            Some(said) if *said == expected => None,
+            Some(said) => Some(format!("{field} is {said}, not {expected}")),
+            None => Some(format!("{field} is absent, not {expected}")),
+        })
 }

@@ -29,7 +29,10 @@ pub struct Opened {
 pub fn open(lab: &Lab, doors: &[FrontDoor]) -> Result<Vec<Opened>> {
     let mut opened = Vec::new();
     for node in lab.nodes() {
-        let doors: Vec<&FrontDoor> = doors.iter().filter(|door| door.entry == node.plan.name).collect();
+        let doors: Vec<&FrontDoor> = doors
+            .iter()
+            .filter(|door| door.entry == node.plan.name)
+            .collect();
         for door in doors.iter().filter(|door| door.kind.is_routed()) {
             lab.route_vip(door.to.ip(), &door.entry)?;
         }
@@ -48,7 +51,9 @@ fn open_at_once(lab: &Lab, doors: &[&FrontDoor]) -> Result<Vec<Opened>> {
         running
             .into_iter()
             .map(|thread| {
-                let (door, result) = thread.join().unwrap_or_else(|panicked| panic::resume_unwind(panicked));
+                let (door, result) = thread
+                    .join()
+                    .unwrap_or_else(|panicked| panic::resume_unwind(panicked));
                 of(lab, door, result)
             })
             .collect()
@@ -59,11 +64,21 @@ fn of(lab: &Lab, door: &FrontDoor, result: Result<Answer, ConnectError>) -> Resu
     let (client, result) = match result {
         Ok(answer) => (answer.local, Ok(answer)),
         Err(ConnectError { local, failure }) => {
-            let local = local.with_context(|| format!("no connection to {door} could be tried: {failure}"))?;
+            let local = local
+                .with_context(|| format!("no connection to {door} could be tried: {failure}"))?;
             // A socket that failed may have lost its address already, never its port.
-            let ip = lab.client_address(door.to.ip()).filter(|_| local.ip().is_unspecified());
-            ((ip.unwrap_or(local.ip()), local.port()).into(), Err(failure))
+            let ip = lab
+                .client_address(door.to.ip())
+                .filter(|_| local.ip().is_unspecified());
+            (
+                (ip.unwrap_or(local.ip()), local.port()).into(),
+                Err(failure),
+            )
         }
     };
-    Ok(Opened { door: door.clone(), client, result })
+    Ok(Opened {
+        door: door.clone(),
+        client,
+        result,
+    })
 }
