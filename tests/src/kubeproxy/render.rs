@@ -1,6 +1,6 @@
 //! The rules of one node in one family, in the order in which kube-proxy writes them.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use anyhow::Result;
 use ipnet::IpNet;
@@ -14,6 +14,7 @@ use super::{
 use crate::{cluster::Cluster, plan::Plan};
 
 mod base;
+mod spread;
 
 const FILTER: &str = "filter";
 const NAT: &str = "nat";
@@ -341,65 +342,6 @@ impl Renderer {
             .append(NAT, chain, format!("-m comment --comment \"{rest}\""));
     }
 
-    /// Spreads over endpoints: who came before goes where it went before, the others at random.
-    fn spread(&mut self, chain: &str, port: &ProxiedPort, endpoints: &[SocketAddr]) {
-        let target = |endpoint: &SocketAddr| endpoint_chain(&port.name, port.protocol, *endpoint);
-        let comment =
-            |endpoint: &SocketAddr| format!("-m comment --comment \"{} -> {endpoint}\"", port.name);
-        if let Some(seconds) = port.affinity {
-            for endpoint in endpoints {
-                let (target, comment) = (target(endpoint), comment(endpoint));
-                let known = format!(
-                    "-m recent --rcheck --seconds {seconds} --reap {}",
-                    self.list(&target)
-                );
-                self.rules
-                    .append(NAT, chain, format!("{comment} {known} -j {target}"));
-            }
-        }
-        for (index, endpoint) in endpoints.iter().enumerate() {
-            let (target, comment) = (target(endpoint), comment(endpoint));
-            let left = endpoints.len() - index;
-            let chance = if left > 1 {
-                format!(" {}", probability(left))
-            } else {
-                String::new()
-            };
-            self.rules
-                .append(NAT, chain, format!("{comment}{chance} -j {target}"));
-        }
-    }
-
-    /// One endpoint: masqueraded when it calls itself, so that its answer comes back here.
-    fn endpoint(&mut self, port: &ProxiedPort, endpoint: SocketAddr) {
-        let ProxiedPort { name, protocol, .. } = port;
-        let chain = endpoint_chain(name, *protocol, endpoint);
-        let comment = format!("-m comment --comment \"{name}\"");
-        let from_itself = host(endpoint.ip());
-        self.rules.append(
-            NAT,
-            &chain,
-            format!("-s {from_itself} {comment} -j KUBE-MARK-MASQ"),
-        );
-        let remember = match port.affinity {
-            Some(_) => format!(" -m recent --set {}", self.list(&chain)),
-            None => String::new(),
-        };
-        let rule = format!(
-            "-p {protocol} {comment}{remember} -m {protocol} -j DNAT --to-destination {endpoint}"
-        );
-        self.rules.append(NAT, &chain, rule);
-    }
-
-    /// The list of clients that an endpoint served before.
-    fn list(&self, endpoint_chain: &str) -> String {
-        let mask = match self.family {
-            Family::V4 => "255.255.255.255",
-            Family::V6 => "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
-        };
-        format!("--name {endpoint_chain} --mask {mask} --rsource")
-    }
-
     fn reject(&self) -> String {
         match self.family {
             Family::V4 => "REJECT --reject-with icmp-port-unreachable".to_owned(),
@@ -413,36 +355,131 @@ fn host(address: IpAddr) -> IpNet {
     address.into()
 }
 
-/// One chance in `left`, as the kernel holds it, in units of 2^-31, and iptables-save prints it.
-fn probability(left: usize) -> String {
-    const ONE: f64 = 2_147_483_648.0;
-    // kube-proxy gives ten decimals; the kernel rounds what remains.
-    let given = (1e10 / as_f64(left)).round() / 1e10;
-    format!(
-        "-m statistic --mode random --probability {:.11}",
-        (given * ONE).round() / ONE
-    )
-}
-
-/// The number of endpoints, which the API limits far below what a `f64` holds exactly.
-fn as_f64(endpoints: usize) -> f64 {
-    f64::from(u32::try_from(endpoints).expect("a Service has fewer endpoints than that"))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
+    /// The rules of node1 of the demo cluster, as lines with their chain.
+    fn rules(family: Family, settings: &Settings) -> Vec<String> {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("clusters/demo.json");
+        let cluster = Cluster::read(&demo).expect("the demo cluster");
+        let rules = render(&cluster, "node1", family, settings).expect("renders");
+        let lines = rules
+            .chains()
+            .flat_map(|(_, chain, rules)| rules.iter().map(move |rule| format!("{chain} {rule}")));
+        lines.collect()
+    }
+
+    fn count(rules: &[String], parts: &[&str]) -> usize {
+        rules
+            .iter()
+            .filter(|rule| parts.iter().all(|part| rule.contains(part)))
+            .count()
+    }
+
     #[test]
-    fn chances_are_printed_as_iptables_save_prints_them() {
-        let chance = |left| {
-            probability(left)
-                .rsplit_once(' ')
-                .expect("words")
-                .1
-                .to_owned()
+    fn what_a_pod_sends_to_a_cluster_ip_is_masqueraded_on_demand_only() {
+        let to_web = ["10.96.80.11/32", "KUBE-MARK-MASQ"];
+        let default = rules(Family::V4, &Settings::default());
+        assert_eq!(
+            count(&default, &["! -s 10.244.0.0/16", to_web[0], to_web[1]]),
+            1
+        );
+        let all = rules(
+            Family::V4,
+            &Settings {
+                masquerade_all: true,
+                ..Settings::default()
+            },
+        );
+        assert_eq!(count(&all, &to_web), 1);
+        assert_eq!(count(&all, &["! -s 10.244.0.0/16"]), 0);
+    }
+
+    #[test]
+    fn without_a_cluster_cidr_nothing_counts_as_a_pod() {
+        let settings = Settings {
+            cluster_cidrs: Vec::new(),
+            ..Settings::default()
         };
-        assert_eq!(chance(2), "0.50000000000");
-        assert_eq!(chance(3), "0.33333333349");
+        let rules = rules(Family::V4, &settings);
+        assert_eq!(count(&rules, &["pod traffic for"]), 0);
+        assert_eq!(count(&rules, &["10.96.80.11/32", "KUBE-MARK-MASQ"]), 0);
+    }
+
+    #[test]
+    fn node_ports_are_served_where_the_settings_say() {
+        let serving = |family, node_port_addresses, localhost_node_ports| {
+            let settings = Settings {
+                node_port_addresses,
+                localhost_node_ports,
+                ..Settings::default()
+            };
+            let rules = rules(family, &settings);
+            let to_node_ports = rules
+                .into_iter()
+                .filter(|rule| rule.ends_with("-j KUBE-NODEPORTS") && rule.contains("last rule"));
+            to_node_ports
+                .map(|rule| rule.split(" -m ").next().expect("a word").to_owned())
+                .collect::<Vec<_>>()
+        };
+        let within = |range: &str| NodePortAddresses::Within(vec![range.parse().expect("a range")]);
+        assert_eq!(
+            serving(Family::V4, NodePortAddresses::All, true),
+            ["KUBE-SERVICES"]
+        );
+        assert_eq!(
+            serving(Family::V4, NodePortAddresses::All, false),
+            ["KUBE-SERVICES ! -d 127.0.0.0/8"]
+        );
+        assert_eq!(
+            serving(Family::V6, NodePortAddresses::All, true),
+            ["KUBE-SERVICES ! -d ::1/128"]
+        );
+        assert_eq!(
+            serving(Family::V4, NodePortAddresses::Primary, true),
+            ["KUBE-SERVICES -d 172.31.0.11/32"]
+        );
+        assert_eq!(
+            serving(Family::V4, within("172.31.0.0/16"), true),
+            ["KUBE-SERVICES -d 172.31.0.11/32"]
+        );
+        assert_eq!(
+            serving(Family::V4, within("10.0.0.0/8"), true),
+            [] as [String; 0]
+        );
+    }
+
+    #[test]
+    fn a_service_without_endpoints_refuses_and_one_without_local_ones_drops() {
+        let rules = rules(Family::V6, &Settings::default());
+        assert_eq!(
+            count(
+                &rules,
+                &[
+                    "shop/empty:http has no endpoints",
+                    "--dport 30084",
+                    "REJECT"
+                ]
+            ),
+            1
+        );
+        assert_eq!(
+            count(
+                &rules,
+                &[
+                    "shop/far:http has no local endpoints",
+                    "--dport 30085",
+                    "DROP"
+                ]
+            ),
+            1
+        );
+        assert_eq!(
+            count(&rules, &["KUBE-NODEPORTS", "--dport 30085", "KUBE-EXT-"]),
+            1
+        );
     }
 }
