@@ -47,13 +47,17 @@ impl Backend {
     /// Listens on `ports` of every address in the namespace, in both families, and returns once
     /// connections are accepted.
     pub fn start(namespace: &Namespace, pod: &str, ports: &BTreeSet<u16>) -> Result<Self> {
-        let (stop, stopped) = UnixStream::pair().context("failed to make the pipe that stops a backend")?;
+        let (stop, stopped) =
+            UnixStream::pair().context("failed to make the pipe that stops a backend")?;
         let (pod, ports) = (pod.to_owned(), ports.clone());
         let thread = namespace.spawn(move || {
             let listeners = listen(&ports)?;
             Ok(move || serve(&pod, &listeners, &stopped))
         })?;
-        Ok(Self { stop: Some(stop), thread: Some(thread) })
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
     }
 }
 
@@ -74,27 +78,34 @@ fn listen(ports: &BTreeSet<u16>) -> Result<Vec<TcpListener>> {
         // One listener for each family: a dual stack one would see IPv4 peers as IPv6 addresses,
         // and in the host's own namespace, where bindv6only is off, could not be beside the other.
         let dual_stack: SocketAddr = (Ipv6Addr::UNSPECIFIED, port).into();
-        let listener = TcpListener::bind(dual_stack).with_context(|| format!("failed to listen on {dual_stack}"))?;
+        let listener = TcpListener::bind(dual_stack)
+            .with_context(|| format!("failed to listen on {dual_stack}"))?;
         listeners.push(listener);
         let v4_only: SocketAddr = (Ipv4Addr::UNSPECIFIED, port).into();
         match TcpListener::bind(v4_only) {
             Ok(listener) => listeners.push(listener),
             // The first listener serves both families here, and `to_canonical` sees to the form.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(error) => return Err(error).with_context(|| format!("failed to listen on {v4_only}")),
+            Err(error) => {
+                return Err(error).with_context(|| format!("failed to listen on {v4_only}"));
+            }
         }
     }
     for listener in &listeners {
         // A connection may be gone between `poll` and `accept`, which must then not wait.
-        listener.set_nonblocking(true).context("failed to make a listener non-blocking")?;
+        listener
+            .set_nonblocking(true)
+            .context("failed to make a listener non-blocking")?;
     }
     Ok(listeners)
 }
 
 fn serve(pod: &str, listeners: &[TcpListener], stopped: &UnixStream) {
     loop {
-        let mut watched: Vec<PollFd<'_>> =
-            listeners.iter().map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN)).collect();
+        let mut watched: Vec<PollFd<'_>> = listeners
+            .iter()
+            .map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN))
+            .collect();
         watched.push(PollFd::new(stopped.as_fd(), PollFlags::POLLIN));
         match poll(&mut watched, PollTimeout::NONE) {
             Ok(_) | Err(Errno::EINTR) => {}
@@ -104,7 +115,11 @@ fn serve(pod: &str, listeners: &[TcpListener], stopped: &UnixStream) {
         if watched.last().is_some_and(is_ready) {
             return;
         }
-        for (listener, _) in listeners.iter().zip(&watched).filter(|(_, watched)| is_ready(watched)) {
+        for (listener, _) in listeners
+            .iter()
+            .zip(&watched)
+            .filter(|(_, watched)| is_ready(watched))
+        {
             match listener.accept() {
                 // The client may be gone; that is its own affair, and it will say so.
                 Ok((connection, peer)) => drop(answer(pod, connection, peer)),
@@ -119,7 +134,11 @@ fn answer(pod: &str, mut connection: TcpStream, peer: SocketAddr) -> io::Result<
     connection.set_nonblocking(false)?;
     connection.set_write_timeout(Some(WRITE_TIMEOUT))?;
     let local = canonical(connection.local_addr()?);
-    let line = Line { pod: pod.to_owned(), peer: canonical(peer), local };
+    let line = Line {
+        pod: pod.to_owned(),
+        peer: canonical(peer),
+        local,
+    };
     connection.write_all(format!("{}\n", serde_json::to_string(&line)?).as_bytes())
 }
 

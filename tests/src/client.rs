@@ -11,8 +11,8 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
-        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect as start_connecting, getsockopt, socket,
-        sockopt::SocketError,
+        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect as start_connecting,
+        getsockopt, socket, sockopt::SocketError,
     },
 };
 
@@ -81,7 +81,9 @@ impl From<io::Error> for Failure {
             io::ErrorKind::ConnectionRefused => Self::Refused,
             io::ErrorKind::TimedOut | io::ErrorKind::WouldBlock => Self::TimedOut,
             io::ErrorKind::ConnectionReset => Self::Reset,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => Self::Unreachable(error),
+            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                Self::Unreachable(error)
+            }
             _ => Self::Other(error),
         }
     }
@@ -95,15 +97,27 @@ impl From<Errno> for Failure {
 
 /// Opens a connection from inside a namespace, reads the backend's line, and closes. `timeout`
 /// is for all of it.
-pub fn connect(from: &Namespace, to: SocketAddr, timeout: Duration) -> Result<Answer, ConnectError> {
+pub fn connect(
+    from: &Namespace,
+    to: SocketAddr,
+    timeout: Duration,
+) -> Result<Answer, ConnectError> {
     let tried = from.run(|| connect_from_here(to, timeout));
-    tried.unwrap_or_else(|error| Err(ConnectError { local: None, failure: Failure::Lab(error) }))
+    tried.unwrap_or_else(|error| {
+        Err(ConnectError {
+            local: None,
+            failure: Failure::Lab(error),
+        })
+    })
 }
 
 /// The same from the namespace the calling thread is in.
 pub fn connect_from_here(to: SocketAddr, timeout: Duration) -> Result<Answer, ConnectError> {
     let deadline = Instant::now() + timeout;
-    let stream = open(to).map_err(|failure| ConnectError { local: None, failure })?;
+    let stream = open(to).map_err(|failure| ConnectError {
+        local: None,
+        failure,
+    })?;
     let started = start_connecting(stream.as_raw_fd(), &SockaddrStorage::from(to));
     // Known from here on, so that also a connection that fails can be found again by its port.
     let local = stream.local_addr().ok();
@@ -112,10 +126,23 @@ pub fn connect_from_here(to: SocketAddr, timeout: Duration) -> Result<Answer, Co
         Err(errno) => Err(errno.into()),
     };
     match (local, answered) {
-        (Some(local), Ok(Line { pod, peer, local: backend })) => {
-            Ok(Answer { local, peer_seen: peer, backend, pod })
-        }
-        (None, Ok(_)) => Err(ConnectError { local, failure: Failure::Other(io::ErrorKind::AddrNotAvailable.into()) }),
+        (
+            Some(local),
+            Ok(Line {
+                pod,
+                peer,
+                local: backend,
+            }),
+        ) => Ok(Answer {
+            local,
+            peer_seen: peer,
+            backend,
+            pod,
+        }),
+        (None, Ok(_)) => Err(ConnectError {
+            local,
+            failure: Failure::Other(io::ErrorKind::AddrNotAvailable.into()),
+        }),
         (_, Err(failure)) => Err(ConnectError { local, failure }),
     }
 }
@@ -141,10 +168,15 @@ fn finish(mut stream: TcpStream, deadline: Instant) -> Result<Line, Failure> {
     }
     stream.set_nonblocking(false)?;
     // Zero would mean to wait for ever.
-    let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+    let left = deadline
+        .saturating_duration_since(Instant::now())
+        .max(Duration::from_millis(1));
     stream.set_read_timeout(Some(left))?;
     let mut line = String::new();
-    stream.by_ref().take(ANSWER_BYTES_MAX).read_to_string(&mut line)?;
+    stream
+        .by_ref()
+        .take(ANSWER_BYTES_MAX)
+        .read_to_string(&mut line)?;
     serde_json::from_str(&line).map_err(|source| Failure::NotABackend { line, source })
 }
 

@@ -33,9 +33,14 @@ struct List {
 impl Cluster {
     /// Reads a list from a file.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = fs::read_to_string(path)
-            .with_context(|| format!("failed to read the cluster's objects from {}", path.display()))?;
-        Self::parse(&text).with_context(|| format!("{} is no list of cluster objects", path.display()))
+        let text = fs::read_to_string(path).with_context(|| {
+            format!(
+                "failed to read the cluster's objects from {}",
+                path.display()
+            )
+        })?;
+        Self::parse(&text)
+            .with_context(|| format!("{} is no list of cluster objects", path.display()))
     }
 
     /// Reads a list from its text.
@@ -44,9 +49,19 @@ impl Cluster {
         ensure!(list.kind == "List", "its kind is {}, not List", list.kind);
         let mut cluster = Self::default();
         for item in list.items {
-            let name = item.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("?").to_owned();
-            let kind = item.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
-            cluster.add(&kind, item).with_context(|| format!("the {kind} {name}"))?;
+            let name = item
+                .pointer("/metadata/name")
+                .and_then(Value::as_str)
+                .unwrap_or("?")
+                .to_owned();
+            let kind = item
+                .get("kind")
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned();
+            cluster
+                .add(&kind, item)
+                .with_context(|| format!("the {kind} {name}"))?;
         }
         Ok(cluster)
     }
@@ -98,7 +113,10 @@ mod tests {
         .expect("a list");
         assert_eq!(name_of(&cluster.services[0].metadata), "web");
         assert_eq!(namespace_of(&cluster.services[0].metadata), "shop");
-        assert_eq!(internal_addresses(&cluster.nodes[0]), ["172.31.0.11".parse::<IpAddr>().expect("an address")]);
+        assert_eq!(
+            internal_addresses(&cluster.nodes[0]),
+            ["172.31.0.11".parse::<IpAddr>().expect("an address")]
+        );
         assert!(cluster.slices.is_empty());
     }
 
@@ -106,9 +124,13 @@ mod tests {
     fn what_is_no_list_is_refused_with_its_kind_and_a_bad_object_with_its_name() {
         let error = Cluster::parse(r#"{"kind":"Service","items":[]}"#).expect_err("not a list");
         assert!(format!("{error:#}").contains("Service"), "{error:#}");
-        let error =
-            Cluster::parse(r#"{"kind":"List","items":[{"kind":"Service","metadata":{"name":"web"},"spec":7}]}"#)
-                .expect_err("a bad Service");
-        assert!(format!("{error:#}").contains("the Service web"), "{error:#}");
+        let error = Cluster::parse(
+            r#"{"kind":"List","items":[{"kind":"Service","metadata":{"name":"web"},"spec":7}]}"#,
+        )
+        .expect_err("a bad Service");
+        assert!(
+            format!("{error:#}").contains("the Service web"),
+            "{error:#}"
+        );
     }
 }

@@ -47,8 +47,11 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Result<String> {
 
 /// The input with line numbers, since the tools complain by line.
 fn quoted_input(input: &str) -> String {
-    let numbered: Vec<String> =
-        input.lines().enumerate().map(|(index, line)| format!("\n{:4}: {line}", index + 1)).collect();
+    let numbered: Vec<String> = input
+        .lines()
+        .enumerate()
+        .map(|(index, line)| format!("\n{:4}: {line}", index + 1))
+        .collect();
     if numbered.is_empty() {
         String::new()
     } else {
@@ -76,7 +79,8 @@ mod tests {
     #[test]
     fn what_a_command_prints_comes_back_though_it_reads_nothing() {
         let long = "x".repeat(1 << 20);
-        let printed = run_with_input(Command::new("sh").args(["-c", "echo done"]), &long).expect("runs");
+        let printed =
+            run_with_input(Command::new("sh").args(["-c", "echo done"]), &long).expect("runs");
         assert_eq!(printed, "done\n");
     }
 }

@@ -30,7 +30,7 @@ pub struct Settings {
     pub cluster_cidrs: Vec<IpNet>,
     /// `iptables.masqueradeAll`: masquerade whatever goes to a cluster IP.
     pub masquerade_all: bool,
-    /// `nodePortAddresses`: on which addresses of a node NodePorts are served.
+    /// `nodePortAddresses`: on which addresses of a node its `NodePort`s are served.
     pub node_port_addresses: NodePortAddresses,
     /// `iptables.localhostNodePorts`: also at 127.0.0.1.
     pub localhost_node_ports: bool,
@@ -52,7 +52,9 @@ impl Default for Settings {
     fn default() -> Self {
         let cidrs = ["10.244.0.0/16", "fd00:10:244::/48"];
         Self {
-            cluster_cidrs: cidrs.map(|cidr| cidr.parse().expect("a literal range")).to_vec(),
+            cluster_cidrs: cidrs
+                .map(|cidr| cidr.parse().expect("a literal range"))
+                .to_vec(),
             masquerade_all: false,
             node_port_addresses: NodePortAddresses::All,
             localhost_node_ports: true,
@@ -92,9 +94,17 @@ impl Family {
 pub fn program(node: &Namespace, cluster: &Cluster, name: &str, settings: &Settings) -> Result<()> {
     node.run(accounting::create)??;
     let plan = Plan::of(cluster)?;
-    let addresses = plan.nodes.iter().find(|planned| planned.name == name).map(|node| node.addresses.clone());
+    let addresses = plan
+        .nodes
+        .iter()
+        .find(|planned| planned.name == name)
+        .map(|node| node.addresses.clone());
     for family in Family::ALL {
-        if addresses.iter().flatten().any(|address| family.holds(*address)) {
+        if addresses
+            .iter()
+            .flatten()
+            .any(|address| family.holds(*address))
+        {
             let rules = render(cluster, name, family, settings)?;
             restore(node, family, &rules)?;
         }
@@ -113,5 +123,6 @@ pub fn restore(node: &Namespace, family: Family, rules: &Ruleset) -> Result<()> 
 pub fn save(node: &Namespace, family: Family) -> Result<Ruleset> {
     let mut command: Command = node.command(format!("{}-save", family.tool()));
     let text = command::run(&mut command)?;
-    text.parse().with_context(|| format!("{command:?} printed what is no rule set"))
+    text.parse()
+        .with_context(|| format!("{command:?} printed what is no rule set"))
 }

@@ -47,7 +47,9 @@ impl Default for Options {
     fn default() -> Self {
         let client = ["203.0.113.50/24", "2001:db8:113::50/64"];
         Self {
-            client: client.map(|address| address.parse().expect("a literal address")).to_vec(),
+            client: client
+                .map(|address| address.parse().expect("a literal address"))
+                .to_vec(),
             kube_proxy: Settings::default(),
         }
     }
@@ -109,12 +111,25 @@ impl Lab {
             .filter(|pod| !pod.host_network)
             .map(|pod| raise_pod(pod, &nodes))
             .collect::<Result<Vec<_>>>()?;
-        let mut lab =
-            Self { backends: Vec::new(), pods, nodes, client, _switch: switch, options, cluster, plan };
+        let mut lab = Self {
+            backends: Vec::new(),
+            pods,
+            nodes,
+            client,
+            _switch: switch,
+            options,
+            cluster,
+            plan,
+        };
         wiring::client_routes(&lab.client, &lab.plan.nodes)?;
         for node in &lab.nodes {
-            kubeproxy::program(&node.namespace, &lab.cluster, &node.plan.name, &lab.options.kube_proxy)
-                .with_context(|| format!("failed to program {}", node.plan.name))?;
+            kubeproxy::program(
+                &node.namespace,
+                &lab.cluster,
+                &node.plan.name,
+                &lab.options.kube_proxy,
+            )
+            .with_context(|| format!("failed to program {}", node.plan.name))?;
         }
         lab.start_backends()?;
         Ok(lab)
@@ -132,7 +147,11 @@ impl Lab {
 
     /// The client's address of the family of `like`.
     pub fn client_address(&self, like: IpAddr) -> Option<IpAddr> {
-        self.options.client.iter().map(IpNet::addr).find(|address| address.is_ipv4() == like.is_ipv4())
+        self.options
+            .client
+            .iter()
+            .map(IpNet::addr)
+            .find(|address| address.is_ipv4() == like.is_ipv4())
     }
 
     /// The nodes, in the order of the objects.
@@ -178,13 +197,19 @@ impl Lab {
         if self.plan.node_of(address)? != node {
             return Some(wiring::UPLINK);
         }
-        let pod = self.pods.iter().find(|pod| pod.plan.addresses.contains(&address));
+        let pod = self
+            .pods
+            .iter()
+            .find(|pod| pod.plan.addresses.contains(&address));
         pod.map(|pod| pod.interface.as_str())
     }
 
     fn start_backends(&mut self) -> Result<()> {
         for pod in &self.plan.pods {
-            let own = self.pods.iter().find(|raised| raised.plan.name == pod.name && raised.plan.node == pod.node);
+            let own = self
+                .pods
+                .iter()
+                .find(|raised| raised.plan.name == pod.name && raised.plan.node == pod.node);
             let namespace = match own {
                 Some(own) => &own.namespace,
                 None => &self.node(&pod.node)?.namespace,
@@ -201,17 +226,27 @@ fn raise_node(node: &NodePlan, plan: &Plan, switch: &Namespace) -> Result<LabNod
     let raise = || -> Result<LabNode> {
         let namespace = Namespace::create(&format!("node-{}", node.name))?;
         wiring::node(&namespace, node, &plan.nodes, switch)?;
-        Ok(LabNode { plan: node.clone(), namespace })
+        Ok(LabNode {
+            plan: node.clone(),
+            namespace,
+        })
     };
     raise().with_context(|| format!("failed to raise the node {}", node.name))
 }
 
 fn raise_pod(pod: &PodPlan, nodes: &[LabNode]) -> Result<LabPod> {
     let raise = || -> Result<LabPod> {
-        let node = nodes.iter().find(|node| node.plan.name == pod.node).context("its node is missing")?;
+        let node = nodes
+            .iter()
+            .find(|node| node.plan.name == pod.node)
+            .context("its node is missing")?;
         let namespace = Namespace::create(&format!("pod-{}", pod.name))?;
         let interface = wiring::pod(&namespace, pod, &node.namespace)?;
-        Ok(LabPod { plan: pod.clone(), namespace, interface })
+        Ok(LabPod {
+            plan: pod.clone(),
+            namespace,
+            interface,
+        })
     };
     raise().with_context(|| format!("failed to raise the pod {}", pod.name))
 }

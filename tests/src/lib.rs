@@ -8,11 +8,17 @@
 //! Truth shares no code with what it judges: nothing here depends on the crate `observer`.
 
 pub mod backend;
+pub mod child;
 pub mod client;
 pub mod cluster;
 pub mod command;
+pub mod demo;
+pub mod doors;
 pub mod kubeproxy;
 pub mod lab;
 pub mod netns;
+pub mod observer_process;
+pub mod oracle;
 pub mod plan;
 pub mod privilege;
+pub mod traffic;

@@ -109,9 +109,12 @@ impl Namespace {
                 }
             })
             .with_context(|| format!("failed to start a thread for the namespace {}", self.name))?;
-        when_ready
-            .recv()
-            .with_context(|| format!("the thread in the namespace {} died at its start", self.name))??;
+        when_ready.recv().with_context(|| {
+            format!(
+                "the thread in the namespace {} died at its start",
+                self.name
+            )
+        })??;
         Ok(thread)
     }
 
@@ -125,14 +128,19 @@ impl Namespace {
 
     /// Runs lines of `ip` commands inside, as one batch.
     pub fn ip(&self, lines: &str) -> Result<()> {
-        command::run_with_input(Command::new("ip").args(["-n", &self.name, "-batch", "-"]), lines)?;
+        command::run_with_input(
+            Command::new("ip").args(["-n", &self.name, "-batch", "-"]),
+            lines,
+        )?;
         Ok(())
     }
 
     /// Sets kernel parameters of the namespace: pairs of a path below `/proc/sys/net` and a value.
     pub fn set_parameters<P: AsRef<str>>(&self, parameters: &[(P, &str)]) -> Result<()> {
-        let parameters: Vec<(&str, &str)> =
-            parameters.iter().map(|(path, value)| (path.as_ref(), *value)).collect();
+        let parameters: Vec<(&str, &str)> = parameters
+            .iter()
+            .map(|(path, value)| (path.as_ref(), *value))
+            .collect();
         self.run(|| {
             for (path, value) in parameters {
                 let path = Path::new("/proc/sys/net").join(path);
@@ -149,7 +157,8 @@ impl Namespace {
 
     fn handle(name: &str) -> Result<File> {
         let path = Path::new(DIRECTORY).join(name);
-        File::open(&path).with_context(|| format!("failed to open the network namespace {}", path.display()))
+        File::open(&path)
+            .with_context(|| format!("failed to open the network namespace {}", path.display()))
     }
 }
 

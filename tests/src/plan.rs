@@ -53,7 +53,11 @@ impl Plan {
     /// Endpoints that are on no node of the cluster (the API server, an external database) get
     /// no pod.
     pub fn of(cluster: &Cluster) -> Result<Self> {
-        let nodes = cluster.nodes.iter().map(NodePlan::of).collect::<Result<Vec<_>>>()?;
+        let nodes = cluster
+            .nodes
+            .iter()
+            .map(NodePlan::of)
+            .collect::<Result<Vec<_>>>()?;
         ensure!(!nodes.is_empty(), "the objects hold no Node");
         let mut pods: Vec<PodPlan> = Vec::new();
         for slice in &cluster.slices {
@@ -69,9 +73,16 @@ impl Plan {
 
     /// The node that an address belongs to: its own, or that of a pod on it.
     pub fn node_of(&self, address: IpAddr) -> Option<&str> {
-        let pod = self.pods.iter().find(|pod| pod.addresses.contains(&address));
-        let node = self.nodes.iter().find(|node| node.addresses.contains(&address));
-        pod.map(|pod| pod.node.as_str()).or(node.map(|node| node.name.as_str()))
+        let pod = self
+            .pods
+            .iter()
+            .find(|pod| pod.addresses.contains(&address));
+        let node = self
+            .nodes
+            .iter()
+            .find(|node| node.addresses.contains(&address));
+        pod.map(|pod| pod.node.as_str())
+            .or(node.map(|node| node.name.as_str()))
     }
 }
 
@@ -79,53 +90,88 @@ impl NodePlan {
     fn of(node: &Node) -> Result<Self> {
         let name = name_of(&node.metadata).to_owned();
         let addresses = internal_addresses(node);
-        ensure!(!addresses.is_empty(), "the Node {name} has no InternalIP address");
+        ensure!(
+            !addresses.is_empty(),
+            "the Node {name} has no InternalIP address"
+        );
         let spec = node.spec.as_ref();
-        let both_families = spec.and_then(|spec| spec.pod_cidrs.clone()).unwrap_or_default();
+        let both_families = spec
+            .and_then(|spec| spec.pod_cidrs.clone())
+            .unwrap_or_default();
         let pod_cidrs = if both_families.is_empty() {
-            spec.and_then(|spec| spec.pod_cidr.clone()).into_iter().collect()
+            spec.and_then(|spec| spec.pod_cidr.clone())
+                .into_iter()
+                .collect()
         } else {
             both_families
         };
         let pod_cidrs = pod_cidrs
             .iter()
-            .map(|cidr| cidr.parse().with_context(|| format!("the Node {name} has the pod CIDR {cidr:?}")))
+            .map(|cidr| {
+                cidr.parse()
+                    .with_context(|| format!("the Node {name} has the pod CIDR {cidr:?}"))
+            })
             .collect::<Result<Vec<IpNet>>>()?;
-        Ok(Self { name, addresses, pod_cidrs })
+        Ok(Self {
+            name,
+            addresses,
+            pod_cidrs,
+        })
     }
 
     /// The primary address of the family of `like`.
     pub fn address_like(&self, like: IpAddr) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|address| address.is_ipv4() == like.is_ipv4())
+        self.addresses
+            .iter()
+            .copied()
+            .find(|address| address.is_ipv4() == like.is_ipv4())
     }
 }
 
 impl PodPlan {
     /// The part of a pod that one endpoint of a slice tells of.
     fn of(slice: &EndpointSlice, endpoint: &Endpoint, nodes: &[NodePlan]) -> Result<Option<Self>> {
-        let of_slice = || format!("{}/{}", namespace_of(&slice.metadata), name_of(&slice.metadata));
+        let of_slice = || {
+            format!(
+                "{}/{}",
+                namespace_of(&slice.metadata),
+                name_of(&slice.metadata)
+            )
+        };
         if slice.address_type == "FQDN" {
             return Ok(None);
         }
         // By contract only the first address counts; the API allows more for historic reasons.
-        let Some(address) = endpoint.addresses.first() else { return Ok(None) };
-        let address: IpAddr = address
-            .parse()
-            .with_context(|| format!("the EndpointSlice {} has the address {address:?}", of_slice()))?;
+        let Some(address) = endpoint.addresses.first() else {
+            return Ok(None);
+        };
+        let address: IpAddr = address.parse().with_context(|| {
+            format!(
+                "the EndpointSlice {} has the address {address:?}",
+                of_slice()
+            )
+        })?;
         let named = |name: &String| nodes.iter().find(|node| &node.name == name);
-        let holding =
-            || nodes.iter().find(|node| node.pod_cidrs.iter().any(|cidr| cidr.contains(&address)));
+        let holding = || {
+            nodes
+                .iter()
+                .find(|node| node.pod_cidrs.iter().any(|cidr| cidr.contains(&address)))
+        };
         let Some(node) = endpoint.node_name.as_ref().and_then(named).or_else(holding) else {
             return Ok(None);
         };
         let ports = slice.ports.iter().flatten().filter_map(|port| port.port);
         let ports = ports
             .map(|port| {
-                u16::try_from(port)
-                    .with_context(|| format!("the EndpointSlice {} has the port {port}", of_slice()))
+                u16::try_from(port).with_context(|| {
+                    format!("the EndpointSlice {} has the port {port}", of_slice())
+                })
             })
             .collect::<Result<_>>()?;
-        let reference = endpoint.target_ref.as_ref().and_then(|reference| reference.name.clone());
+        let reference = endpoint
+            .target_ref
+            .as_ref()
+            .and_then(|reference| reference.name.clone());
         Ok(Some(Self {
             name: reference.unwrap_or_else(|| address.to_string()),
             node: node.name.clone(),
@@ -141,10 +187,15 @@ impl PodPlan {
 /// host's own network share its addresses and stay apart.
 fn merge(pods: &mut Vec<PodPlan>, part: PodPlan) {
     let shares_an_address = |pod: &PodPlan| {
-        !part.host_network && pod.addresses.iter().any(|address| part.addresses.contains(address))
+        !part.host_network
+            && pod
+                .addresses
+                .iter()
+                .any(|address| part.addresses.contains(address))
     };
-    let same =
-        |pod: &&mut PodPlan| pod.node == part.node && (pod.name == part.name || shares_an_address(pod));
+    let same = |pod: &&mut PodPlan| {
+        pod.node == part.node && (pod.name == part.name || shares_an_address(pod))
+    };
     let Some(pod) = pods.iter_mut().find(same) else {
         pods.push(part);
         return;
@@ -182,7 +233,11 @@ mod tests {
     #[test]
     fn the_two_families_of_a_pod_are_one_pod() {
         let plan = plan();
-        let web = plan.pods.iter().find(|pod| pod.name == "web-0").expect("planned");
+        let web = plan
+            .pods
+            .iter()
+            .find(|pod| pod.name == "web-0")
+            .expect("planned");
         let addresses: Vec<String> = web.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.244.1.5", "fd00:10:244:1::5"]);
         assert_eq!(web.ports, BTreeSet::from([8080, 9090]));
@@ -197,14 +252,27 @@ mod tests {
 
     #[test]
     fn an_endpoint_with_the_nodes_own_address_is_in_the_host_network() {
-        assert!(plan().pods.iter().any(|pod| pod.name == "agent" && pod.host_network));
+        assert!(
+            plan()
+                .pods
+                .iter()
+                .any(|pod| pod.name == "agent" && pod.host_network)
+        );
     }
 
     #[test]
     fn an_address_leads_to_its_node() {
         let plan = plan();
-        for (address, node) in [("172.31.0.11", Some("node1")), ("10.244.1.6", Some("node1")), ("192.0.2.1", None)] {
-            assert_eq!(plan.node_of(address.parse().expect("an address")), node, "{address}");
+        for (address, node) in [
+            ("172.31.0.11", Some("node1")),
+            ("10.244.1.6", Some("node1")),
+            ("192.0.2.1", None),
+        ] {
+            assert_eq!(
+                plan.node_of(address.parse().expect("an address")),
+                node,
+                "{address}"
+            );
         }
     }
 }

@@ -20,7 +20,10 @@ pub fn granted(test: &str) -> bool {
         env::var_os(REQUIRE_PRIVILEGED).is_none(),
         "{test} needs root, and {REQUIRE_PRIVILEGED} is set"
     );
-    skipped(test, "it needs root (network namespaces, iptables, eBPF); run it by `cargo xtask test`");
+    skipped(
+        test,
+        "it needs root (network namespaces, iptables, eBPF); run it by `cargo xtask test`",
+    );
     false
 }
 

@@ -31,14 +31,28 @@ fn captures() -> Option<PathBuf> {
 /// The settings of the recorded kube-proxy; its IPv6 cluster CIDR is as wrong as it was there.
 fn settings() -> Settings {
     let cidrs = ["10.244.0.0/16", "fd00:244::/48"];
-    Settings { cluster_cidrs: cidrs.map(|cidr| cidr.parse().expect("a range")).to_vec(), ..Settings::default() }
+    Settings {
+        cluster_cidrs: cidrs.map(|cidr| cidr.parse().expect("a range")).to_vec(),
+        ..Settings::default()
+    }
 }
 
 fn recorded(captures: &Path, node: &str, family: Family) -> Ruleset {
-    let folder = if node == "node1" { "iptables" } else { "iptables-node2" };
-    let file = if family == Family::V4 { "iptables-save.txt" } else { "ip6tables-save.txt" };
+    let folder = if node == "node1" {
+        "iptables"
+    } else {
+        "iptables-node2"
+    };
+    let file = if family == Family::V4 {
+        "iptables-save.txt"
+    } else {
+        "ip6tables-save.txt"
+    };
     let path = captures.join(folder).join(file);
-    fs::read_to_string(&path).expect("a recording").parse().expect("a rule set")
+    fs::read_to_string(&path)
+        .expect("a recording")
+        .parse()
+        .expect("a rule set")
 }
 
 fn ours(captures: &Path, node: &str, family: Family) -> Ruleset {
@@ -54,8 +68,16 @@ fn rules_are_those_of_a_real_kube_proxy(
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
     let Some(captures) = captures() else { return };
-    let found = differences(&ours(&captures, node, family), &recorded(&captures, node, family));
-    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
+    let found = differences(
+        &ours(&captures, node, family),
+        &recorded(&captures, node, family),
+    );
+    assert!(
+        found.is_empty(),
+        "{} differences:\n{}",
+        found.len(),
+        found.join("\n")
+    );
 }
 
 /// The kernel takes the rules and gives back what it gave back to the real kube-proxy.
@@ -73,7 +95,12 @@ fn the_kernel_holds_what_it_held_for_a_real_kube_proxy(
     kubeproxy::program(&namespace, &cluster, node, &settings()).expect("programmed");
     let held = kubeproxy::save(&namespace, family).expect("saved");
     let found = differences(&held, &recorded(&captures, node, family));
-    assert!(found.is_empty(), "{} differences:\n{}", found.len(), found.join("\n"));
+    assert!(
+        found.is_empty(),
+        "{} differences:\n{}",
+        found.len(),
+        found.join("\n")
+    );
 }
 
 /// A comparison that cannot fail proves nothing: each changed rule must be reported.
@@ -91,7 +118,11 @@ fn a_changed_rule_is_reported() {
             let mut ours = ours(&captures, "node1", Family::V4);
             ours.rules(&table, &chain)[number].push_str(" -m changed");
             let found = differences(&ours, &recorded);
-            assert!(!found.is_empty(), "{table} {chain}: the change of rule {} went unseen", number + 1);
+            assert!(
+                !found.is_empty(),
+                "{table} {chain}: the change of rule {} went unseen",
+                number + 1
+            );
             changed += 1;
         }
     }

@@ -1,6 +1,9 @@
 //! Raises a lab and holds it until Ctrl-C, for trying things by hand.
 
-#![expect(clippy::print_stdout, reason = "what is where is the output of this command")]
+#![expect(
+    clippy::print_stdout,
+    reason = "what is where is the output of this command"
+)]
 
 use std::{net::IpAddr, path::PathBuf, thread};
 
@@ -29,9 +32,23 @@ struct Arguments {
 }
 
 fn main() -> Result<()> {
-    let Arguments { cluster, cluster_cidrs, masquerade_all } = Arguments::parse();
-    let kube_proxy = Settings { cluster_cidrs, masquerade_all, ..Settings::default() };
-    let lab = Lab::raise(Cluster::read(&cluster)?, Options { kube_proxy, ..Options::default() })?;
+    let Arguments {
+        cluster,
+        cluster_cidrs,
+        masquerade_all,
+    } = Arguments::parse();
+    let kube_proxy = Settings {
+        cluster_cidrs,
+        masquerade_all,
+        ..Settings::default()
+    };
+    let lab = Lab::raise(
+        Cluster::read(&cluster)?,
+        Options {
+            kube_proxy,
+            ..Options::default()
+        },
+    )?;
     describe(&lab);
     // The handler of the namespaces cleans up and ends the process.
     loop {
@@ -46,13 +63,35 @@ fn describe(lab: &Lab) {
     };
     row("client", &lab.client_addresses(), lab.client().name(), "");
     for node in lab.nodes() {
-        row(&node.plan.name, &node.plan.addresses, node.namespace.name(), "eth0");
-        for pod in lab.pods().iter().filter(|pod| pod.plan.node == node.plan.name) {
+        row(
+            &node.plan.name,
+            &node.plan.addresses,
+            node.namespace.name(),
+            "eth0",
+        );
+        for pod in lab
+            .pods()
+            .iter()
+            .filter(|pod| pod.plan.node == node.plan.name)
+        {
             let ports: Vec<String> = pod.plan.ports.iter().map(ToString::to_string).collect();
-            let more = format!("{} on {}, listens on {}", pod.interface, pod.plan.node, ports.join(" "));
-            row(&format!("  {}", pod.plan.name), &pod.plan.addresses, pod.namespace.name(), &more);
+            let more = format!(
+                "{} on {}, listens on {}",
+                pod.interface,
+                pod.plan.node,
+                ports.join(" ")
+            );
+            row(
+                &format!("  {}", pod.plan.name),
+                &pod.plan.addresses,
+                pod.namespace.name(),
+                &more,
+            );
         }
     }
-    println!("\nTry: ip netns exec {} nc -N 172.31.0.11 30080", lab.client().name());
+    println!(
+        "\nTry: ip netns exec {} nc -N 172.31.0.11 30080",
+        lab.client().name()
+    );
     println!("ready; Ctrl-C ends the lab");
 }

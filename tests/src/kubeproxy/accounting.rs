@@ -6,12 +6,16 @@ use anyhow::{Context as _, Result, ensure};
 use nix::{
     errno::Errno,
     sys::socket::{
-        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+        AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto,
+        socket,
     },
 };
 
 /// The counters of `-m nfacct` in kube-proxy's rules.
-const COUNTERS: [&str; 2] = ["ct_state_invalid_dropped_pkts", "localhost_nps_accepted_pkts"];
+const COUNTERS: [&str; 2] = [
+    "ct_state_invalid_dropped_pkts",
+    "localhost_nps_accepted_pkts",
+];
 
 // linux/netfilter/nfnetlink.h, nfnetlink_acct.h and netlink.h.
 const NFNL_SUBSYS_ACCT: u16 = 7;
@@ -23,21 +27,35 @@ const HEADER_BYTES: usize = 16;
 
 /// Creates the counters in the namespace of the calling thread; those that exist stay.
 pub(super) fn create() -> Result<()> {
-    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkNetFilter)
-        .context("failed to open a netfilter netlink socket")?;
+    let socket = socket(
+        AddressFamily::Netlink,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        SockProtocol::NetlinkNetFilter,
+    )
+    .context("failed to open a netfilter netlink socket")?;
     for name in COUNTERS {
-        create_one(&socket, name).with_context(|| format!("failed to create the netfilter counter {name}"))?;
+        create_one(&socket, name)
+            .with_context(|| format!("failed to create the netfilter counter {name}"))?;
     }
     Ok(())
 }
 
 fn create_one(socket: &OwnedFd, name: &str) -> Result<()> {
-    sendto(socket.as_raw_fd(), &request(name)?, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    sendto(
+        socket.as_raw_fd(),
+        &request(name)?,
+        &NetlinkAddr::new(0, 0),
+        MsgFlags::empty(),
+    )?;
     let mut answer = [0; 512];
     let length = recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
     // A header and a negated errno: zero acknowledges.
     let kind = u16::from_ne_bytes([answer[4], answer[5]]);
-    ensure!(length >= HEADER_BYTES + 4 && kind == NLMSG_ERROR, "the kernel sent no acknowledgement");
+    ensure!(
+        length >= HEADER_BYTES + 4 && kind == NLMSG_ERROR,
+        "the kernel sent no acknowledgement"
+    );
     let code = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
     match Errno::from_raw(-code) {
         Errno::UnknownErrno if code == 0 => Ok(()),

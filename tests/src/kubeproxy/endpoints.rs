@@ -10,7 +10,7 @@ use k8s_openapi::api::discovery::v1::{Endpoint as ApiEndpoint, EndpointPort};
 
 use super::{
     Family,
-    services::{Port, Protocol},
+    services::{Protocol, ProxiedPort},
 };
 use crate::cluster::{Cluster, name_of, namespace_of};
 
@@ -19,6 +19,10 @@ const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 
 /// One endpoint of one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the conditions of the API"
+)]
 struct Endpoint {
     address: SocketAddr,
     local: bool,
@@ -45,10 +49,16 @@ pub(super) struct Place {
 impl Place {
     /// The place of a node, by its labels.
     pub(super) fn of(cluster: &Cluster, node: &str) -> Self {
-        let object = cluster.nodes.iter().find(|candidate| name_of(&candidate.metadata) == node);
+        let object = cluster
+            .nodes
+            .iter()
+            .find(|candidate| name_of(&candidate.metadata) == node);
         let labels = object.and_then(|object| object.metadata.labels.as_ref());
         let zone = labels.and_then(|labels| labels.get(LABEL_ZONE)).cloned();
-        Self { node: node.to_owned(), zone }
+        Self {
+            node: node.to_owned(),
+            zone,
+        }
     }
 }
 
@@ -66,23 +76,36 @@ pub(super) struct Categories {
 }
 
 /// Sorts the endpoints of a port as kube-proxy's `CategorizeEndpoints` does.
-pub(super) fn categorize(cluster: &Cluster, port: &Port, family: Family, place: &Place) -> Result<Categories> {
+pub(super) fn categorize(
+    cluster: &Cluster,
+    port: &ProxiedPort,
+    family: Family,
+    place: &Place,
+) -> Result<Categories> {
     let endpoints = endpoints(cluster, port, family, place)?;
     let usable = |endpoint: &&Endpoint| endpoint.ready || endpoint.is_last_resort();
     let mut categories = Categories::default();
     if port.uses_cluster_endpoints() {
         let hints = Hints::of(&endpoints, place);
-        let chosen = endpoints.iter().filter(|endpoint| endpoint.ready && hints.admit(endpoint, place));
+        let chosen = endpoints
+            .iter()
+            .filter(|endpoint| endpoint.ready && hints.admit(endpoint, place));
         categories.cluster = or_last_resort(chosen, endpoints.iter());
         categories.any = !categories.cluster.is_empty();
     }
     if port.uses_local_endpoints() {
         let of_this_node = || endpoints.iter().filter(|endpoint| endpoint.local);
-        categories.local = or_last_resort(of_this_node().filter(|endpoint| endpoint.ready), of_this_node());
+        categories.local = or_last_resort(
+            of_this_node().filter(|endpoint| endpoint.ready),
+            of_this_node(),
+        );
         categories.any |= endpoints.iter().any(|endpoint| usable(&endpoint));
     }
     categories.reachable = categories.cluster.clone();
-    let only_local = categories.local.iter().filter(|local| !categories.cluster.contains(local));
+    let only_local = categories
+        .local
+        .iter()
+        .filter(|local| !categories.cluster.contains(local));
     categories.reachable.extend(only_local);
     Ok(categories)
 }
@@ -94,7 +117,9 @@ fn or_last_resort<'endpoints>(
 ) -> Vec<SocketAddr> {
     let chosen: Vec<SocketAddr> = chosen.map(|endpoint| endpoint.address).collect();
     if chosen.is_empty() {
-        all.filter(|endpoint| endpoint.is_last_resort()).map(|endpoint| endpoint.address).collect()
+        all.filter(|endpoint| endpoint.is_last_resort())
+            .map(|endpoint| endpoint.address)
+            .collect()
     } else {
         chosen
     }
@@ -112,7 +137,10 @@ enum Hints {
 impl Hints {
     fn of(endpoints: &[Endpoint], place: &Place) -> Self {
         let obeyed = |hints: fn(&Endpoint) -> &Vec<String>, here: Option<&String>| {
-            let mut ready = endpoints.iter().filter(|endpoint| endpoint.ready).peekable();
+            let mut ready = endpoints
+                .iter()
+                .filter(|endpoint| endpoint.ready)
+                .peekable();
             ready.peek().is_some()
                 && ready.clone().all(|endpoint| !hints(endpoint).is_empty())
                 && ready.any(|endpoint| here.is_some_and(|here| hints(endpoint).contains(here)))
@@ -129,14 +157,22 @@ impl Hints {
     fn admit(self, endpoint: &Endpoint, place: &Place) -> bool {
         match self {
             Self::Node => endpoint.node_hints.contains(&place.node),
-            Self::Zone => place.zone.as_ref().is_some_and(|zone| endpoint.zone_hints.contains(zone)),
+            Self::Zone => place
+                .zone
+                .as_ref()
+                .is_some_and(|zone| endpoint.zone_hints.contains(zone)),
             Self::Ignored => true,
         }
     }
 }
 
 /// The endpoints of a port, each address once, in kube-proxy's order: that of their text.
-fn endpoints(cluster: &Cluster, port: &Port, family: Family, place: &Place) -> Result<Vec<Endpoint>> {
+fn endpoints(
+    cluster: &Cluster,
+    port: &ProxiedPort,
+    family: Family,
+    place: &Place,
+) -> Result<Vec<Endpoint>> {
     let mut by_text = BTreeMap::new();
     for slice in &cluster.slices {
         let labels = slice.metadata.labels.as_ref();
@@ -145,11 +181,18 @@ fn endpoints(cluster: &Cluster, port: &Port, family: Family, place: &Place) -> R
             continue;
         }
         for slice_port in slice.ports.iter().flatten() {
-            let Some(number) = matching_port(slice_port, port)? else { continue };
+            let Some(number) = matching_port(slice_port, port)? else {
+                continue;
+            };
             for endpoint in slice.endpoints.iter().flatten() {
-                let Some(address) = endpoint.addresses.first() else { continue };
+                let Some(address) = endpoint.addresses.first() else {
+                    continue;
+                };
                 let address: IpAddr = address.parse().with_context(|| {
-                    format!("the EndpointSlice {} has the address {address:?}", name_of(&slice.metadata))
+                    format!(
+                        "the EndpointSlice {} has the address {address:?}",
+                        name_of(&slice.metadata)
+                    )
                 })?;
                 if family.holds(address) {
                     let endpoint = of_api(endpoint, (address, number).into(), &place.node);
@@ -162,11 +205,15 @@ fn endpoints(cluster: &Cluster, port: &Port, family: Family, place: &Place) -> R
 }
 
 /// The number of a slice's port if it is the one of this port of the Service.
-fn matching_port(slice_port: &EndpointPort, port: &Port) -> Result<Option<u16>> {
+fn matching_port(slice_port: &EndpointPort, port: &ProxiedPort) -> Result<Option<u16>> {
     let same = slice_port.name.as_deref().unwrap_or_default() == port.port_name
         && Protocol::parse(slice_port.protocol.as_deref())? == port.protocol;
     let number = slice_port.port.filter(|_| same);
-    number.map(|number| u16::try_from(number).with_context(|| format!("an endpoint port is {number}"))).transpose()
+    number
+        .map(|number| {
+            u16::try_from(number).with_context(|| format!("an endpoint port is {number}"))
+        })
+        .transpose()
 }
 
 fn of_api(endpoint: &ApiEndpoint, address: SocketAddr, node: &str) -> Endpoint {
@@ -178,7 +225,17 @@ fn of_api(endpoint: &ApiEndpoint, address: SocketAddr, node: &str) -> Endpoint {
         ready: conditions.ready.unwrap_or(true),
         serving: conditions.serving.unwrap_or(true),
         terminating: conditions.terminating.unwrap_or(false),
-        zone_hints: hints.for_zones.into_iter().flatten().map(|zone| zone.name).collect(),
-        node_hints: hints.for_nodes.into_iter().flatten().map(|node| node.name).collect(),
+        zone_hints: hints
+            .for_zones
+            .into_iter()
+            .flatten()
+            .map(|zone| zone.name)
+            .collect(),
+        node_hints: hints
+            .for_nodes
+            .into_iter()
+            .flatten()
+            .map(|node| node.name)
+            .collect(),
     }
 }

@@ -37,8 +37,15 @@ impl Chains {
 }
 
 /// The chain of one endpoint of a port.
-pub(super) fn endpoint_chain(service_port: &str, protocol: Protocol, endpoint: SocketAddr) -> String {
-    format!("KUBE-SEP-{}", hash(&format!("{service_port}{protocol}{endpoint}")))
+pub(super) fn endpoint_chain(
+    service_port: &str,
+    protocol: Protocol,
+    endpoint: SocketAddr,
+) -> String {
+    format!(
+        "KUBE-SEP-{}",
+        hash(&format!("{service_port}{protocol}{endpoint}"))
+    )
 }
 
 fn hash(of: &str) -> String {
@@ -54,11 +61,23 @@ mod tests {
     /// Names that real kube-proxies gave.
     #[test]
     fn names_are_those_of_kube_proxy() {
-        assert_eq!(Chains::of("default/kubernetes:https", Protocol::Tcp).cluster, "KUBE-SVC-NPX46M4PTMTKRN6Y");
-        assert_eq!(Chains::of("shop/dns:dns", Protocol::Udp).cluster, "KUBE-SVC-4XI5CTFPAP7AFMBM");
+        assert_eq!(
+            Chains::of("default/kubernetes:https", Protocol::Tcp).cluster,
+            "KUBE-SVC-NPX46M4PTMTKRN6Y"
+        );
+        assert_eq!(
+            Chains::of("shop/dns:dns", Protocol::Udp).cluster,
+            "KUBE-SVC-4XI5CTFPAP7AFMBM"
+        );
         let v4 = "10.244.1.10:8080".parse().expect("an endpoint");
-        assert_eq!(endpoint_chain("shop/np-cluster:http", Protocol::Tcp, v4), "KUBE-SEP-T6PGJZBAKBWVKGAQ");
+        assert_eq!(
+            endpoint_chain("shop/np-cluster:http", Protocol::Tcp, v4),
+            "KUBE-SEP-T6PGJZBAKBWVKGAQ"
+        );
         let v6 = "[fd00:244:2::a]:8080".parse().expect("an endpoint");
-        assert_eq!(endpoint_chain("shop/np-cluster:http", Protocol::Tcp, v6), "KUBE-SEP-2XPCI7JMCXQ3RRYK");
+        assert_eq!(
+            endpoint_chain("shop/np-cluster:http", Protocol::Tcp, v6),
+            "KUBE-SEP-2XPCI7JMCXQ3RRYK"
+        );
     }
 }

@@ -24,13 +24,19 @@ impl Ruleset {
 
     /// The rules of a chain, to be changed.
     pub fn rules(&mut self, table: &str, chain: &str) -> &mut Vec<String> {
-        self.tables.entry(table.to_owned()).or_default().entry(chain.to_owned()).or_default()
+        self.tables
+            .entry(table.to_owned())
+            .or_default()
+            .entry(chain.to_owned())
+            .or_default()
     }
 
     /// Every chain: its table, its name, its rules.
     pub fn chains(&self) -> impl Iterator<Item = (&str, &str, &[String])> {
         self.tables.iter().flat_map(|(table, chains)| {
-            chains.iter().map(move |(chain, rules)| (table.as_str(), chain.as_str(), rules.as_slice()))
+            chains
+                .iter()
+                .map(move |(chain, rules)| (table.as_str(), chain.as_str(), rules.as_slice()))
         })
     }
 }
@@ -72,8 +78,14 @@ impl FromStr for Ruleset {
             }
             let table = table.with_context(|| format!("{line:?} stands outside of every table"))?;
             if let Some(declaration) = line.strip_prefix(':') {
-                rules.declare(table, declaration.split_whitespace().next().unwrap_or_default());
-            } else if let Some((chain, rule)) = line.strip_prefix("-A ").and_then(|line| line.split_once(' ')) {
+                rules.declare(
+                    table,
+                    declaration.split_whitespace().next().unwrap_or_default(),
+                );
+            } else if let Some((chain, rule)) = line
+                .strip_prefix("-A ")
+                .and_then(|line| line.split_once(' '))
+            {
                 rules.append(table, chain, rule);
             } else {
                 bail!("{line:?} is neither a chain nor a rule");
@@ -90,7 +102,9 @@ impl FromStr for Ruleset {
 pub fn differences(ours: &Ruleset, recorded: &Ruleset) -> Vec<String> {
     let collect = |rules: &Ruleset| -> BTreeMap<(String, String), Vec<String>> {
         let chains = rules.chains();
-        chains.map(|(table, chain, rules)| ((table.to_owned(), chain.to_owned()), rules.to_vec())).collect()
+        chains
+            .map(|(table, chain, rules)| ((table.to_owned(), chain.to_owned()), rules.to_vec()))
+            .collect()
     };
     let (mut ours, recorded) = (collect(ours), collect(recorded));
     let mut found = Vec::new();
@@ -98,19 +112,31 @@ pub fn differences(ours: &Ruleset, recorded: &Ruleset) -> Vec<String> {
         match ours.remove(&(table.clone(), chain.clone())) {
             None => found.push(format!("{table} {chain}: the chain is missing")),
             Some(ours) => found.extend(
-                chain_differences(&chain, ours, recorded).map(|difference| format!("{table} {chain}: {difference}")),
+                chain_differences(&chain, ours, recorded)
+                    .map(|difference| format!("{table} {chain}: {difference}")),
             ),
         }
     }
-    found.extend(ours.into_keys().map(|(table, chain)| format!("{table} {chain}: the chain is not in the recording")));
+    found.extend(
+        ours.into_keys()
+            .map(|(table, chain)| format!("{table} {chain}: the chain is not in the recording")),
+    );
     found
 }
 
-fn chain_differences(chain: &str, mut ours: Vec<String>, mut recorded: Vec<String>) -> impl Iterator<Item = String> {
+fn chain_differences(
+    chain: &str,
+    mut ours: Vec<String>,
+    mut recorded: Vec<String>,
+) -> impl Iterator<Item = String> {
     let mut found = Vec::new();
     if is_of_many_services(chain) {
         if service_of(recorded.last()).is_none() && ours.last() != recorded.last() {
-            found.push(format!("the last rule\n    is  {:?}\n    not {:?}", ours.last(), recorded.last()));
+            found.push(format!(
+                "the last rule\n    is  {:?}\n    not {:?}",
+                ours.last(),
+                recorded.last()
+            ));
         }
         for rules in [&mut ours, &mut recorded] {
             rules.sort_by_key(|rule| service_of(Some(rule)).map(str::to_owned));
@@ -120,7 +146,12 @@ fn chain_differences(chain: &str, mut ours: Vec<String>, mut recorded: Vec<Strin
         let (ours, recorded) = (ours.get(number), recorded.get(number));
         if ours != recorded {
             let show = |rule: Option<&String>| rule.map_or("(none)", String::as_str).to_owned();
-            found.push(format!("rule {}\n    is  {}\n    not {}", number + 1, show(ours), show(recorded)));
+            found.push(format!(
+                "rule {}\n    is  {}\n    not {}",
+                number + 1,
+                show(ours),
+                show(recorded)
+            ));
         }
     }
     found.into_iter()
@@ -134,7 +165,13 @@ fn service_of(rule: Option<&String>) -> Option<&str> {
 }
 
 fn is_of_many_services(chain: &str) -> bool {
-    ["KUBE-SERVICES", "KUBE-EXTERNAL-SERVICES", "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL"].contains(&chain)
+    [
+        "KUBE-SERVICES",
+        "KUBE-EXTERNAL-SERVICES",
+        "KUBE-NODEPORTS",
+        "KUBE-PROXY-FIREWALL",
+    ]
+    .contains(&chain)
 }
 
 fn is_built_in(chain: &str) -> bool {
@@ -157,7 +194,10 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_the_same() {
-        assert_eq!(saved().to_string().parse::<Ruleset>().expect("parses"), saved());
+        assert_eq!(
+            saved().to_string().parse::<Ruleset>().expect("parses"),
+            saved()
+        );
     }
 
     #[test]
@@ -166,7 +206,12 @@ mod tests {
         ours.rules("nat", "KUBE-SERVICES").swap(0, 1);
         assert_eq!(differences(&ours, &saved()), [] as [String; 0]);
         ours.rules("nat", "KUBE-SERVICES").swap(1, 2);
-        assert_eq!(differences(&ours, &saved()).len(), 1, "{:?}", differences(&ours, &saved()));
+        assert_eq!(
+            differences(&ours, &saved()).len(),
+            1,
+            "{:?}",
+            differences(&ours, &saved())
+        );
     }
 
     #[test]
@@ -181,7 +226,10 @@ mod tests {
             let mut ours = saved();
             change(&mut ours);
             assert!(!differences(&ours, &saved()).is_empty(), "change {number}");
-            assert!(!differences(&saved(), &ours).is_empty(), "change {number}, the other way");
+            assert!(
+                !differences(&saved(), &ours).is_empty(),
+                "change {number}, the other way"
+            );
         }
     }
 

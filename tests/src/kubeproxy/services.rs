@@ -46,7 +46,7 @@ impl fmt::Display for Protocol {
 
 /// One port of a Service in one family.
 #[derive(Clone, Debug)]
-pub(super) struct Port {
+pub(super) struct ProxiedPort {
     /// `namespace/name:port`, or `namespace/name` for a port without a name.
     pub(super) name: String,
     pub(super) namespace: String,
@@ -68,10 +68,12 @@ pub(super) struct Port {
     pub(super) affinity: Option<i32>,
 }
 
-impl Port {
+impl ProxiedPort {
     /// Whether anything but cluster IPs leads here.
     pub(super) fn externally_accessible(&self) -> bool {
-        self.node_port.is_some() || !self.load_balancer_vips.is_empty() || !self.external_ips.is_empty()
+        self.node_port.is_some()
+            || !self.load_balancer_vips.is_empty()
+            || !self.external_ips.is_empty()
     }
 
     /// Whether some traffic may use endpoints of every node. Also with the external policy
@@ -87,25 +89,34 @@ impl Port {
 }
 
 /// The ports of all Services that have a cluster IP of the family, by name.
-pub(super) fn ports(cluster: &Cluster, family: Family) -> Result<Vec<Port>> {
+pub(super) fn ports(cluster: &Cluster, family: Family) -> Result<Vec<ProxiedPort>> {
     let mut ports = Vec::new();
     for service in &cluster.services {
-        let name = format!("{}/{}", namespace_of(&service.metadata), name_of(&service.metadata));
+        let name = format!(
+            "{}/{}",
+            namespace_of(&service.metadata),
+            name_of(&service.metadata)
+        );
         let labels = service.metadata.labels.as_ref();
         if labels.is_some_and(|labels| labels.contains_key(LABEL_OTHER_PROXY)) {
             continue;
         }
-        let of_service = of_service(service, &name, family).with_context(|| format!("the Service {name}"))?;
+        let of_service =
+            of_service(service, &name, family).with_context(|| format!("the Service {name}"))?;
         ports.extend(of_service);
     }
     ports.sort_by(|one, other| one.name.cmp(&other.name));
     Ok(ports)
 }
 
-fn of_service(service: &Service, name: &str, family: Family) -> Result<Vec<Port>> {
-    let Some(spec) = &service.spec else { return Ok(Vec::new()) };
+fn of_service(service: &Service, name: &str, family: Family) -> Result<Vec<ProxiedPort>> {
+    let Some(spec) = &service.spec else {
+        return Ok(Vec::new());
+    };
     let type_ = spec.type_.as_deref().unwrap_or("ClusterIP");
-    let Some(cluster_ip) = cluster_ip(spec, family)? else { return Ok(Vec::new()) };
+    let Some(cluster_ip) = cluster_ip(spec, family)? else {
+        return Ok(Vec::new());
+    };
     if type_ == "ExternalName" {
         return Ok(Vec::new());
     }
@@ -113,20 +124,33 @@ fn of_service(service: &Service, name: &str, family: Family) -> Result<Vec<Port>
     let load_balancer_vips = load_balancer_vips(service, family)?;
     let source_ranges = source_ranges(spec, family)?;
     let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
-        let config = spec.session_affinity_config.as_ref().and_then(|config| config.client_ip.as_ref());
-        config.and_then(|client_ip| client_ip.timeout_seconds).unwrap_or(AFFINITY_SECONDS)
+        let config = spec
+            .session_affinity_config
+            .as_ref()
+            .and_then(|config| config.client_ip.as_ref());
+        config
+            .and_then(|client_ip| client_ip.timeout_seconds)
+            .unwrap_or(AFFINITY_SECONDS)
     });
     let one_port = |port: &ServicePort| {
         let port_name = port.name.clone().unwrap_or_default();
-        Ok(Port {
-            name: if port_name.is_empty() { name.to_owned() } else { format!("{name}:{port_name}") },
+        Ok(ProxiedPort {
+            name: if port_name.is_empty() {
+                name.to_owned()
+            } else {
+                format!("{name}:{port_name}")
+            },
             namespace: namespace_of(&service.metadata).to_owned(),
             service: name_of(&service.metadata).to_owned(),
             port_name,
             protocol: Protocol::parse(port.protocol.as_deref())?,
             cluster_ip,
             port: port_number(port.port)?,
-            node_port: port.node_port.filter(|port| *port != 0).map(port_number).transpose()?,
+            node_port: port
+                .node_port
+                .filter(|port| *port != 0)
+                .map(port_number)
+                .transpose()?,
             external_ips: external_ips.clone(),
             load_balancer_vips: load_balancer_vips.clone(),
             source_ranges: source_ranges.clone(),
@@ -146,24 +170,37 @@ fn of_service(service: &Service, name: &str, family: Family) -> Result<Vec<Port>
 /// The cluster IP of the family; none for a headless Service.
 fn cluster_ip(spec: &ServiceSpec, family: Family) -> Result<Option<IpAddr>> {
     let both = spec.cluster_ips.iter().flatten();
-    let one = spec.cluster_ip.iter().filter(|_| spec.cluster_ips.is_none());
-    let given = both.chain(one).filter(|address| !address.is_empty() && *address != "None");
+    let one = spec
+        .cluster_ip
+        .iter()
+        .filter(|_| spec.cluster_ips.is_none());
+    let given = both
+        .chain(one)
+        .filter(|address| !address.is_empty() && *address != "None");
     Ok(addresses(given, family)?.first().copied())
 }
 
 fn load_balancer_vips(service: &Service, family: Family) -> Result<Vec<IpAddr>> {
-    let ingress = service.status.iter().filter_map(|status| status.load_balancer.as_ref());
+    let ingress = service
+        .status
+        .iter()
+        .filter_map(|status| status.load_balancer.as_ref());
     let served_by_nodes = ingress
         .flat_map(|balancer| balancer.ingress.iter().flatten())
         .filter(|ingress| ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP"));
-    addresses(served_by_nodes.filter_map(|ingress| ingress.ip.as_ref()), family)
+    addresses(
+        served_by_nodes.filter_map(|ingress| ingress.ip.as_ref()),
+        family,
+    )
 }
 
 fn source_ranges(spec: &ServiceSpec, family: Family) -> Result<Vec<IpNet>> {
     let mut ranges = Vec::new();
     for range in spec.load_balancer_source_ranges.iter().flatten() {
-        let parsed: IpNet =
-            range.trim().parse().with_context(|| format!("it has the source range {range:?}"))?;
+        let parsed: IpNet = range
+            .trim()
+            .parse()
+            .with_context(|| format!("it has the source range {range:?}"))?;
         if family.holds(parsed.addr()) {
             ranges.push(parsed);
         }
@@ -171,10 +208,15 @@ fn source_ranges(spec: &ServiceSpec, family: Family) -> Result<Vec<IpNet>> {
     Ok(ranges)
 }
 
-fn addresses<'text>(given: impl Iterator<Item = &'text String>, family: Family) -> Result<Vec<IpAddr>> {
+fn addresses<'text>(
+    given: impl Iterator<Item = &'text String>,
+    family: Family,
+) -> Result<Vec<IpAddr>> {
     let mut addresses = Vec::new();
     for text in given {
-        let address: IpAddr = text.parse().with_context(|| format!("it has the address {text:?}"))?;
+        let address: IpAddr = text
+            .parse()
+            .with_context(|| format!("it has the address {text:?}"))?;
         if family.holds(address) {
             addresses.push(address);
         }

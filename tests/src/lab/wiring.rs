@@ -31,12 +31,17 @@ const NODE_PREFIX_V6: u8 = 64;
 
 /// The switch, and the client on it.
 pub(super) fn switch(switch: &Namespace, client: &Namespace, addresses: &[IpNet]) -> Result<()> {
-    switch.ip(&format!("link add {BRIDGE} type bridge\nlink set {BRIDGE} up\n"))?;
+    switch.ip(&format!(
+        "link add {BRIDGE} type bridge\nlink set {BRIDGE} up\n"
+    ))?;
     no_duplicate_detection(client)?;
     plug(switch, "client", client)?;
     let mut script = String::new();
     for address in addresses {
-        line(&mut script, format_args!("address add {address} dev {UPLINK}"));
+        line(
+            &mut script,
+            format_args!("address add {address} dev {UPLINK}"),
+        );
     }
     client.ip(&script)
 }
@@ -45,11 +50,17 @@ pub(super) fn switch(switch: &Namespace, client: &Namespace, addresses: &[IpNet]
 pub(super) fn client_routes(client: &Namespace, nodes: &[NodePlan]) -> Result<()> {
     let mut script = String::new();
     for address in nodes.iter().flat_map(|node| &node.addresses) {
-        line(&mut script, format_args!("route replace {} dev {UPLINK}", IpNet::from(*address)));
+        line(
+            &mut script,
+            format_args!("route replace {} dev {UPLINK}", IpNet::from(*address)),
+        );
     }
     for (default, like) in [("0.0.0.0/0", v4()), ("::/0", v6())] {
         if let Some(entry) = nodes.first().and_then(|node| node.address_like(like)) {
-            line(&mut script, format_args!("route replace {default} via {entry} dev {UPLINK} onlink"));
+            line(
+                &mut script,
+                format_args!("route replace {default} via {entry} dev {UPLINK} onlink"),
+            );
         }
     }
     client.ip(&script)
@@ -60,7 +71,10 @@ pub(super) fn route_vip(client: &Namespace, address: IpAddr, node: &NodePlan) ->
     let Some(entry) = node.address_like(address) else {
         anyhow::bail!("{} has no address of the family of {address}", node.name)
     };
-    client.ip(&format!("route replace {} via {entry} dev {UPLINK} onlink\n", IpNet::from(address)))
+    client.ip(&format!(
+        "route replace {} via {entry} dev {UPLINK} onlink\n",
+        IpNet::from(address)
+    ))
 }
 
 /// A node: forwarding, plugged into the switch, with routes to the pods of the others.
@@ -74,18 +88,31 @@ pub(super) fn node(
     plug(switch, &node.name, namespace)?;
     let mut script = String::new();
     for address in &node.addresses {
-        let prefix = if address.is_ipv4() { NODE_PREFIX_V4 } else { NODE_PREFIX_V6 };
-        line(&mut script, format_args!("address add {address}/{prefix} dev {UPLINK}"));
+        let prefix = if address.is_ipv4() {
+            NODE_PREFIX_V4
+        } else {
+            NODE_PREFIX_V6
+        };
+        line(
+            &mut script,
+            format_args!("address add {address}/{prefix} dev {UPLINK}"),
+        );
     }
     for (default, like) in [("0.0.0.0/0", v4()), ("::/0", v6())] {
         if node.address_like(like).is_some() {
-            line(&mut script, format_args!("route add {default} dev {UPLINK}"));
+            line(
+                &mut script,
+                format_args!("route add {default} dev {UPLINK}"),
+            );
         }
     }
     for other in nodes.iter().filter(|other| other.name != node.name) {
         for cidr in &other.pod_cidrs {
             if let Some(through) = other.address_like(cidr.addr()) {
-                line(&mut script, format_args!("route add {cidr} via {through} dev {UPLINK} onlink"));
+                line(
+                    &mut script,
+                    format_args!("route add {cidr} via {through} dev {UPLINK} onlink"),
+                );
             }
         }
     }
@@ -108,22 +135,33 @@ pub(super) fn pod(namespace: &Namespace, pod: &PodPlan, node: &Namespace) -> Res
     );
     line(&mut on_node, format_args!("link set {interface} up"));
     for address in &pod.addresses {
-        line(&mut on_node, format_args!("route add {} dev {interface}", IpNet::from(*address)));
+        line(
+            &mut on_node,
+            format_args!("route add {} dev {interface}", IpNet::from(*address)),
+        );
     }
     node.ip(&on_node)?;
 
     let mut in_pod = format!("link set {UPLINK} up\n");
     for address in &pod.addresses {
-        line(&mut in_pod, format_args!("address add {} dev {UPLINK}", IpNet::from(*address)));
+        line(
+            &mut in_pod,
+            format_args!("address add {} dev {UPLINK}", IpNet::from(*address)),
+        );
         let (default, gateway) = match address {
             IpAddr::V4(_) => ("0.0.0.0/0", IpAddr::from(POD_GATEWAY)),
             IpAddr::V6(_) => ("::/0", IpAddr::from(POD_GATEWAY_V6)),
         };
         line(
             &mut in_pod,
-            format_args!("neighbour replace {gateway} lladdr {POD_GATEWAY_LINK} dev {UPLINK} nud permanent"),
+            format_args!(
+                "neighbour replace {gateway} lladdr {POD_GATEWAY_LINK} dev {UPLINK} nud permanent"
+            ),
         );
-        line(&mut in_pod, format_args!("route replace {default} via {gateway} dev {UPLINK} onlink"));
+        line(
+            &mut in_pod,
+            format_args!("route replace {default} via {gateway} dev {UPLINK} onlink"),
+        );
     }
     namespace.ip(&in_pod)?;
     Ok(interface)
@@ -140,7 +178,11 @@ fn pod_interface(pod: &str) -> String {
 fn plug(switch: &Namespace, name: &str, namespace: &Namespace) -> Result<()> {
     // A name may have fifteen characters; which of two nodes with long names is which does not
     // matter in the switch, but their names must differ.
-    let port = if name.len() <= 15 { name.to_owned() } else { pod_interface(name) };
+    let port = if name.len() <= 15 {
+        name.to_owned()
+    } else {
+        pod_interface(name)
+    };
     switch.ip(&format!(
         "link add {port} type veth peer name {UPLINK} netns {}\nlink set {port} master {BRIDGE}\nlink set {port} up\n",
         namespace.name(),

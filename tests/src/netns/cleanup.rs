@@ -62,12 +62,17 @@ pub(super) fn delete(name: &str) -> Result<()> {
         match kill(pid, Signal::SIGKILL) {
             Ok(()) | Err(Errno::ESRCH) => {}
             Err(errno) => {
-                return Err(errno).with_context(|| format!("failed to kill {pid}, which runs in {name}"));
+                return Err(errno)
+                    .with_context(|| format!("failed to kill {pid}, which runs in {name}"));
             }
         }
     }
     let deleted = command::run(Command::new("ip").args(["netns", "delete", name]));
-    if path.exists() { deleted.map(drop) } else { Ok(()) }
+    if path.exists() {
+        deleted.map(drop)
+    } else {
+        Ok(())
+    }
 }
 
 /// The processes inside a namespace, without this one: its threads may be there, it is not.
@@ -99,7 +104,13 @@ mod tests {
     #[test]
     fn only_names_of_ours_have_an_owner() {
         assert_eq!(owner("sipo-4711-3-pod-web-0"), Some(4711));
-        for foreign in ["sipo", "sipo-x-1-client", "kind-4711-3", "siponode-4711-1-client", "cni-0af3"] {
+        for foreign in [
+            "sipo",
+            "sipo-x-1-client",
+            "kind-4711-3",
+            "siponode-4711-1-client",
+            "cni-0af3",
+        ] {
             assert_eq!(owner(foreign), None, "{foreign}");
         }
     }

@@ -20,7 +20,10 @@ fn canaries(renderer: &mut Renderer) {
         renderer.rules.declare(table, "KUBE-PROXY-CANARY");
     }
     let built_in = [
-        ("mangle", &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"][..]),
+        (
+            "mangle",
+            &["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"][..],
+        ),
         (FILTER, &["INPUT", "FORWARD", "OUTPUT"]),
         (NAT, &["PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"]),
     ];
@@ -34,12 +37,14 @@ fn canaries(renderer: &mut Renderer) {
 fn filter(renderer: &mut Renderer) {
     let rules = &mut renderer.rules;
     let new = "-m conntrack --ctstate NEW";
-    let to_firewall =
-        format!("{new} -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL");
+    let to_firewall = format!(
+        "{new} -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL"
+    );
     let to_external = format!(
         "{new} -m comment --comment \"kubernetes externally-visible service portals\" -j KUBE-EXTERNAL-SERVICES"
     );
-    let to_services = format!("{new} -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES");
+    let to_services =
+        format!("{new} -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES");
     for chain in ["INPUT", "OUTPUT"] {
         rules.append(FILTER, chain, "-j KUBE-FIREWALL");
     }
@@ -54,7 +59,13 @@ fn filter(renderer: &mut Renderer) {
     rules.append(FILTER, "FORWARD", to_services.as_str());
     rules.append(FILTER, "FORWARD", to_external);
     rules.append(FILTER, "OUTPUT", to_services);
-    for chain in ["KUBE-EXTERNAL-SERVICES", "KUBE-FIREWALL", "KUBE-NODEPORTS", "KUBE-PROXY-FIREWALL", "KUBE-SERVICES"] {
+    for chain in [
+        "KUBE-EXTERNAL-SERVICES",
+        "KUBE-FIREWALL",
+        "KUBE-NODEPORTS",
+        "KUBE-PROXY-FIREWALL",
+        "KUBE-SERVICES",
+    ] {
         rules.declare(FILTER, chain);
     }
 
@@ -82,7 +93,11 @@ fn nat(renderer: &mut Renderer) {
     let portals = "-m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES";
     rules.append(NAT, "PREROUTING", portals);
     rules.append(NAT, "OUTPUT", portals);
-    rules.append(NAT, "POSTROUTING", "-m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING");
+    rules.append(
+        NAT,
+        "POSTROUTING",
+        "-m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING",
+    );
     rules.append(NAT, "KUBE-MARK-MASQ", "-j MARK --set-xmark 0x4000/0x4000");
     for rule in [
         "-m mark ! --mark 0x4000/0x4000 -j RETURN",
@@ -96,7 +111,7 @@ fn nat(renderer: &mut Renderer) {
     rules.declare(NAT, "KUBE-SERVICES");
 }
 
-/// What stands after the Services: on which addresses their NodePorts are served.
+/// What stands after the Services: on which addresses their `NodePort`s are served.
 pub(super) fn after(renderer: &mut Renderer, addresses: &NodePortAddresses) {
     let comment = "-m comment --comment \
         \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\"";
@@ -107,15 +122,23 @@ pub(super) fn after(renderer: &mut Renderer, addresses: &NodePortAddresses) {
                 Family::V4 if !renderer.localhost_node_ports => "! -d 127.0.0.0/8 ",
                 Family::V4 => "",
             };
-            let rule = format!("{except_loopback}{comment} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS");
+            let rule = format!(
+                "{except_loopback}{comment} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"
+            );
             renderer.rules.append(NAT, "KUBE-SERVICES", rule);
             return;
         }
         NodePortAddresses::Primary => &[],
         NodePortAddresses::Within(ranges) => ranges,
     };
-    let serves = |address: &IpAddr| ranges.is_empty() || ranges.iter().any(|range| range.contains(address));
-    for address in renderer.node_addresses.clone().iter().filter(|address| serves(address)) {
+    let serves =
+        |address: &IpAddr| ranges.is_empty() || ranges.iter().any(|range| range.contains(address));
+    for address in renderer
+        .node_addresses
+        .clone()
+        .iter()
+        .filter(|address| serves(address))
+    {
         let rule = format!("-d {} {comment} -j KUBE-NODEPORTS", host(*address));
         renderer.rules.append(NAT, "KUBE-SERVICES", rule);
     }

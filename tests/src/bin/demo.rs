@@ -1,0 +1,48 @@
+//! Shows the observer at work on a cluster of network namespaces, and proves every verdict.
+
+#![expect(
+    clippy::print_stdout,
+    reason = "the table is the output of this command"
+)]
+#![expect(clippy::print_stderr, reason = "progress is shown beside the output")]
+
+use std::{process::ExitCode, time::Instant};
+
+use anyhow::Result;
+use tests::demo;
+
+fn main() -> Result<ExitCode> {
+    let start = Instant::now();
+    let step = |what: &str| eprintln!("[{:4.1} s] {what}", start.elapsed().as_secs_f64());
+
+    step(
+        "raising the cluster: an external client, two nodes and their pods, each a network namespace",
+    );
+    let lab = demo::raise()?;
+    let doors = demo::doors(lab.cluster())?;
+    step(&format!(
+        "observing both nodes; opening {} connections through every front door",
+        doors.len()
+    ));
+    let run = demo::observe(&lab, &doors)?;
+    let report = demo::judged(&lab, &run);
+    step("done");
+
+    println!("{}", demo::table(&report));
+    let complaints = report.complaints();
+    if complaints.is_empty() {
+        println!(
+            "All {} verdicts agree with what the pods' own sockets saw.",
+            report.findings.len()
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("The observer is WRONG on {} points:", complaints.len());
+    for complaint in complaints {
+        println!("  {complaint}");
+    }
+    for (node, stderr) in run.stderr {
+        eprintln!("--- what the observer of {node} said beside:\n{stderr}");
+    }
+    Ok(ExitCode::FAILURE)
+}

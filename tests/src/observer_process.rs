@@ -1,0 +1,169 @@
+//! The observer, run on a node of the lab as an operator would run it.
+
+use std::{
+    env,
+    io::{BufRead as _, BufReader, Read},
+    path::{Path, PathBuf},
+    process::{ExitStatus, Stdio},
+    sync::mpsc::{self, RecvTimeoutError, Sender},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+use crate::{child::ChildGuard, lab::LabNode};
+
+/// The variable that names the observer to run.
+pub const OBSERVER_BIN: &str = "OBSERVER_BIN";
+/// The start of the line by which the observer says that it misses nothing from now on.
+const READY: &str = "observing";
+/// How long it may take to get there. It promises two seconds; a busy machine gets more.
+const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to end after Ctrl-C.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The observer to run: `OBSERVER_BIN`, else the release build of this workspace.
+pub fn binary() -> Result<PathBuf> {
+    let built = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/observer");
+    let path = env::var_os(OBSERVER_BIN).map_or_else(built, PathBuf::from);
+    path.canonicalize().with_context(|| {
+        format!(
+            "there is no observer at {}: build it in release mode, or set {OBSERVER_BIN}",
+            path.display()
+        )
+    })
+}
+
+/// An observer at work on a node. Dropped without [`stop`](Self::stop) it is killed.
+#[derive(Debug)]
+pub struct ObserverProcess {
+    child: ChildGuard,
+    stdout: JoinHandle<Vec<String>>,
+    stderr: JoinHandle<Vec<String>>,
+}
+
+/// What an observer left behind.
+#[derive(Debug)]
+pub struct Finished {
+    /// What it printed, one value for each line.
+    pub records: Vec<Value>,
+    /// What it said beside.
+    pub stderr: String,
+    /// How it ended.
+    pub status: ExitStatus,
+}
+
+impl ObserverProcess {
+    /// Runs `observer trace -o json` in the namespace of a node, and returns once it observes.
+    pub fn start(node: &LabNode, cluster_state: &Path, more: &[&str]) -> Result<Self> {
+        let mut command = node.namespace.command(binary()?);
+        command
+            .args([
+                "trace",
+                "-o",
+                "json",
+                "--node",
+                &node.plan.name,
+                "--cluster-state",
+            ])
+            .arg(cluster_state)
+            .args(more)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .with_context(|| format!("failed to start {command:?}"))?;
+        let (ready, when_ready) = mpsc::channel();
+        let stdout = collect(
+            child.stdout.take().context("the observer has no stdout")?,
+            None,
+        );
+        let stderr = collect(
+            child.stderr.take().context("the observer has no stderr")?,
+            Some(ready),
+        );
+        let mut child = ChildGuard::new(child);
+        let why = match when_ready.recv_timeout(READY_TIMEOUT) {
+            Ok(()) => {
+                return Ok(Self {
+                    child,
+                    stdout,
+                    stderr,
+                });
+            }
+            Err(RecvTimeoutError::Timeout) => {
+                child.signal(Signal::SIGKILL)?;
+                format!("it did not observe within {READY_TIMEOUT:?}")
+            }
+            Err(RecvTimeoutError::Disconnected) => "it ended before it observed".to_owned(),
+        };
+        let status = child.wait(STOP_TIMEOUT)?;
+        drop(child);
+        bail!(
+            "{command:?}: {why} ({status:?}); it said:\n{}",
+            text(stderr)?.join("\n")
+        );
+    }
+
+    /// The process id of the observer.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Ends it as Ctrl-C would and returns all it said.
+    pub fn stop(self) -> Result<Finished> {
+        let Self {
+            mut child,
+            stdout,
+            stderr,
+        } = self;
+        child.signal(Signal::SIGINT)?;
+        let Some(status) = child.wait(STOP_TIMEOUT)? else {
+            drop(child);
+            bail!(
+                "the observer did not end within {STOP_TIMEOUT:?} of Ctrl-C; it said:\n{}",
+                text(stderr)?.join("\n")
+            );
+        };
+        let stderr = text(stderr)?.join("\n");
+        let parse = |line: &String| {
+            serde_json::from_str(line)
+                .with_context(|| format!("the observer printed what is no record: {line:?}"))
+        };
+        let records = text(stdout)?.iter().map(parse).collect::<Result<_>>()?;
+        Ok(Finished {
+            records,
+            stderr,
+            status,
+        })
+    }
+}
+
+/// Collects lines until the other end is closed; tells `ready` of the line that it waits for.
+fn collect(from: impl Read + Send + 'static, ready: Option<Sender<()>>) -> JoinHandle<Vec<String>> {
+    thread::spawn(move || {
+        let mut ready = ready;
+        let mut lines = Vec::new();
+        for line in BufReader::new(from).lines() {
+            let Ok(line) = line else { break };
+            if line.starts_with(READY)
+                && let Some(ready) = ready.take()
+            {
+                let _gave_up_waiting = ready.send(());
+            }
+            lines.push(line);
+        }
+        lines
+    })
+}
+
+fn text(lines: JoinHandle<Vec<String>>) -> Result<Vec<String>> {
+    lines
+        .join()
+        .ok()
+        .context("the thread that read what the observer said has died")
+}

@@ -1,0 +1,205 @@
+//! The lab against the recorded cluster: do pods see what a real cluster's pods saw?
+//!
+//! Goal: the lab's answers, not only its rules, are those of a cluster with a real kube-proxy.
+//! Method: raise the recorded objects, open the recorded connections, and look whether a pod
+//! sees a peer that its twin never saw.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+use tests::{
+    client,
+    cluster::Cluster,
+    kubeproxy::Settings,
+    lab::{Lab, Options},
+    privilege,
+};
+
+/// A Service with session affinity: each client has one pod, so that six connections of one
+/// client show one of three.
+const STICKY: &str = "10.96.119.91";
+
+/// Who connects where: whether it is the pod 10.244.1.10 rather than the client, and the front
+/// door.
+type Way = (bool, SocketAddr);
+
+/// The pod that answered and the peer that it saw.
+type Seen = (IpAddr, IpAddr);
+
+/// What was recorded of one way.
+#[derive(Default)]
+struct Recorded {
+    seen: BTreeSet<Seen>,
+    fails: bool,
+}
+
+/// Reads `kp-client http://10.99.0.11:30080/ 3 pod-1-10 saw ::ffff:10.99.0.11; 1 rc=28; `.
+fn recorded(line: &str) -> Option<(Way, Recorded)> {
+    let mut words = line.split_whitespace();
+    let (from, url) = (words.next()?, words.next()?);
+    let to = url.strip_prefix("http://")?.trim_end_matches('/');
+    let to: SocketAddr = to
+        .parse()
+        .or_else(|_| format!("{to}:80").parse())
+        .expect("an address");
+    let rest: Vec<&str> = words.collect();
+    // The port 30200 is a listener of kube-proxy itself, which a lab does not have.
+    if rest.iter().any(|word| word.contains("serviceProxyHealthy")) {
+        return None;
+    }
+    let mut seen = BTreeSet::new();
+    for case in rest
+        .join(" ")
+        .split(';')
+        .filter(|case| case.contains(" saw "))
+    {
+        let words: Vec<&str> = case.split_whitespace().collect();
+        let [_, pod, _, peer] = words[..] else {
+            panic!("{case:?}")
+        };
+        seen.insert((pod_address(pod, to), as_in_a_lab(peer)));
+    }
+    let fails = line.contains("rc=");
+    Some(((from == "kp-pod-1-10", to), Recorded { seen, fails }))
+}
+
+/// The address of a recorded pod (`pod-1-10`) in the family that it was reached by.
+fn pod_address(pod: &str, reached_by: SocketAddr) -> IpAddr {
+    let numbers = pod
+        .split('-')
+        .skip(1)
+        .map(|number| number.parse().expect("a number"));
+    let numbers: Vec<u16> = numbers.collect();
+    let [node, host] = numbers[..] else {
+        panic!("{pod:?}")
+    };
+    let address = if reached_by.is_ipv4() {
+        format!("10.244.{node}.{host}")
+    } else {
+        format!("fd00:244:{node}::{host:x}")
+    };
+    address.parse().expect("an address")
+}
+
+/// A peer that a recorded pod saw, as a pod of a lab sees it. The recorded nodes had the address
+/// 169.254.1.1 on every veth; a lab's have none there, so the kernel takes the node's own.
+fn as_in_a_lab(peer: &str) -> IpAddr {
+    match peer.parse::<IpAddr>().expect("an address").to_canonical() {
+        on_the_veth if on_the_veth == IpAddr::from([169, 254, 1, 1]) => [10, 99, 0, 11].into(),
+        peer => peer,
+    }
+}
+
+/// The recorded connections that were sent to a pod which never ran there: where the client
+/// connected to, the pod, and the peer it would have seen. A lab's pods all run.
+fn unanswered(conntrack: &str) -> BTreeSet<(SocketAddr, Seen)> {
+    let entry = |line: &str| {
+        let values = |name: &str| -> Vec<String> {
+            let words = line.split_whitespace();
+            let values = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+            values.map(str::to_owned).collect()
+        };
+        let (sources, destinations, ports) = (values("src"), values("dst"), values("dport"));
+        let to = format!("{}:{}", destinations[0], ports[0]);
+        let pod = sources[1].parse().expect("an address");
+        (
+            to.parse().expect("an address"),
+            (pod, as_in_a_lab(&destinations[1])),
+        )
+    };
+    let lines = conntrack
+        .lines()
+        .filter(|line| line.contains("[UNREPLIED]"));
+    lines.map(entry).collect()
+}
+
+/// All that was recorded. Six connections show a choice of three pods only in part; the nftables
+/// mode, recorded on the same cluster, answers the same clients with the same addresses.
+fn all_recorded(captures: &Path) -> BTreeMap<Way, Recorded> {
+    let read = |file: &str| fs::read_to_string(captures.join(file)).expect("the recording");
+    let mut all: BTreeMap<Way, Recorded> = BTreeMap::new();
+    for file in ["iptables/smoke.txt", "nftables/smoke.txt"] {
+        for (way, Recorded { seen, fails }) in read(file).lines().filter_map(recorded) {
+            let known = all.entry(way).or_default();
+            known.seen.extend(seen);
+            known.fails |= fails;
+        }
+    }
+    let unanswered = unanswered(&read("iptables/conntrack-L-after-smoke.txt"));
+    for ((_, to), recorded) in &mut all {
+        let here = unanswered.iter().filter(|(unanswered, _)| unanswered == to);
+        recorded.seen.extend(here.map(|(_, seen)| *seen));
+    }
+    assert!(all.len() >= 20, "only {} ways were understood", all.len());
+    all
+}
+
+fn raise(captures: &Path) -> Lab {
+    let range = |text: &str| text.parse().expect("a range");
+    let options = Options {
+        client: vec![range("10.99.0.100/24"), range("fd99::100/64")],
+        kube_proxy: Settings {
+            cluster_cidrs: vec![range("10.244.0.0/16"), range("fd00:244::/48")],
+            ..Settings::default()
+        },
+    };
+    let cluster = Cluster::read(&captures.join("objects.json")).expect("the recorded objects");
+    let lab = Lab::raise(cluster, options).expect("raised");
+    for vip in ["10.99.0.200", "10.99.0.201", "10.99.0.202", "10.99.0.210"] {
+        lab.route_vip(vip.parse().expect("an address"), "node1")
+            .expect("routed");
+    }
+    lab
+}
+
+/// Whatever a pod of the lab sees, its twin in the recorded cluster saw, too.
+#[test]
+fn pods_see_what_the_recorded_ones_saw() {
+    if !privilege::granted("pods_see_what_the_recorded_ones_saw") {
+        return;
+    }
+    let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
+    if !captures.is_dir() {
+        let why = format!("there are no recordings at {}", captures.display());
+        privilege::skipped("pods_see_what_the_recorded_ones_saw", &why);
+        return;
+    }
+    let lab = raise(&captures);
+    let inside = "10.244.1.10".parse().expect("an address");
+    let mut pods = lab.pods().iter();
+    let pod = pods
+        .find(|pod| pod.plan.addresses.contains(&inside))
+        .expect("the pod");
+
+    for ((from_pod, to), Recorded { seen, fails }) in all_recorded(&captures) {
+        let from = if from_pod {
+            &pod.namespace
+        } else {
+            lab.client()
+        };
+        let (times, milliseconds) = if fails { (2, 300) } else { (6, 2_000) };
+        let mut answered = BTreeSet::new();
+        for _ in 0..times {
+            match client::connect(from, to, Duration::from_millis(milliseconds)) {
+                Ok(answer) => {
+                    answered.insert((answer.backend.ip(), answer.peer_seen.ip()));
+                }
+                Err(error) => assert!(fails, "{to}: {error}, and never so in the recording"),
+            }
+        }
+        if to.ip().to_string() == STICKY {
+            assert_eq!(answered.len(), 1, "{to}: one client, one pod");
+        } else {
+            let new: Vec<&Seen> = answered.difference(&seen).collect();
+            assert!(
+                new.is_empty(),
+                "{to}: {new:?} was never recorded, only {seen:?}"
+            );
+        }
+    }
+}

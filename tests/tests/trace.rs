@@ -1,0 +1,93 @@
+//! The observer, on every node at once, against the oracle.
+//!
+//! Goal: each connection is reported once, and rightly. Method: raise the demo cluster, observe
+//! both nodes, open a hundred connections through every front door, and compare each record with
+//! what the client and the pod's own socket know of the connection.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+use tests::{
+    demo,
+    doors::{FrontDoor, front_doors},
+    lab::Lab,
+    oracle::{Records, judge},
+    privilege,
+};
+
+const CONNECTIONS: usize = 100;
+
+#[test]
+fn every_connection_is_reported_once_and_as_the_pods_sockets_saw_it() {
+    if !privilege::granted("every_connection_is_reported_once_and_as_the_pods_sockets_saw_it") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let doors = front_doors(lab.cluster()).expect("front doors");
+    let doors: Vec<FrontDoor> = doors.iter().cycle().take(CONNECTIONS).cloned().collect();
+    let run = demo::observe(&lab, &doors).expect("observed");
+
+    let report = judge(&lab, &run.opened, run.records.clone());
+    let complaints = report.complaints();
+    assert!(
+        complaints.is_empty(),
+        "{} complaints:\n{}\nthe observers said beside:\n{:?}",
+        complaints.len(),
+        complaints.join("\n"),
+        run.stderr
+    );
+    assert_eq!(report.findings.len(), CONNECTIONS);
+    both_fates_occurred(&run.records);
+    the_oracle_would_have_noticed(&lab, &run);
+}
+
+/// A run in which chance never lost a source, or never kept one, would prove little.
+fn both_fates_occurred(records: &Records) {
+    let seen: BTreeSet<&str> = records
+        .values()
+        .flatten()
+        .filter_map(|record| record.pointer("/source_ip")?.as_str())
+        .collect();
+    assert_eq!(seen, BTreeSet::from(["lost", "preserved", "unknown"]));
+}
+
+/// The comparison itself must be able to fail: each field it judges, changed in one record; a
+/// record gone; a record twice.
+fn the_oracle_would_have_noticed(lab: &Lab, run: &demo::Run) {
+    let judged = |records: Records| judge(lab, &run.opened, records).complaints();
+    let lost = |record: &Value| record.pointer("/source_ip") == Some(&json!("lost"));
+    let (node, index) = run
+        .records
+        .iter()
+        .find_map(|(node, records)| Some((node, records.iter().position(lost)?)))
+        .expect("a source was lost");
+    let changes = [
+        ("/node", json!("node3")),
+        ("/client/port", json!(1)),
+        ("/front_door/kind", json!("HostPort")),
+        ("/service/name", json!("other")),
+        ("/backend/pod", json!("other")),
+        ("/backend/node", json!("node3")),
+        ("/source_seen/port", json!(1)),
+        ("/source_seen/ip", json!("192.0.2.1")),
+        ("/source_ip", json!("preserved")),
+        ("/lost_at/interface", json!("lo")),
+        ("/cause/code", json!("unknown")),
+        ("/outcome", json!("unanswered")),
+        ("/extra_hops", json!(2)),
+    ];
+    for (field, wrong) in changes {
+        let mut records = run.records.clone();
+        let record = &mut records.get_mut(node).expect("the node")[index];
+        *record
+            .pointer_mut(field)
+            .unwrap_or_else(|| panic!("{field} is in every record")) = wrong;
+        assert!(!judged(records).is_empty(), "a wrong {field} went unseen");
+    }
+    let mut missing = run.records.clone();
+    let record = missing.get_mut(node).expect("the node").remove(index);
+    assert!(!judged(missing).is_empty(), "a missing record went unseen");
+    let mut doubled = run.records.clone();
+    doubled.get_mut(node).expect("the node").push(record);
+    assert!(!judged(doubled).is_empty(), "a doubled record went unseen");
+}
