@@ -1,2 +1,44 @@
-//! Developer commands.
-fn main() {}
+//! Every developer command: `cargo xtask --help`.
+
+mod build;
+mod demo;
+mod deny;
+mod process;
+mod setup;
+mod test;
+mod toolchain;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Developer commands of Source IP Observer. Each installs what it needs first.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install what builds the BPF programs and what the lab runs (root, Debian).
+    Setup,
+    /// Build the release binary: target/release/observer.
+    Build,
+    /// Raise a two-node cluster, make connections, and compare each verdict with what the pod's
+    /// own socket saw (root).
+    Demo,
+    /// Check everything: format, lints, tests, lab, documentation, dependencies (root).
+    Test(test::Options),
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().command {
+        Command::Setup => setup::all().map(|_| ExitCode::SUCCESS),
+        Command::Build => build::run().map(|()| ExitCode::SUCCESS),
+        Command::Demo => demo::run(),
+        Command::Test(options) => test::run(&options),
+    }
+}

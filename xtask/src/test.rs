@@ -1,0 +1,163 @@
+//! `cargo xtask test`: everything that must hold, and where the time went.
+
+use std::env;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::bail;
+use clap::Args;
+use comfy_table::{CellAlignment, Table, presets};
+
+use crate::toolchain::Toolchain;
+use crate::{deny, process, setup, workspace};
+
+/// What `cargo xtask test` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// A test that cannot run here fails; without this it is skipped, aloud [default: if CI is
+    /// set].
+    #[arg(long)]
+    no_skips: bool,
+    /// Ask for security advisories too, which are fetched from the network.
+    #[arg(long)]
+    online: bool,
+    /// Run only these steps.
+    #[arg(value_name = "STEP")]
+    only: Vec<String>,
+}
+
+type Step<'a> = (&'static str, Box<dyn Fn() -> anyhow::Result<()> + 'a>);
+
+/// What one step came to.
+struct Outcome {
+    step: &'static str,
+    took: Duration,
+    passed: bool,
+}
+
+/// Runs every step, also after one has failed.
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    // Without this no step can do its work.
+    let toolchain = setup::all()?;
+    let mut outcomes = vec![Outcome {
+        step: "setup",
+        took: start.elapsed(),
+        passed: true,
+    }];
+    let steps = steps(options, &toolchain);
+    if let Some(unknown) = options
+        .only
+        .iter()
+        .find(|only| steps.iter().all(|(step, _)| step != only))
+    {
+        let names: Vec<_> = steps.iter().map(|(step, _)| *step).collect();
+        bail!("there is no step {unknown}; there are {}", names.join(", "));
+    }
+    for (step, check) in steps {
+        if !options.only.is_empty() && !options.only.iter().any(|only| only == step) {
+            continue;
+        }
+        process::say(&format!("\n=== {step}"));
+        let start = Instant::now();
+        let result = check();
+        if let Err(error) = &result {
+            process::say(&format!("{step}: {error:#}"));
+        }
+        outcomes.push(Outcome {
+            step,
+            took: start.elapsed(),
+            passed: result.is_ok(),
+        });
+    }
+    process::say(&table(&outcomes, start.elapsed()).to_string());
+    Ok(if outcomes.iter().all(|outcome| outcome.passed) {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
+    let no_skips = options.no_skips || env::var_os("CI").is_some();
+    vec![
+        (
+            "format",
+            Box::new(|| process::run(process::cargo("fmt").args(["--all", "--check"]))),
+        ),
+        (
+            "clippy",
+            Box::new(|| {
+                process::run(
+                    process::cargo("clippy")
+                        .args(["--workspace", "--all-targets", "--", "-D", "warnings"]),
+                )
+            }),
+        ),
+        (
+            "clippy-bpf",
+            Box::new(|| {
+                let target = workspace::target()?.join("ebpf");
+                process::run(
+                    toolchain
+                        .cargo("clippy", workspace::root(), &target)
+                        .args(["--", "-D", "warnings"]),
+                )
+            }),
+        ),
+        (
+            "unit",
+            Box::new(|| {
+                process::run(process::cargo("test").args(["--workspace", "--exclude", "tests"]))
+            }),
+        ),
+        (
+            "build",
+            Box::new(|| {
+                process::run(process::cargo("build").args(["--release", "--package", "observer"]))
+            }),
+        ),
+        (
+            "lab",
+            Box::new(move || {
+                let mut command = process::cargo("test");
+                command
+                    .env("OBSERVER_BIN", workspace::observer()?)
+                    // The suites count what they left in the kernel: one at a time.
+                    .args(["--package", "tests", "--", "--test-threads=1"]);
+                if no_skips {
+                    command.env("OBSERVER_REQUIRE_PRIVILEGED", "1");
+                }
+                process::run(&mut command)
+            }),
+        ),
+        (
+            "documentation",
+            Box::new(|| {
+                process::run(
+                    process::cargo("doc")
+                        .args(["--workspace", "--no-deps", "--document-private-items"])
+                        .env("RUSTDOCFLAGS", "-D warnings"),
+                )
+            }),
+        ),
+        ("deny-setup", Box::new(deny::install)),
+        ("deny", Box::new(|| deny::check(options.online))),
+    ]
+}
+
+fn table(outcomes: &[Outcome], total: Duration) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_BORDERS_ONLY);
+    table.set_header(["step", "result", "seconds"]);
+    let seconds = |took: Duration| format!("{:.1}", took.as_secs_f64());
+    for outcome in outcomes {
+        let result = if outcome.passed { "passed" } else { "FAILED" };
+        table.add_row([outcome.step, result, &seconds(outcome.took)]);
+    }
+    table.add_row(["all", "", &seconds(total)]);
+    if let Some(column) = table.column_mut(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
