@@ -5,7 +5,11 @@
 //! plus an offset is the address of a field. The packet holds a reference to its entry, so the
 //! entry outlives the program's run.
 
-use aya_ebpf::{EbpfContext as _, Global, helpers::{bpf_probe_read_kernel, generated}, programs::TcContext};
+use aya_ebpf::{
+    EbpfContext as _, Global,
+    helpers::{bpf_probe_read_kernel, generated},
+    programs::TcContext,
+};
 use observer_ebpf::{
     CONNTRACK_ENTRY, CONNTRACK_NONE, CONNTRACK_UNTRACKED, Counter, KernelLayout, NfConntrackTuple,
     Tuple,
@@ -74,9 +78,15 @@ impl Conntrack {
             }
             return;
         }
-        if !read_tuple(entry + u64::from(layout.original), &mut self.kernel, &mut self.original)
-            || !read_tuple(entry + u64::from(layout.reply), &mut self.kernel, &mut self.reply)
-        {
+        if !read_tuple(
+            entry + u64::from(layout.original),
+            &mut self.kernel,
+            &mut self.original,
+        ) || !read_tuple(
+            entry + u64::from(layout.reply),
+            &mut self.kernel,
+            &mut self.reply,
+        ) {
             maps::count(Counter::ReadsFailed);
             return;
         }

@@ -153,7 +153,12 @@ pub struct KernelLayout {
 
 impl KernelLayout {
     /// No conntrack reads: the tuples of every observation are then the packets' own.
-    pub const UNKNOWN: Self = Self { nfct: 0, original: 0, reply: 0, known: 0 };
+    pub const UNKNOWN: Self = Self {
+        nfct: 0,
+        original: 0,
+        reply: 0,
+        known: 0,
+    };
 }
 
 /// The kernel's `struct nf_conntrack_tuple` (`include/net/netfilter/nf_conntrack_tuple.h`),
@@ -216,7 +221,10 @@ const _: () = {
 };
 
 #[cfg(feature = "user")]
-#[expect(unsafe_code, reason = "aya::Pod is the promise that any bytes are a value")]
+#[expect(
+    unsafe_code,
+    reason = "aya::Pod is the promise that any bytes are a value"
+)]
 mod user {
     // SAFETY: repr(C), Copy, integers only, no padding (asserted above).
     unsafe impl aya::Pod for super::ArrivalKey {}

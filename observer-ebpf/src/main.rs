@@ -52,7 +52,12 @@ fn observer_egress(context: TcContext) -> i32 {
 /// `None` only ends early; nobody asks why.
 #[inline(always)]
 fn arrive(context: &TcContext) -> Option<()> {
-    let Scratch { packet, conntrack, opening_key: key, .. } = maps::scratch()?;
+    let Scratch {
+        packet,
+        conntrack,
+        opening_key: key,
+        ..
+    } = maps::scratch()?;
     packet::parse(context, packet)?;
     key.role = match packet.role {
         Role::Opening => ROLE_OPENING,
@@ -90,7 +95,13 @@ fn arrive(context: &TcContext) -> Option<()> {
 #[inline(always)]
 fn leave(context: &TcContext) -> Option<()> {
     let scratch = maps::scratch()?;
-    let Scratch { packet, conntrack, opening_key, answer_key, reply } = scratch;
+    let Scratch {
+        packet,
+        conntrack,
+        opening_key,
+        answer_key,
+        reply,
+    } = scratch;
     packet::parse(context, packet)?;
     conntrack.read(context);
     let tracked = conntrack.state == CONNTRACK_ENTRY;
@@ -127,8 +138,16 @@ fn leave(context: &TcContext) -> Option<()> {
         answer_key.role = ROLE_ANSWER;
         let arrival = maps::take(answer_key);
         // An answer that never arrived is this node's own, so the opening packet stayed here.
-        let opening = if arrival.time_ns == 0 { maps::take(opening_key) } else { maps::NO_ARRIVAL };
-        let kind = if packet.role == Role::Accept { KIND_REPLY } else { KIND_REFUSAL };
+        let opening = if arrival.time_ns == 0 {
+            maps::take(opening_key)
+        } else {
+            maps::NO_ARRIVAL
+        };
+        let kind = if packet.role == Role::Accept {
+            KIND_REPLY
+        } else {
+            KIND_REFUSAL
+        };
         (kind, arrival, opening)
     };
     maps::send(context, scratch, kind, arrival, opening);

@@ -7,9 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use crate::cluster::{FrontDoorKind, Protocol};
-use crate::verdict::{
-    Cause, ClientKind, Outcome, OutcomeCause, RewriteOwner, SourceIp,
-};
+use crate::verdict::{Cause, ClientKind, Outcome, OutcomeCause, RewriteOwner, SourceIp};
 
 /// The value of [`Record::schema`].
 pub const SCHEMA: &str = "observer.connection/v1";

@@ -66,7 +66,10 @@ pub(crate) fn lab() -> anyhow::Result<()> {
 
 /// Debian's packages, as they are named in bookworm.
 pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
-    let absent: Vec<_> = packages.iter().filter(|package| !is_installed(package)).collect();
+    let absent: Vec<_> = packages
+        .iter()
+        .filter(|package| !is_installed(package))
+        .collect();
     if absent.is_empty() {
         return Ok(());
     }
@@ -75,7 +78,13 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
         command
             .env("DEBIAN_FRONTEND", "noninteractive")
             .stdin(Stdio::null())
-            .args(["-qq", "-o", "Dpkg::Use-Pty=0", "-o", "DPkg::Lock::Timeout=300"])
+            .args([
+                "-qq",
+                "-o",
+                "Dpkg::Use-Pty=0",
+                "-o",
+                "DPkg::Lock::Timeout=300",
+            ])
             .args(arguments);
         command
     };

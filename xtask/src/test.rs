@@ -88,10 +88,13 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
         (
             "clippy",
             Box::new(|| {
-                process::run(
-                    process::cargo("clippy")
-                        .args(["--workspace", "--all-targets", "--", "-D", "warnings"]),
-                )
+                process::run(process::cargo("clippy").args([
+                    "--workspace",
+                    "--all-targets",
+                    "--",
+                    "-D",
+                    "warnings",
+                ]))
             }),
         ),
         (

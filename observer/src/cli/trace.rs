@@ -60,7 +60,9 @@ pub(super) struct Options {
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
-    let duration: SignedDuration = text.parse().map_err(|error: jiff::Error| error.to_string())?;
+    let duration: SignedDuration = text
+        .parse()
+        .map_err(|error: jiff::Error| error.to_string())?;
     Duration::try_from(duration).map_err(|_| format!("{text} is negative"))
 }
 
@@ -87,9 +89,7 @@ async fn trace(options: Options) -> anyhow::Result<()> {
         .map(|path| file::read(&path).map(|objects| Index::build(&objects)))
         .transpose()?;
     if !nix::unistd::geteuid().is_root() {
-        bail!(
-            "observing needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run it with sudo"
-        );
+        bail!("observing needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run it with sudo");
     }
     let node = node.map_or_else(host_name, Ok)?;
     let links = Links::read().await?;
@@ -129,7 +129,9 @@ async fn trace(options: Options) -> anyhow::Result<()> {
         interfaces.join(", "),
         hook.as_ref().map_or_else(String::new, Hook::to_string)
     ));
-    session.follow(&mut programs, ring, duration, debug_programs).await?;
+    session
+        .follow(&mut programs, ring, duration, debug_programs)
+        .await?;
     session.end(&mut programs)
 }
 
@@ -259,18 +261,16 @@ impl Session {
             }
             self.remaining = self.remaining.map(|remaining| remaining - 1);
             self.summary.add(&record);
-            self.printer.print(&record).context("cannot write to stdout")?;
+            self.printer
+                .print(&record)
+                .context("cannot write to stdout")?;
         }
         Ok(())
     }
 }
 
 /// The interfaces asked for, if they exist; else those that the node's routes point out.
-fn choose(
-    links: &Links,
-    asked: Vec<String>,
-    index: Option<&Index>,
-) -> anyhow::Result<Vec<String>> {
+fn choose(links: &Links, asked: Vec<String>, index: Option<&Index>) -> anyhow::Result<Vec<String>> {
     let names = || {
         let names: Vec<_> = links.iter().map(|(_, link)| link.name.as_str()).collect();
         names.join(", ")
@@ -281,9 +281,8 @@ fn choose(
     if !asked.is_empty() {
         return Ok(asked);
     }
-    let is_node = |ip| {
-        index.is_some_and(|index| index.nodes().any(|node| node.addresses.contains(&ip)))
-    };
+    let is_node =
+        |ip| index.is_some_and(|index| index.nodes().any(|node| node.addresses.contains(&ip)));
     let chosen: Vec<_> = links
         .chosen(is_node)
         .into_iter()
@@ -316,7 +315,9 @@ fn now() -> anyhow::Result<Moment> {
 fn epoch() -> anyhow::Result<Epoch> {
     let Moment(monotonic) = now()?;
     let elapsed = SignedDuration::from_nanos(i64::try_from(monotonic).unwrap_or(i64::MAX));
-    let epoch = Timestamp::now().checked_sub(elapsed).context("the clock reads before 1970")?;
+    let epoch = Timestamp::now()
+        .checked_sub(elapsed)
+        .context("the clock reads before 1970")?;
     Ok(Epoch(epoch))
 }
 

@@ -149,7 +149,9 @@ impl Links {
 
     /// The addresses of all.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.0.values().flat_map(|link| link.addresses.iter().copied())
+        self.0
+            .values()
+            .flat_map(|link| link.addresses.iter().copied())
     }
 
     /// Those to observe, and why, uplinks first. `node_addresses`: what the cluster calls nodes.

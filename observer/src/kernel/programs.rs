@@ -118,7 +118,10 @@ impl Programs {
             source: Box::new(source),
         };
         let mut attach = |options: fn() -> TcAttachOptions| {
-            for (name, side) in [(INGRESS, TcAttachType::Ingress), (EGRESS, TcAttachType::Egress)] {
+            for (name, side) in [
+                (INGRESS, TcAttachType::Ingress),
+                (EGRESS, TcAttachType::Egress),
+            ] {
                 classifier(&mut self.ebpf, name)?
                     .attach_with_options(interface, side, options())
                     .map_err(failed)?;
@@ -146,7 +149,10 @@ impl Programs {
         &mut self,
         until: impl Fn(&ArrivalKey) -> Moment,
     ) -> Result<Vec<Result<Observation, DecodeError>>, ProgramsError> {
-        let failed = |source| ProgramsError::Map { map: "ARRIVALS", source };
+        let failed = |source| ProgramsError::Map {
+            map: "ARRIVALS",
+            source,
+        };
         let mut expired = Vec::new();
         for entry in self.arrivals.iter() {
             match entry {
@@ -173,7 +179,10 @@ impl Programs {
             let per_cpu = self
                 .counters
                 .get(&index, 0)
-                .map_err(|source| ProgramsError::Map { map: "COUNTERS", source })?;
+                .map_err(|source| ProgramsError::Map {
+                    map: "COUNTERS",
+                    source,
+                })?;
             *counter = per_cpu.iter().sum();
         }
         Ok(counters)

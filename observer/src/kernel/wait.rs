@@ -9,7 +9,10 @@ use tokio::io::unix::AsyncFd;
 
 /// Lets `inner` be waited on until it is readable. It must own its file descriptor, as the types
 /// of aya do.
-#[expect(unsafe_code, reason = "tokio asks for a promise about the file descriptor")]
+#[expect(
+    unsafe_code,
+    reason = "tokio asks for a promise about the file descriptor"
+)]
 pub fn readable<T: AsFd + AsRawFd>(inner: T) -> io::Result<AsyncFd<T>> {
     // SAFETY: `AsFd` shows that the descriptor is open as long as `inner`, which the AsyncFd then
     // owns; the map it stands for is the same for life.

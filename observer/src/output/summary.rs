@@ -30,7 +30,12 @@ impl Summary {
             .cause
             .as_ref()
             .map_or_else(|| "-".to_owned(), |cause| word(&cause.code));
-        let row = [service, word(&record.source_ip), cause, word(&record.outcome)];
+        let row = [
+            service,
+            word(&record.source_ip),
+            cause,
+            word(&record.outcome),
+        ];
         *self.rows.entry(row).or_default() += 1;
     }
 
@@ -51,7 +56,10 @@ impl Summary {
         let Losses { pending_full } = losses;
         let lost = [
             ("ring buffer full", counters.get(Counter::ObservationsLost)),
-            ("arrivals refused by the map", counters.get(Counter::ArrivalsLost)),
+            (
+                "arrivals refused by the map",
+                counters.get(Counter::ArrivalsLost),
+            ),
             ("kernel reads failed", counters.get(Counter::ReadsFailed)),
             ("too many pending", pending_full),
             ("undecodable", broken_records),

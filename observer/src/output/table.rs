@@ -83,10 +83,10 @@ fn lost(record: &Record) -> String {
     let Some(at) = &record.lost_at else {
         return "LOST".to_owned();
     };
-    let place = at
-        .interface
-        .as_ref()
-        .map_or_else(|| at.node.clone(), |interface| format!("{}, {interface}", at.node));
+    let place = at.interface.as_ref().map_or_else(
+        || at.node.clone(),
+        |interface| format!("{}, {interface}", at.node),
+    );
     let by = match at.by {
         RewriteOwner::KubeProxy => "kube-proxy masquerade",
         RewriteOwner::Cni => "network plugin",

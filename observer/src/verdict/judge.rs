@@ -169,9 +169,7 @@ impl<'a> Scene<'a> {
     fn reported(&self) -> bool {
         let original = self.connection.identity.original;
         match self.front_door.kind {
-            Some(FrontDoorKind::Pod) => {
-                self.client.kind != ClientKind::Pod || self.rewritten()
-            }
+            Some(FrontDoorKind::Pod) => self.client.kind != ClientKind::Pod || self.rewritten(),
             Some(_) => true,
             None => {
                 let leaves_the_cluster = self.client.kind == ClientKind::Pod
@@ -187,12 +185,10 @@ impl<'a> Scene<'a> {
     /// Whether NAT changed either end.
     fn rewritten(&self) -> bool {
         let original = self.connection.identity.original;
-        self.connection
-            .translation
-            .is_some_and(|translation| {
-                translation.reply.source != original.destination
-                    || translation.reply.destination != original.source
-            })
+        self.connection.translation.is_some_and(|translation| {
+            translation.reply.source != original.destination
+                || translation.reply.destination != original.source
+        })
     }
 
     fn backend(&self) -> Option<Backend> {
@@ -223,8 +219,7 @@ impl<'a> Scene<'a> {
 
     /// Whether the client is a process in this node's own network namespace.
     fn opened_here(&self) -> bool {
-        self.connection.arrival.is_none()
-            && self.knowledge.local.contains(self.client.address.ip())
+        self.connection.arrival.is_none() && self.knowledge.local.contains(self.client.address.ip())
     }
 
     fn source(&self) -> (SourceIp, Option<Lost>, Option<Cause>) {
@@ -273,7 +268,12 @@ impl<'a> Scene<'a> {
                 "the pod reached itself through the Service; kube-proxy masquerades that to {seen}, \
                  or its replies would never pass this node"
             );
-            (RewriteOwner::KubeProxy, CauseCode::Hairpin, Basis::Observed, explanation)
+            (
+                RewriteOwner::KubeProxy,
+                CauseCode::Hairpin,
+                Basis::Observed,
+                explanation,
+            )
         } else if from_outside && policy == Some(TrafficPolicy::Cluster) {
             let explanation = format!(
                 "externalTrafficPolicy is Cluster: kube-proxy masquerades all traffic from outside \
@@ -285,12 +285,22 @@ impl<'a> Scene<'a> {
             let explanation = format!(
                 "the client is this node itself; kube-proxy masquerades its own traffic to {seen}"
             );
-            (RewriteOwner::KubeProxy, CauseCode::NodeLocalClient, Basis::Observed, explanation)
+            (
+                RewriteOwner::KubeProxy,
+                CauseCode::NodeLocalClient,
+                Basis::Observed,
+                explanation,
+            )
         } else {
             let explanation = format!(
                 "the source became {seen} on this node, and nothing known of the cluster says why"
             );
-            (RewriteOwner::Unknown, CauseCode::Unknown, Basis::Observed, explanation)
+            (
+                RewriteOwner::Unknown,
+                CauseCode::Unknown,
+                Basis::Observed,
+                explanation,
+            )
         };
         let cause = Cause {
             code,
@@ -324,7 +334,13 @@ impl<'a> Scene<'a> {
                 OutcomeCauseCode::NoEndpoints,
                 "the Service has no usable endpoint: kube-proxy rejects the connection".to_owned(),
             ),
-            (Some((backend, _)), Answer::Refused(Answered { arrival: Some(Arrival { .. }), .. })) => (
+            (
+                Some((backend, _)),
+                Answer::Refused(Answered {
+                    arrival: Some(Arrival { .. }),
+                    ..
+                }),
+            ) => (
                 OutcomeCauseCode::BackendRefused,
                 format!("{backend} refused: nothing listens there, or its own host rejects"),
             ),
@@ -348,7 +364,10 @@ impl<'a> Scene<'a> {
 
 fn client_kind(connection: &Connection, knowledge: Knowledge<'_>) -> ClientKind {
     let ip = connection.identity.original.source.ip();
-    match knowledge.index.map(|index| index.address_kind(ip, knowledge.local)) {
+    match knowledge
+        .index
+        .map(|index| index.address_kind(ip, knowledge.local))
+    {
         Some(AddressKind::Pod) => ClientKind::Pod,
         Some(AddressKind::Node(_)) => ClientKind::Node,
         Some(AddressKind::External) => ClientKind::External,
