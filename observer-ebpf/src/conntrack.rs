@@ -1,7 +1,7 @@
 //! What connection tracking knows of a packet: `skb->_nfct`, read through the offsets that
 //! userspace resolved from BTF.
 //!
-//! In a SCHED_CLS program the context is the kernel's `struct sk_buff` itself, so its address
+//! In a `SCHED_CLS` program the context is the kernel's `struct sk_buff` itself, so its address
 //! plus an offset is the address of a field. The packet holds a reference to its entry, so the
 //! entry outlives the program's run.
 
@@ -100,6 +100,9 @@ impl Conntrack {
     }
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "40 bytes")]
+const TUPLE_SIZE: u32 = size_of::<NfConntrackTuple>() as u32;
+
 /// Reads the kernel's tuple at `address` into `tuple`, by way of `kernel`.
 #[inline(always)]
 fn read_tuple(address: u64, kernel: &mut NfConntrackTuple, tuple: &mut Tuple) -> bool {
@@ -108,7 +111,7 @@ fn read_tuple(address: u64, kernel: &mut NfConntrackTuple, tuple: &mut Tuple) ->
     let failed = unsafe {
         generated::bpf_probe_read_kernel(
             core::ptr::from_mut(kernel).cast(),
-            size_of::<NfConntrackTuple>() as u32,
+            TUPLE_SIZE,
             address as *const _,
         )
     };

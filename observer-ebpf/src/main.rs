@@ -13,6 +13,10 @@
     unsafe_code,
     reason = "helpers, maps and packet access are calls into the kernel"
 )]
+#![expect(
+    clippy::inline_always,
+    reason = "a BPF function of its own takes five registers at most, and no borrow of the packet"
+)]
 
 mod conntrack;
 mod maps;
@@ -33,6 +37,10 @@ const NEXT: i32 = -1;
 
 /// Before connection tracking: notes arrivals.
 #[classifier]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that the macro calls"
+)]
 fn observer_ingress(context: TcContext) -> i32 {
     if !packet::passes(&context) {
         arrive(&context);
@@ -42,6 +50,10 @@ fn observer_ingress(context: TcContext) -> i32 {
 
 /// After NAT: reads both tuples, joins and reports.
 #[classifier]
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the signature that the macro calls"
+)]
 fn observer_egress(context: TcContext) -> i32 {
     if !packet::passes(&context) {
         leave(&context);

@@ -131,6 +131,7 @@ fn read(address: usize) -> u8 {
 /// The protocol of the network header, host order; inside the outer VLAN tag, which the kernel
 /// keeps in the skb's metadata at both hooks.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "16 bits in a field of 32")]
 fn ethertype(context: &TcContext) -> u16 {
     // SAFETY: the context is a valid __sk_buff for the life of the program. The field holds a
     // __be16, and network-types' constants are in the order they have in memory.
@@ -242,13 +243,11 @@ fn quote(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> 
 
 #[inline(always)]
 fn load<T>(context: &TcContext, offset: usize) -> Option<T> {
-    match context.load(offset) {
-        Ok(value) => Some(value),
-        Err(_) => {
-            maps::count(Counter::Truncated);
-            None
-        }
+    let value = context.load(offset).ok();
+    if value.is_none() {
+        maps::count(Counter::Truncated);
     }
+    value
 }
 
 #[inline(always)]

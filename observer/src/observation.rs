@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use bytes::Buf as _;
 use observer_ebpf as wire;
 
 use crate::cluster::{Protocol, UnknownProtocol};
@@ -82,6 +83,21 @@ pub enum Conntrack {
     Entry,
     /// The packet was exempted from connection tracking (NOTRACK).
     Untracked,
+}
+
+/// What conntrack holds of an original tuple. It confirms an entry only after a packet's last
+/// hook (`net/netfilter/nf_conntrack_core.c`, `__nf_conntrack_confirm`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// None: the opening packet died in a hook.
+    Absent,
+    /// An entry: the opening packet passed every hook.
+    Present {
+        /// Backend → source that the backend sees.
+        reply: Tuple,
+        /// Whether a reply was seen.
+        replied: bool,
+    },
 }
 
 /// What kind of packet left.
@@ -226,8 +242,6 @@ impl Observation {
 
 /// The wire type's bytes, one field after the other in the order of its declaration.
 fn record(mut bytes: &[u8]) -> Result<wire::Observation, DecodeError> {
-    use bytes::Buf as _;
-
     let expected = size_of::<wire::Observation>();
     if bytes.len() != expected {
         return Err(DecodeError::Size {
@@ -235,49 +249,52 @@ fn record(mut bytes: &[u8]) -> Result<wire::Observation, DecodeError> {
             expected,
         });
     }
-    fn address(bytes: &mut &[u8]) -> [u8; 16] {
-        let mut address = [0; 16];
-        bytes.copy_to_slice(&mut address);
-        address
-    }
-    fn tuple(bytes: &mut &[u8]) -> wire::Tuple {
-        wire::Tuple {
-            source: address(bytes),
-            destination: address(bytes),
-            source_port: bytes.get_u16_ne(),
-            destination_port: bytes.get_u16_ne(),
-        }
-    }
-    fn arrival(bytes: &mut &[u8]) -> wire::Arrival {
-        let time_ns = bytes.get_u64_ne();
-        let ifindex = bytes.get_u32_ne();
-        let ttl = bytes.get_u8();
-        bytes.advance(3);
-        wire::Arrival {
-            time_ns,
-            ifindex,
-            ttl,
-            padding: [0; 3],
-        }
-    }
     Ok(wire::Observation {
         identity: wire::Identity {
-            original: tuple(&mut bytes),
+            original: wire_tuple(&mut bytes),
             family: bytes.get_u8(),
             protocol: bytes.get_u8(),
             zone: bytes.get_u16_ne(),
             sequence: bytes.get_u32_ne(),
         },
-        reply: tuple(&mut bytes),
+        reply: wire_tuple(&mut bytes),
         kind: bytes.get_u8(),
         conntrack: bytes.get_u8(),
         ttl: bytes.get_u8(),
         padding: bytes.get_u8(),
         ifindex: bytes.get_u32_ne(),
         time_ns: bytes.get_u64_ne(),
-        arrival: arrival(&mut bytes),
-        opening: arrival(&mut bytes),
+        arrival: wire_arrival(&mut bytes),
+        opening: wire_arrival(&mut bytes),
     })
+}
+
+fn wire_address(bytes: &mut &[u8]) -> [u8; 16] {
+    let mut address = [0; 16];
+    bytes.copy_to_slice(&mut address);
+    address
+}
+
+fn wire_tuple(bytes: &mut &[u8]) -> wire::Tuple {
+    wire::Tuple {
+        source: wire_address(bytes),
+        destination: wire_address(bytes),
+        source_port: bytes.get_u16_ne(),
+        destination_port: bytes.get_u16_ne(),
+    }
+}
+
+fn wire_arrival(bytes: &mut &[u8]) -> wire::Arrival {
+    let time_ns = bytes.get_u64_ne();
+    let ifindex = bytes.get_u32_ne();
+    let ttl = bytes.get_u8();
+    bytes.advance(3);
+    wire::Arrival {
+        time_ns,
+        ifindex,
+        ttl,
+        padding: [0; 3],
+    }
 }
 
 fn field(field: &'static str, value: u8) -> DecodeError {

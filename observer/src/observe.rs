@@ -50,22 +50,19 @@ impl Observer {
         }
     }
 
-    /// Takes one observation in.
-    pub fn observe(&mut self, observation: Observation) -> Option<Record> {
-        let connection = self.flow.observe(observation)?;
-        self.judge(&connection)
+    /// Takes one observation in. A connection comes out if this made its outcome known.
+    pub fn observe(&mut self, observation: Observation) -> Option<Connection> {
+        self.flow.observe(observation)
     }
 
     /// What the answer time-out ends at `now`.
-    pub fn tick(&mut self, now: Moment) -> Vec<Record> {
-        let connections = self.flow.tick(now);
-        self.judge_all(&connections)
+    pub fn tick(&mut self, now: Moment) -> Vec<Connection> {
+        self.flow.tick(now)
     }
 
     /// What is pending when the run ends.
-    pub fn finish(&mut self) -> Vec<Record> {
-        let connections = self.flow.finish();
-        self.judge_all(&connections)
+    pub fn finish(&mut self) -> Vec<Connection> {
+        self.flow.finish()
     }
 
     /// What could not be kept.
@@ -73,14 +70,8 @@ impl Observer {
         self.flow.losses()
     }
 
-    fn judge_all(&self, connections: &[Connection]) -> Vec<Record> {
-        connections
-            .iter()
-            .filter_map(|connection| self.judge(connection))
-            .collect()
-    }
-
-    fn judge(&self, connection: &Connection) -> Option<Record> {
+    /// Judges a connection; `None` if it is none that people ask about.
+    pub fn judge(&self, connection: &Connection) -> Option<Record> {
         let knowledge = Knowledge {
             index: self.index.as_ref(),
             local: &self.local,

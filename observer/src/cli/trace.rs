@@ -1,34 +1,26 @@
 //! `observer trace`: follow connections live on this node.
 
-use std::future;
+mod session;
+
+use std::error::Error;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use aya::maps::{MapData, RingBuf};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
-use observer_ebpf::{ArrivalKey, KernelLayout, ROLE_OPENING};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use observer_ebpf::KernelLayout;
 
+use self::session::Session;
 use crate::cluster::{Index, LocalAddresses, file};
 use crate::kernel::layout;
 use crate::kernel::links::Links;
 use crate::kernel::programs::{Hook, Programs};
-use crate::kernel::wait::readable;
-use crate::observation::{Moment, Observation};
+use crate::observation::Moment;
 use crate::observe::{Epoch, Observer};
-use crate::output::{Format, Printer, Summary};
-
-/// How often what waits is looked at: the grain of the answer time-out.
-const TICK: Duration = Duration::from_millis(100);
-/// After this long a reply that arrived and did not leave is taken as meant for this node: the
-/// way through a node takes microseconds.
-const REPLY_DELIVERED_NS: u64 = 50_000_000;
+use crate::output::{Format, Printer};
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -63,7 +55,7 @@ fn duration(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration = text
         .parse()
         .map_err(|error: jiff::Error| error.to_string())?;
-    Duration::try_from(duration).map_err(|_| format!("{text} is negative"))
+    Duration::try_from(duration).map_err(|_negative| format!("{text} is negative"))
 }
 
 pub(super) fn run(options: Options) -> anyhow::Result<()> {
@@ -94,179 +86,38 @@ async fn trace(options: Options) -> anyhow::Result<()> {
     let node = node.map_or_else(host_name, Ok)?;
     let links = Links::read().await?;
     let interfaces = choose(&links, interfaces, index.as_ref())?;
-    let (layout, layout_missing) = match layout::from_kernel() {
-        Ok(layout) => (layout, None),
-        Err(error) => (KernelLayout::UNKNOWN, Some(error)),
-    };
+    if debug_programs {
+        env_logger::builder()
+            .filter_level(log::LevelFilter::Debug)
+            .init();
+    }
+    let layout = layout::from_kernel().unwrap_or_else(|error| {
+        warn(&error, "no rewrite can be followed");
+        KernelLayout::UNKNOWN
+    });
     let (mut programs, ring) = Programs::load(&layout, debug_programs)?;
     let mut hook = None;
     for interface in &interfaces {
         hook = Some(programs.attach(interface)?);
     }
     let answer_timeout_ns = u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX);
-    let mut session = Session {
-        observer: Observer::new(
-            index,
-            LocalAddresses::new(node.as_str(), links.addresses()),
-            links.names(),
-            epoch()?,
-            answer_timeout_ns,
-        ),
-        printer: Printer::new(output),
-        summary: Summary::default(),
-        remaining: count,
+    let observer = Observer::new(
+        index,
+        LocalAddresses::new(node.as_str(), links.addresses()),
+        links.names(),
+        epoch()?,
         answer_timeout_ns,
-        broken_records: 0,
-    };
-    if let Some(error) = layout_missing {
-        say(&format!(
-            "warning: {:#}; without it no rewrite can be followed",
-            anyhow::Error::new(error)
-        ));
-    }
+    );
+    let printer = Printer::new(output);
+    let mut session = Session::new(programs, observer, printer, count, answer_timeout_ns);
     say(&format!(
         "observing {} on {node} by {}",
         interfaces.join(", "),
         hook.as_ref().map_or_else(String::new, Hook::to_string)
     ));
-    session
-        .follow(&mut programs, ring, duration, debug_programs)
-        .await?;
-    session.end(&mut programs)
-}
-
-/// One run, from readiness to the summary.
-struct Session {
-    observer: Observer,
-    printer: Printer,
-    summary: Summary,
-    remaining: Option<u64>,
-    answer_timeout_ns: u64,
-    broken_records: u64,
-}
-
-impl Session {
-    /// Until Ctrl-C, SIGTERM, the duration, the count, or a closed stdout.
-    async fn follow(
-        &mut self,
-        programs: &mut Programs,
-        ring: RingBuf<MapData>,
-        duration: Option<Duration>,
-        debug_programs: bool,
-    ) -> anyhow::Result<()> {
-        let mut ring = readable(ring).context("cannot wait on the ring buffer")?;
-        let mut log = debug_programs
-            .then(|| programs.logger().context("cannot read the debug lines"))
-            .transpose()?
-            .map(readable)
-            .transpose()
-            .context("cannot wait on the debug lines")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
-        let mut tick = interval(TICK);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut deadline = pin!(async {
-            match duration {
-                Some(duration) => sleep(duration).await,
-                None => future::pending().await,
-            }
-        });
-        while self.remaining != Some(0) && self.printer.is_open() {
-            tokio::select! {
-                ready = ring.readable_mut() => {
-                    let mut ready = ready.context("the ring buffer failed")?;
-                    self.drain(ready.get_inner_mut())?;
-                    ready.clear_ready();
-                }
-                _ = tick.tick() => {
-                    self.expire(programs, self.answer_timeout_ns)?;
-                    let records = self.observer.tick(now()?);
-                    self.print(records)?;
-                }
-                () = async {
-                    match &mut log {
-                        Some(log) => match log.readable_mut().await {
-                            Ok(mut ready) => {
-                                ready.get_inner_mut().flush();
-                                ready.clear_ready();
-                            }
-                            Err(_) => future::pending().await,
-                        },
-                        None => future::pending().await,
-                    }
-                } => {}
-                () = &mut deadline => break,
-                _ = interrupt.recv() => break,
-                _ = terminate.recv() => break,
-            }
-        }
-        self.drain(ring.get_mut())
-    }
-
-    /// What is pending comes out, then the summary.
-    fn end(mut self, programs: &mut Programs) -> anyhow::Result<()> {
-        self.expire(programs, 0)?;
-        let records = self.observer.finish();
-        self.print(records)?;
-        let counters = programs.counters()?;
-        say(&self
-            .summary
-            .render(&counters, self.observer.losses(), self.broken_records));
-        Ok(())
-    }
-
-    fn drain(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
-        while let Some(item) = ring.next() {
-            match Observation::decode(&item) {
-                Ok(observation) => {
-                    let record = self.observer.observe(observation);
-                    self.print(record)?;
-                }
-                Err(_) => self.broken_records += 1,
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands on what arrived at least `answer_timeout_ns` ago and never left.
-    fn expire(&mut self, programs: &mut Programs, answer_timeout_ns: u64) -> anyhow::Result<()> {
-        let Moment(now) = now()?;
-        let until = |key: &ArrivalKey| {
-            let age = if key.role == ROLE_OPENING {
-                answer_timeout_ns
-            } else {
-                REPLY_DELIVERED_NS.min(answer_timeout_ns)
-            };
-            Moment(now.saturating_sub(age))
-        };
-        for observation in programs.expire(until)? {
-            match observation {
-                Ok(observation) => {
-                    let record = self.observer.observe(observation);
-                    self.print(record)?;
-                }
-                Err(_) => self.broken_records += 1,
-            }
-        }
-        Ok(())
-    }
-
-    fn print(
-        &mut self,
-        records: impl IntoIterator<Item = crate::record::Record>,
-    ) -> anyhow::Result<()> {
-        for record in records {
-            if self.remaining == Some(0) {
-                return Ok(());
-            }
-            self.remaining = self.remaining.map(|remaining| remaining - 1);
-            self.summary.add(&record);
-            self.printer
-                .print(&record)
-                .context("cannot write to stdout")?;
-        }
-        Ok(())
-    }
+    session.follow(ring, duration, debug_programs).await?;
+    say(&session.end()?);
+    Ok(())
 }
 
 /// The interfaces asked for, if they exist; else those that the node's routes point out.
@@ -319,6 +170,14 @@ fn epoch() -> anyhow::Result<Epoch> {
         .checked_sub(elapsed)
         .context("the clock reads before 1970")?;
     Ok(Epoch(epoch))
+}
+
+/// What does not work, and what follows from that.
+fn warn(error: &(dyn Error + 'static), so: &str) {
+    let causes: Vec<_> = std::iter::successors(Some(error), |&error| error.source())
+        .map(ToString::to_string)
+        .collect();
+    say(&format!("warning: {}: {so}", causes.join(": ")));
 }
 
 /// One line to stderr; where stderr is closed, nobody reads it.

@@ -20,7 +20,7 @@ pub enum TrafficPolicy {
 }
 
 /// A Service's type. `ExternalName` is missing: such a Service is a DNS alias and has no address,
-/// so it is never in an [`Index`].
+/// so it is never in an [`Index`](super::Index).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ServiceType {
     /// Reached by its cluster address, if it has one, and its `externalIPs`.

@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use hashlink::LruCache;
 
 use crate::observation::{
-    Arrival, Conntrack, Departure, Identity, Kind, Moment, Observation, Passage, Tuple,
+    Arrival, Conntrack, Departure, Entry, Identity, Kind, Moment, Observation, Passage, Tuple,
 };
 
 /// Connections that may wait for their answer at once; more are counted and let go.
@@ -43,7 +43,7 @@ pub struct Answered {
 }
 
 /// One conntrack entry's life up to its first answer, as this node saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// Which.
     pub identity: Identity,
@@ -57,6 +57,28 @@ pub struct Connection {
     pub translation: Option<Translation>,
     /// The answer.
     pub answer: Answer,
+    /// What conntrack held when no answer came; `None` if it was not asked, or cannot tell.
+    pub entry: Option<Entry>,
+}
+
+impl Connection {
+    /// Whether only conntrack can tell what became of it: it came, and nothing more was seen.
+    pub const fn is_silent(&self) -> bool {
+        matches!(self.answer, Answer::None) && self.departure.is_none()
+    }
+
+    /// Adds what conntrack holds of it.
+    #[must_use]
+    pub fn with_entry(mut self, entry: Entry) -> Self {
+        if let (None, Entry::Present { reply, .. }) = (self.translation, entry) {
+            self.translation = Some(Translation {
+                reply,
+                conntrack: Conntrack::Entry,
+            });
+        }
+        self.entry = Some(entry);
+        self
+    }
 }
 
 /// The far side of a connection.
@@ -212,6 +234,7 @@ impl Flow {
             departure: None,
             translation: Some(Translation { reply, conntrack }),
             answer,
+            entry: None,
         })
     }
 
@@ -228,6 +251,7 @@ impl Flow {
             departure: None,
             translation: None,
             answer: Answer::None,
+            entry: None,
         })
     }
 
@@ -280,6 +304,7 @@ impl Flow {
             departure: Some(departure),
             translation: Some(translation),
             answer,
+            entry: None,
         })
     }
 

@@ -1,6 +1,7 @@
 //! All that touches the kernel.
 
 pub mod btf;
+pub mod conntrack;
 pub mod layout;
 pub mod links;
 pub mod programs;

@@ -154,7 +154,7 @@ impl Programs {
             source,
         };
         let mut expired = Vec::new();
-        for entry in self.arrivals.iter() {
+        for entry in &self.arrivals {
             match entry {
                 Ok((key, arrival)) if Moment(arrival.time_ns) <= until(&key) => {
                     expired.push((key, arrival));

@@ -5,4 +5,4 @@ mod summary;
 mod table;
 
 pub use printer::{Format, Printer};
-pub use summary::Summary;
+pub use summary::{Lost, Summary};

@@ -7,9 +7,19 @@ use comfy_table::Table;
 use observer_ebpf::Counter;
 use serde_json::Value;
 
-use crate::flow::Losses;
 use crate::kernel::programs::Counters;
 use crate::record::Record;
+
+/// What userspace could not keep or find out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Connections let go because too many waited for their answer.
+    pub pending_full: u64,
+    /// Observations that no version of the programs writes.
+    pub undecodable: u64,
+    /// Connections whose outcome conntrack was not asked for, or did not tell: too many at once.
+    pub not_looked_up: u64,
+}
 
 /// Counts records.
 #[derive(Debug, Default)]
@@ -40,7 +50,7 @@ impl Summary {
     }
 
     /// The table, then one line of losses.
-    pub fn render(&self, counters: &Counters, losses: Losses, broken_records: u64) -> String {
+    pub fn render(&self, counters: &Counters, lost: Lost) -> String {
         let mut text = String::new();
         if !self.rows.is_empty() {
             let mut table = Table::new();
@@ -53,7 +63,11 @@ impl Summary {
             }
             text = format!("{table}\n");
         }
-        let Losses { pending_full } = losses;
+        let Lost {
+            pending_full,
+            undecodable,
+            not_looked_up,
+        } = lost;
         let lost = [
             ("ring buffer full", counters.get(Counter::ObservationsLost)),
             (
@@ -62,7 +76,8 @@ impl Summary {
             ),
             ("kernel reads failed", counters.get(Counter::ReadsFailed)),
             ("too many pending", pending_full),
-            ("undecodable", broken_records),
+            ("undecodable", undecodable),
+            ("not looked up", not_looked_up),
         ];
         let total: u64 = lost.iter().map(|(_, count)| count).sum();
         let plural = if self.connections == 1 { "" } else { "s" };

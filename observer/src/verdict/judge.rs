@@ -6,15 +6,14 @@
 use std::net::SocketAddr;
 
 use super::vocabulary::{
-    Basis, Cause, CauseCode, ClientKind, Outcome, OutcomeCause, OutcomeCauseCode, RewriteOwner,
-    SourceIp,
+    Basis, Cause, CauseCode, ClientKind, Outcome, OutcomeCause, RewriteOwner, SourceIp,
 };
 use crate::cluster::{
-    AddressKind, Family, FrontDoorKind, Index, LocalAddresses, PodRef, Protocol, ServiceEntry,
-    ServicePort, TrafficPolicy,
+    AddressKind, FrontDoorKind, Index, LocalAddresses, PodRef, Protocol, ServiceEntry, ServicePort,
+    TrafficPolicy,
 };
-use crate::flow::{Answer, Answered, Connection};
-use crate::observation::{Arrival, IfIndex};
+use crate::flow::Connection;
+use crate::observation::IfIndex;
 
 /// What is known besides the connection.
 #[derive(Clone, Copy, Debug)]
@@ -91,14 +90,14 @@ pub struct Verdict {
 }
 
 /// What the objects say of one connection's ends.
-struct Scene<'a> {
-    connection: &'a Connection,
-    knowledge: Knowledge<'a>,
-    client: Client,
-    front_door: FrontDoor,
-    entry: Option<&'a ServiceEntry>,
+pub(super) struct Scene<'a> {
+    pub(super) connection: &'a Connection,
+    pub(super) knowledge: Knowledge<'a>,
+    pub(super) client: Client,
+    pub(super) front_door: FrontDoor,
+    pub(super) entry: Option<&'a ServiceEntry>,
     /// Backend → source seen, of a connection for which an endpoint was chosen.
-    chosen: Option<(SocketAddr, SocketAddr)>,
+    pub(super) chosen: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// Judges a connection. `None`: not one that people ask about (design: a front door, or
@@ -256,10 +255,6 @@ impl<'a> Scene<'a> {
         let hairpin = self
             .chosen
             .is_some_and(|(backend, _)| backend.ip() == original.source.ip());
-        let from_outside = matches!(
-            self.front_door.kind,
-            Some(FrontDoorKind::NodePort | FrontDoorKind::LoadBalancer | FrontDoorKind::ExternalIP)
-        );
         let policy = self
             .entry
             .map(|entry| entry.service.external_traffic_policy);
@@ -274,7 +269,7 @@ impl<'a> Scene<'a> {
                 Basis::Observed,
                 explanation,
             )
-        } else if from_outside && policy == Some(TrafficPolicy::Cluster) {
+        } else if self.is_from_outside() && policy == Some(TrafficPolicy::Cluster) {
             let explanation = format!(
                 "externalTrafficPolicy is Cluster: kube-proxy masquerades all traffic from outside \
                  to {seen}, so that replies return through this node"
@@ -310,46 +305,12 @@ impl<'a> Scene<'a> {
         (by, cause)
     }
 
-    fn outcome(&self) -> Outcome {
-        match self.connection.answer {
-            Answer::Accepted(_) => Outcome::Answered,
-            Answer::Refused(_) => Outcome::Refused,
-            Answer::None if self.connection.departure.is_some() => Outcome::Unanswered,
-            // It came and never left. Whether netfilter dropped it or a socket of this node let
-            // it wait is not to be seen from the interfaces.
-            Answer::None => Outcome::Unknown,
-        }
-    }
-
-    fn outcome_cause(&self, outcome: Outcome) -> Option<OutcomeCause> {
-        if outcome != Outcome::Refused {
-            return None;
-        }
-        let family = Family::of(self.front_door.address.ip());
-        let without_endpoints = self
-            .entry
-            .is_some_and(|entry| !entry.has_usable_endpoint(family));
-        let (code, explanation) = match (self.chosen, self.connection.answer) {
-            (None, _) if without_endpoints => (
-                OutcomeCauseCode::NoEndpoints,
-                "the Service has no usable endpoint: kube-proxy rejects the connection".to_owned(),
-            ),
-            (
-                Some((backend, _)),
-                Answer::Refused(Answered {
-                    arrival: Some(Arrival { .. }),
-                    ..
-                }),
-            ) => (
-                OutcomeCauseCode::BackendRefused,
-                format!("{backend} refused: nothing listens there, or its own host rejects"),
-            ),
-            _ => (
-                OutcomeCauseCode::Unknown,
-                "this node refused, and nothing known of the cluster says why".to_owned(),
-            ),
-        };
-        Some(OutcomeCause { code, explanation })
+    /// Whether this front door is for clients outside the cluster.
+    pub(super) fn is_from_outside(&self) -> bool {
+        matches!(
+            self.front_door.kind,
+            Some(FrontDoorKind::NodePort | FrontDoorKind::LoadBalancer | FrontDoorKind::ExternalIP)
+        )
     }
 
     fn extra_hops(&self, source_ip: SourceIp, backend: Option<&Backend>) -> Option<u8> {

@@ -3,6 +3,7 @@
 //! PURE: everything it knows is in the connection and in [`Knowledge`].
 
 mod judge;
+mod outcome;
 mod vocabulary;
 
 pub use judge::{Backend, Client, FrontDoor, Knowledge, Lost, Verdict, judge};

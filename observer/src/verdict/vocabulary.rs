@@ -119,8 +119,12 @@ pub enum OutcomeCauseCode {
     NoLocalEndpoints,
     /// No usable endpoint anywhere.
     NoEndpoints,
+    /// The client is in none of `loadBalancerSourceRanges`.
+    SourceRanges,
     /// The backend's own host refused.
     BackendRefused,
+    /// A socket of this node got the connection and did not take it.
+    ListenQueue,
     /// Cannot be told.
     Unknown,
 }

@@ -1,0 +1,216 @@
+//! Asking conntrack for one entry, by ctnetlink (`net/netfilter/nf_conntrack_netlink.c`).
+//!
+//! The programs cannot tell an opening packet that a hook dropped from one that a socket of this
+//! node took and left unanswered; conntrack can. Needs `CAP_NET_ADMIN` and the caller's network
+//! namespace to be the node's.
+
+use std::io;
+use std::net::SocketAddr;
+
+use netlink_packet_core::{
+    DecodeError, DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
+    NetlinkPayload,
+};
+use netlink_packet_netfilter::conntrack::{
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Status, Tuple as TupleNla,
+};
+use netlink_packet_netfilter::{
+    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
+};
+use netlink_sys::protocols::NETLINK_NETFILTER;
+use netlink_sys::{Socket, SocketAddr as KernelAddress};
+
+use crate::cluster::Family;
+use crate::observation::{Entry, Identity, Tuple};
+
+/// `CTA_ZONE` (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`), big-endian 16 bits.
+const CTA_ZONE: u16 = 18;
+/// What the kernel answers of an entry that is not there.
+const NO_SUCH_ENTRY: i32 = -2;
+/// More than one entry with all its attributes takes, and than one part of a dump.
+const ANSWER_MAX: usize = 32 * 1024;
+
+/// A question that conntrack did not answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ConntrackError {
+    /// The socket failed.
+    #[error("conntrack cannot be asked over netlink")]
+    Socket(#[from] io::Error),
+    /// The kernel refused.
+    #[error("conntrack refuses to answer: {0}")]
+    Refused(io::Error),
+    /// The answer is none.
+    #[error("conntrack's answer makes no sense")]
+    Answer(#[from] DecodeError),
+    /// The answer is of another kind.
+    #[error("conntrack's answer is no entry")]
+    NoEntry,
+}
+
+/// A line to conntrack.
+#[derive(Debug)]
+pub struct Conntrack {
+    socket: Socket,
+    tracks: Tracks,
+}
+
+/// The families in which this namespace was seen to track connections. It does so only while a
+/// rule there needs it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tracks {
+    v4: bool,
+    v6: bool,
+}
+
+impl Conntrack {
+    /// Opens a socket in the calling thread's network namespace.
+    pub fn open() -> Result<Self, ConntrackError> {
+        Ok(Self {
+            socket: connect()?,
+            tracks: Tracks::default(),
+        })
+    }
+
+    /// What conntrack holds of a connection's original tuple; `None` if this namespace may not
+    /// track that family at all, so that the lack of an entry says nothing.
+    pub fn look_up(&mut self, identity: &Identity) -> Result<Option<Entry>, ConntrackError> {
+        let family = Family::of(identity.original.source.ip());
+        send(&self.socket, family, 0, question(identity))?;
+        match receive(&self.socket)? {
+            NetlinkPayload::InnerMessage(message) => entry(message).map(Some),
+            NetlinkPayload::Error(error) if error.raw_code() == NO_SUCH_ENTRY => {
+                Ok(self.tracks(family)?.then_some(Entry::Absent))
+            }
+            NetlinkPayload::Error(error) => Err(ConntrackError::Refused(error.to_io())),
+            _ => Err(ConntrackError::NoEntry),
+        }
+    }
+
+    /// Whether this namespace has an entry of that family, now or earlier.
+    fn tracks(&mut self, family: Family) -> Result<bool, ConntrackError> {
+        let tracks = match family {
+            Family::V4 => &mut self.tracks.v4,
+            Family::V6 => &mut self.tracks.v6,
+        };
+        if !*tracks {
+            // A socket of its own: closing it ends the dump after its first part.
+            let socket = connect()?;
+            send(&socket, family, NLM_F_DUMP, Vec::new())?;
+            *tracks = matches!(receive(&socket)?, NetlinkPayload::InnerMessage(_));
+        }
+        Ok(*tracks)
+    }
+}
+
+fn connect() -> io::Result<Socket> {
+    let mut socket = Socket::new(NETLINK_NETFILTER)?;
+    socket.bind_auto()?;
+    socket.connect(&KernelAddress::new(0, 0))?;
+    // The kernel answers before `send` returns; an answer that is not there never comes.
+    socket.set_non_blocking(true)?;
+    Ok(socket)
+}
+
+fn send(
+    socket: &Socket,
+    family: Family,
+    flags: u16,
+    attributes: Vec<ConntrackAttribute>,
+) -> io::Result<()> {
+    let family = match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
+    };
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    let message = NetfilterMessage::new(
+        NetfilterHeader::new(family, 0, 0),
+        ConntrackMessage::Get(attributes),
+    );
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
+    packet.finalize();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.serialize(&mut bytes);
+    socket.send(&bytes, 0)?;
+    Ok(())
+}
+
+/// The first message of an answer.
+fn receive(socket: &Socket) -> Result<NetlinkPayload<NetfilterMessage>, ConntrackError> {
+    let mut bytes = Vec::with_capacity(ANSWER_MAX);
+    socket.recv(&mut bytes, 0)?;
+    Ok(NetlinkMessage::deserialize(&bytes)?.payload)
+}
+
+fn question(identity: &Identity) -> Vec<ConntrackAttribute> {
+    let Tuple {
+        source,
+        destination,
+    } = identity.original;
+    let mut attributes = vec![ConntrackAttribute::CtaTupleOrig(vec![
+        TupleNla::Ip(vec![
+            IPTuple::SourceAddress(source.ip()),
+            IPTuple::DestinationAddress(destination.ip()),
+        ]),
+        TupleNla::Proto(vec![
+            ProtoTuple::Protocol(Protocol::from(identity.protocol.number())),
+            ProtoTuple::SourcePort(source.port()),
+            ProtoTuple::DestinationPort(destination.port()),
+        ]),
+    ])];
+    if identity.zone != 0 {
+        let zone = identity.zone.to_be_bytes().to_vec();
+        attributes.push(ConntrackAttribute::Other(DefaultNla::new(CTA_ZONE, zone)));
+    }
+    attributes
+}
+
+fn entry(message: NetfilterMessage) -> Result<Entry, ConntrackError> {
+    let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
+        return Err(ConntrackError::NoEntry);
+    };
+    let reply = attributes.iter().find_map(|attribute| match attribute {
+        ConntrackAttribute::CtaTupleReply(parts) => tuple(parts),
+        _ => None,
+    });
+    let replied = attributes.iter().any(|attribute| {
+        matches!(attribute, ConntrackAttribute::CtaStatus(status)
+            if status.contains(Status::SeenReply))
+    });
+    Ok(Entry::Present {
+        reply: reply.ok_or(ConntrackError::NoEntry)?,
+        replied,
+    })
+}
+
+fn tuple(parts: &[TupleNla]) -> Option<Tuple> {
+    let (mut source, mut destination) = (None, None);
+    let (mut source_port, mut destination_port) = (None, None);
+    for part in parts {
+        match part {
+            TupleNla::Ip(addresses) => {
+                for address in addresses {
+                    match *address {
+                        IPTuple::SourceAddress(ip) => source = Some(ip),
+                        IPTuple::DestinationAddress(ip) => destination = Some(ip),
+                        _ => {}
+                    }
+                }
+            }
+            TupleNla::Proto(fields) => {
+                for field in fields {
+                    match *field {
+                        ProtoTuple::SourcePort(port) => source_port = Some(port),
+                        ProtoTuple::DestinationPort(port) => destination_port = Some(port),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(Tuple {
+        source: SocketAddr::new(source?, source_port?),
+        destination: SocketAddr::new(destination?, destination_port?),
+    })
+}
