@@ -183,3 +183,6 @@ impl std::convert::From<SocketAddr> for Endpoint {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

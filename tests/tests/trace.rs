@@ -4,7 +4,7 @@
 //! both nodes, open a hundred connections through every front door, and compare each record with
 //! what the client and the pod's own socket know of the connection.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs, path::Path};
 
 use serde_json::{Value, json};
 use tests::{
@@ -37,8 +37,27 @@ fn every_connection_is_reported_once_and_as_the_pods_sockets_saw_it() {
         run.stderr
     );
     assert_eq!(report.findings.len(), CONNECTIONS);
+    each_record_is_what_the_schema_promises(&run.records);
     both_fates_occurred(&run.records);
     the_oracle_would_have_noticed(&lab, &run);
+}
+
+fn each_record_is_what_the_schema_promises(records: &Records) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../observer/schema/observer.connection.v1.json");
+    let schema = fs::read_to_string(path).expect("the schema");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
+    let validator = jsonschema::options()
+        .should_validate_formats(true)
+        .build(&schema)
+        .expect("a schema");
+    for record in records.values().flatten() {
+        let errors: Vec<String> = validator
+            .iter_errors(record)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(errors.is_empty(), "{record}: {errors:?}");
+    }
 }
 
 /// A run in which chance never lost a source, or never kept one, would prove little.

@@ -127,7 +127,8 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
                 command
                     .env("OBSERVER_BIN", workspace::observer()?)
                     // The suites count what they left in the kernel: one at a time.
-                    .args(["--package", "tests", "--", "--test-threads=1"]);
+                    .args(["--package", "tests", "--no-fail-fast"])
+                    .args(["--", "--test-threads=1"]);
                 if no_skips {
                     command.env("OBSERVER_REQUIRE_PRIVILEGED", "1");
                 }

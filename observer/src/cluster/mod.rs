@@ -2,7 +2,7 @@
 //! [`Index`] that answers questions about addresses.
 //!
 //! Pure: [`Objects`] in, [`Index`] out. Nothing here reads a clock, a socket or the environment;
-//! [`file`] alone reads a file, and builds nothing.
+//! [`mod@file`] alone reads a file, and builds nothing.
 //!
 //! Three rules hold throughout:
 //! - Kinds may be missing. What they would have told is `None` or `Unknown`, never an error.
