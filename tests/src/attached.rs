@@ -1,0 +1,110 @@
+//! What is attached to the interfaces of a namespace, and what of it the kernel still holds, by
+//! the kernel's own answers.
+//!
+//! bpftool is not asked: the one of Debian 12 does not list TCX links.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    maps::loaded_maps,
+    programs::{ProgramError, ProgramInfo, SchedClassifier, TcAttachType, loaded_programs},
+};
+use nix::{errno::Errno, net::if_::if_nameindex};
+use serde_json::Value;
+
+use crate::{command, netns::Namespace};
+
+/// The ids of the programs attached to the interfaces of a namespace, by TCX or by a filter.
+pub fn programs(namespace: &Namespace) -> Result<BTreeSet<u32>> {
+    let mut programs = BTreeSet::new();
+    for interface in interfaces(namespace)? {
+        programs.extend(tcx(namespace, &interface)?);
+        programs.extend(filters(namespace, &interface)?);
+    }
+    Ok(programs)
+}
+
+/// The maps of those of `programs` that the kernel still holds.
+pub fn maps(programs: &BTreeSet<u32>) -> Result<BTreeSet<u32>> {
+    let mut maps = BTreeSet::new();
+    for program in loaded(programs) {
+        maps.extend(program.map_ids()?.context("a program tells no maps")?);
+    }
+    Ok(maps)
+}
+
+/// Those of `programs` that the kernel still holds.
+pub fn surviving_programs(programs: &BTreeSet<u32>) -> BTreeSet<u32> {
+    loaded(programs).map(|program| program.id()).collect()
+}
+
+/// Those of `maps` that the kernel still holds.
+pub fn surviving_maps(maps: &BTreeSet<u32>) -> BTreeSet<u32> {
+    let loaded = loaded_maps().flatten().map(|map| map.id());
+    loaded.filter(|id| maps.contains(id)).collect()
+}
+
+fn loaded(programs: &BTreeSet<u32>) -> impl Iterator<Item = ProgramInfo> {
+    // One that ends while they are listed is an error, and gone.
+    let loaded = loaded_programs().flatten();
+    loaded.filter(|program| programs.contains(&program.id()))
+}
+
+/// The clsact and ingress qdiscs of a namespace, as `tc` prints them.
+pub fn qdiscs(namespace: &Namespace) -> Result<Vec<String>> {
+    let text = command::run(namespace.command("tc").args(["qdisc", "show"]))?;
+    Ok(text
+        .lines()
+        .filter(|line| line.contains("clsact") || line.contains("ingress"))
+        .map(str::to_owned)
+        .collect())
+}
+
+fn interfaces(namespace: &Namespace) -> Result<Vec<String>> {
+    let list = || {
+        let interfaces = if_nameindex().context("failed to list the interfaces")?;
+        Ok(interfaces
+            .iter()
+            .map(|interface| interface.name().to_string_lossy().into_owned())
+            .collect())
+    };
+    namespace.run(list)?
+}
+
+fn tcx(namespace: &Namespace, interface: &str) -> Result<BTreeSet<u32>> {
+    let query = || {
+        let mut ids = BTreeSet::new();
+        for side in [TcAttachType::Ingress, TcAttachType::Egress] {
+            match SchedClassifier::query_tcx(interface, side) {
+                Ok((_, programs)) => ids.extend(programs.iter().map(ProgramInfo::id)),
+                // The hook is unknown before Linux 6.6.
+                Err(ProgramError::SyscallError(error))
+                    if error.io_error.raw_os_error() == Some(Errno::EINVAL as i32) => {}
+                Err(error) => {
+                    return Err(error)
+                        .with_context(|| format!("failed to list the TCX links of {interface}"));
+                }
+            }
+        }
+        Ok(ids)
+    };
+    namespace.run(query)?
+}
+
+fn filters(namespace: &Namespace, interface: &str) -> Result<BTreeSet<u32>> {
+    let mut ids = BTreeSet::new();
+    for side in ["ingress", "egress"] {
+        let arguments = ["-json", "filter", "show", "dev", interface, side];
+        let text = command::run(namespace.command("tc").args(arguments))?;
+        let filters: Vec<Value> = serde_json::from_str(&text)
+            .with_context(|| format!("tc filter printed no list: {text}"))?;
+        let programs = filters
+            .iter()
+            .filter_map(|filter| filter.pointer("/options/prog/id")?.as_u64());
+        for program in programs {
+            ids.insert(u32::try_from(program).context("an id is too large")?);
+        }
+    }
+    Ok(ids)
+}
