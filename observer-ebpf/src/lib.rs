@@ -65,18 +65,22 @@ pub struct Identity {
 
 /// [`ArrivalKey::role`]: a packet that opens a connection.
 pub const ROLE_OPENING: u32 = 0;
-/// [`ArrivalKey::role`]: a packet that answers an opening one.
-pub const ROLE_ANSWER: u32 = 1;
+/// [`ArrivalKey::role`]: a packet that accepts a connection.
+pub const ROLE_ACCEPT: u32 = 1;
+/// [`ArrivalKey::role`]: a RST that answers an opening packet.
+pub const ROLE_RESET: u32 = 2;
+/// [`ArrivalKey::role`]: an ICMP error about an opening packet.
+pub const ROLE_ICMP_ERROR: u32 = 3;
 
 /// Key of the map of arrivals.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArrivalKey {
     /// Of an opening packet: the connection's identity. Of an answer, which arrives before
-    /// conntrack knows it: the packet's own tuple, and the client's sequence number that it
-    /// acknowledges.
+    /// conntrack knows it: the tuple of what the backend sends (an ICMP error quotes its
+    /// reverse), and the client's sequence number that it acknowledges or quotes.
     pub identity: Identity,
-    /// [`ROLE_OPENING`] or [`ROLE_ANSWER`].
+    /// One of the `ROLE_` constants.
     pub role: u32,
 }
 
@@ -98,8 +102,10 @@ pub struct Arrival {
 pub const KIND_FORWARD: u8 = 1;
 /// [`Observation::kind`]: the first answer that accepts a connection (SYN+ACK) left this node.
 pub const KIND_REPLY: u8 = 2;
-/// [`Observation::kind`]: a RST or ICMP error that answers an opening packet left this node.
-pub const KIND_REFUSAL: u8 = 3;
+/// [`Observation::kind`]: a RST that answers an opening packet left this node.
+pub const KIND_RESET: u8 = 3;
+/// [`Observation::kind`]: an ICMP error about an opening packet left this node.
+pub const KIND_ICMP_ERROR: u8 = 4;
 
 /// [`Observation::conntrack`]: `skb->_nfct` was empty; the tuples are the packet's own.
 pub const CONNTRACK_NONE: u8 = 0;

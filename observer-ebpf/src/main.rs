@@ -1,7 +1,7 @@
 //! The TC programs. Each sees every packet of an interface and passes it on untouched.
 //!
-//! [`observer_ingress`] notes when, where and with which TTL a connection's opening packet and
-//! its answer arrive. [`observer_egress`] reads the conntrack entry of what leaves, joins it
+//! [`observer_in`] notes when, where and with which TTL a connection's opening packet and
+//! its answer arrive. [`observer_out`] reads the conntrack entry of what leaves, joins it
 //! with what arrived and hands the finished observation to userspace. Packets of established
 //! connections return after direct packet access (`packet::passes`), before any helper call.
 //!
@@ -26,10 +26,8 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use conntrack::Direction;
 use maps::Scratch;
-use observer_ebpf::{
-    Arrival, CONNTRACK_ENTRY, KIND_FORWARD, KIND_REFUSAL, KIND_REPLY, ROLE_ANSWER, ROLE_OPENING,
-};
-use packet::Role;
+use observer_ebpf::{Arrival, CONNTRACK_ENTRY, ROLE_OPENING};
+use packet::{BARE, ETHERNET, Role};
 
 /// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: the next program on the hook runs as if this one
 /// were not there. `TC_ACT_OK` would end the chain (`include/uapi/linux/bpf.h`, `tcx_action_base`).
@@ -37,54 +35,73 @@ const NEXT: i32 = -1;
 
 /// Before connection tracking: notes arrivals.
 #[classifier]
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the signature that the macro calls"
-)]
-fn observer_ingress(context: TcContext) -> i32 {
-    if !packet::passes(&context) {
-        arrive(&context);
-    }
-    NEXT
+#[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
+fn observer_in(context: TcContext) -> i32 {
+    ingress::<ETHERNET>(&context)
+}
+
+/// The same for devices without a link header.
+#[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
+fn observer_in_ip(context: TcContext) -> i32 {
+    ingress::<BARE>(&context)
 }
 
 /// After NAT: reads both tuples, joins and reports.
 #[classifier]
-#[expect(
-    clippy::needless_pass_by_value,
-    reason = "the signature that the macro calls"
-)]
-fn observer_egress(context: TcContext) -> i32 {
-    if !packet::passes(&context) {
-        leave(&context);
+#[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
+fn observer_out(context: TcContext) -> i32 {
+    egress::<ETHERNET>(&context)
+}
+
+/// The same for devices without a link header.
+#[classifier]
+#[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
+fn observer_out_ip(context: TcContext) -> i32 {
+    egress::<BARE>(&context)
+}
+
+#[inline(always)]
+fn ingress<const LINK: usize>(context: &TcContext) -> i32 {
+    if !packet::passes::<LINK>(context) {
+        arrive::<LINK>(context);
+    }
+    NEXT
+}
+
+#[inline(always)]
+fn egress<const LINK: usize>(context: &TcContext) -> i32 {
+    if !packet::passes::<LINK>(context) {
+        leave::<LINK>(context);
     }
     NEXT
 }
 
 /// `None` only ends early; nobody asks why.
 #[inline(always)]
-fn arrive(context: &TcContext) -> Option<()> {
+fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
     let Scratch {
         packet,
         conntrack,
         opening_key: key,
+        reply,
         ..
     } = maps::scratch()?;
-    packet::parse(context, packet)?;
-    key.role = match packet.role {
-        Role::Opening => ROLE_OPENING,
-        Role::Accept | Role::Reset => ROLE_ANSWER,
-        Role::IcmpError => return None,
-    };
+    packet::parse::<LINK>(context, packet)?;
     // A bridge's own ingress comes after conntrack, with the header rewritten already: so the
     // entry, where there is one, names the connection, and the header only where there is none.
     conntrack.read(context);
     let tuple = match (conntrack.state, packet.role) {
         (CONNTRACK_ENTRY, Role::Opening) => &conntrack.original,
         (CONNTRACK_ENTRY, _) => &conntrack.reply,
-        _ => &packet.tuple,
+        (_, Role::Opening | Role::Accept | Role::Reset) => &packet.tuple,
+        (_, Role::IcmpError) => {
+            *reply = packet.tuple.reversed();
+            &*reply
+        }
     };
     packet.identify(tuple, &mut key.identity);
+    key.role = packet.role.key();
     let arrival = Arrival {
         time_ns: maps::now_ns(),
         ifindex: maps::ifindex(context),
@@ -105,7 +122,7 @@ fn arrive(context: &TcContext) -> Option<()> {
 
 /// As [`arrive`].
 #[inline(always)]
-fn leave(context: &TcContext) -> Option<()> {
+fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     let scratch = maps::scratch()?;
     let Scratch {
         packet,
@@ -114,7 +131,7 @@ fn leave(context: &TcContext) -> Option<()> {
         answer_key,
         reply,
     } = scratch;
-    packet::parse(context, packet)?;
+    packet::parse::<LINK>(context, packet)?;
     conntrack.read(context);
     let tracked = conntrack.state == CONNTRACK_ENTRY;
     let belongs = match packet.role {
@@ -143,11 +160,11 @@ fn leave(context: &TcContext) -> Option<()> {
     };
     packet.identify(&original, &mut opening_key.identity);
     opening_key.role = ROLE_OPENING;
-    let (kind, arrival, opening) = if packet.role == Role::Opening {
-        (KIND_FORWARD, maps::take(opening_key), maps::NO_ARRIVAL)
+    let (arrival, opening) = if packet.role == Role::Opening {
+        (maps::take(opening_key), maps::NO_ARRIVAL)
     } else {
         packet.identify(reply, &mut answer_key.identity);
-        answer_key.role = ROLE_ANSWER;
+        answer_key.role = packet.role.key();
         let arrival = maps::take(answer_key);
         // An answer that never arrived is this node's own, so the opening packet stayed here.
         let opening = if arrival.time_ns == 0 {
@@ -155,18 +172,13 @@ fn leave(context: &TcContext) -> Option<()> {
         } else {
             maps::NO_ARRIVAL
         };
-        let kind = if packet.role == Role::Accept {
-            KIND_REPLY
-        } else {
-            KIND_REFUSAL
-        };
-        (kind, arrival, opening)
+        (arrival, opening)
     };
-    maps::send(context, scratch, kind, arrival, opening);
+    maps::send(context, scratch, arrival, opening);
     debug!(
         context,
         "observation {}, interface {}, ports {} to {}, sequence {}",
-        kind,
+        scratch.packet.role.kind(),
         maps::ifindex(context),
         scratch.packet.tuple.source_port,
         scratch.packet.tuple.destination_port,

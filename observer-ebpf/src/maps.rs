@@ -108,13 +108,7 @@ pub(crate) fn take(key: &ArrivalKey) -> Arrival {
 
 /// Hands a finished observation of `scratch` to userspace.
 #[inline(always)]
-pub(crate) fn send(
-    context: &TcContext,
-    scratch: &Scratch,
-    kind: u8,
-    arrival: Arrival,
-    opening: Arrival,
-) {
+pub(crate) fn send(context: &TcContext, scratch: &Scratch, arrival: Arrival, opening: Arrival) {
     let Some(mut record) = OBSERVATIONS.reserve::<Observation>(0) else {
         count(Counter::ObservationsLost);
         return;
@@ -125,7 +119,7 @@ pub(crate) fn send(
     unsafe {
         (*place).identity = scratch.opening_key.identity;
         (*place).reply = scratch.reply;
-        (*place).kind = kind;
+        (*place).kind = scratch.packet.role.kind();
         (*place).conntrack = scratch.conntrack.state;
         (*place).ttl = scratch.packet.ttl;
         (*place).padding = 0;

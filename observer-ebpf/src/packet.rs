@@ -3,6 +3,9 @@
 //! [`passes`] decides by direct packet access and costs a few nanoseconds; nearly every packet
 //! ends there. [`parse`] reads the few that remain by `bpf_skb_load_bytes`, which also reaches
 //! what lies beyond the linear part of the skb (a SYN was seen with 14 linear bytes of 74).
+//!
+//! `LINK` is the length of the link header: [`ETHERNET`], or [`BARE`] for devices without one
+//! (tunnels of IP in IP, WireGuard, tun), whose packets start at the IP header.
 
 use aya_ebpf::programs::TcContext;
 use network_types::{
@@ -11,7 +14,10 @@ use network_types::{
     ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
     tcp::TcpHdr,
 };
-use observer_ebpf::{Counter, FAMILY_IPV4, FAMILY_IPV6, Identity, Tuple};
+use observer_ebpf::{
+    Counter, FAMILY_IPV4, FAMILY_IPV6, Identity, KIND_FORWARD, KIND_ICMP_ERROR, KIND_REPLY,
+    KIND_RESET, ROLE_ACCEPT, ROLE_ICMP_ERROR, ROLE_OPENING, ROLE_RESET, Tuple,
+};
 
 use crate::maps;
 
@@ -37,7 +43,21 @@ const IPV6: u16 = EtherType::Ipv6 as u16;
 
 /// `vihl` of an IPv4 header without options.
 const IPV4_PLAIN: u8 = 0x45;
-const IP: usize = EthHdr::LEN;
+
+/// The link header of Ethernet and of all that looks like it (veth, bridge, VXLAN). The outer VLAN
+/// tag is not in it: the kernel keeps it in the skb's metadata at both hooks.
+pub(crate) const ETHERNET: usize = EthHdr::LEN;
+/// No link header.
+pub(crate) const BARE: usize = 0;
+
+// Extension headers of IPv6 (RFC 8200, 4; RFC 4302).
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const AUTHENTICATION: u8 = 51;
+const DESTINATION_OPTIONS: u8 = 60;
+/// A packet with more extension headers in front of TCP is not followed.
+const EXTENSIONS_MAX: usize = 6;
 
 /// What a packet is to a connection.
 #[repr(u8)]
@@ -51,6 +71,30 @@ pub(crate) enum Role {
     Reset,
     /// An ICMP error about an opening packet.
     IcmpError,
+}
+
+impl Role {
+    /// As [`observer_ebpf::ArrivalKey::role`] has it.
+    #[inline(always)]
+    pub(crate) const fn key(self) -> u32 {
+        match self {
+            Self::Opening => ROLE_OPENING,
+            Self::Accept => ROLE_ACCEPT,
+            Self::Reset => ROLE_RESET,
+            Self::IcmpError => ROLE_ICMP_ERROR,
+        }
+    }
+
+    /// As [`observer_ebpf::Observation::kind`] has it.
+    #[inline(always)]
+    pub(crate) const fn kind(self) -> u8 {
+        match self {
+            Self::Opening => KIND_FORWARD,
+            Self::Accept => KIND_REPLY,
+            Self::Reset => KIND_RESET,
+            Self::IcmpError => KIND_ICMP_ERROR,
+        }
+    }
 }
 
 /// An opening packet, or an answer to one. Lives in [`maps::Scratch`]: any bytes that the kernel
@@ -80,10 +124,10 @@ impl Packet {
 
 /// Whether nothing need be known of this packet. `false` only says that [`parse`] must look.
 #[inline(always)]
-pub(crate) fn passes(context: &TcContext) -> bool {
+pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
     match ethertype(context) {
         IPV4 => {
-            let Some([head, flags]) = linear::<Ipv4Hdr>(context) else {
+            let Some([head, flags]) = linear::<LINK, Ipv4Hdr>(context) else {
                 return false;
             };
             // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
@@ -98,7 +142,7 @@ pub(crate) fn passes(context: &TcContext) -> bool {
             }
         }
         IPV6 => {
-            let Some([head, flags]) = linear::<Ipv6Hdr>(context) else {
+            let Some([head, flags]) = linear::<LINK, Ipv6Hdr>(context) else {
                 return false;
             };
             // SAFETY: as above.
@@ -106,6 +150,7 @@ pub(crate) fn passes(context: &TcContext) -> bool {
             match header.next_hdr {
                 TCP => read(flags) & (SYN | RST) == 0,
                 ICMP6 => read(head + Ipv6Hdr::LEN) != ICMP6_UNREACHABLE,
+                HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => false,
                 _ => true,
             }
         }
@@ -115,8 +160,8 @@ pub(crate) fn passes(context: &TcContext) -> bool {
 
 /// Where the IP header `H` and the flags of a TCP header behind it lie, if both are linear.
 #[inline(always)]
-fn linear<H>(context: &TcContext) -> Option<[usize; 2]> {
-    let head = context.data() + IP;
+fn linear<const LINK: usize, H>(context: &TcContext) -> Option<[usize; 2]> {
+    let head = context.data() + LINK;
     let flags = head + size_of::<H>() + TCP_FLAGS;
     (flags < context.data_end()).then_some([head, flags])
 }
@@ -140,24 +185,24 @@ fn ethertype(context: &TcContext) -> u16 {
 
 /// Reads the headers into `packet`. `None`: it neither opens a connection nor answers an opening.
 #[inline(always)]
-pub(crate) fn parse(context: &TcContext, packet: &mut Packet) -> Option<()> {
+pub(crate) fn parse<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<()> {
     if ethertype(context) == IPV4 {
-        parse_ipv4(context, packet)
+        parse_ipv4(context, LINK, packet)
     } else {
-        parse_ipv6(context, packet)
+        parse_ipv6(context, LINK, packet)
     }
 }
 
 #[inline(always)]
-fn parse_ipv4(context: &TcContext, packet: &mut Packet) -> Option<()> {
-    let header: Ipv4Hdr = load(context, IP)?;
+fn parse_ipv4(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
+    let header: Ipv4Hdr = load(context, offset)?;
     // Later fragments carry no transport header.
     if header.frag_offset() != 0 {
         return None;
     }
     packet.family = FAMILY_IPV4;
     packet.ttl = header.ttl;
-    let transport = IP + usize::from(header.ihl());
+    let transport = offset + usize::from(header.ihl());
     match header.proto {
         TCP => {
             addresses_ipv4(&header, &mut packet.tuple);
@@ -181,32 +226,57 @@ fn parse_ipv4(context: &TcContext, packet: &mut Packet) -> Option<()> {
 }
 
 #[inline(always)]
-fn parse_ipv6(context: &TcContext, packet: &mut Packet) -> Option<()> {
-    let header: Ipv6Hdr = load(context, IP)?;
+fn parse_ipv6(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
+    let header: Ipv6Hdr = load(context, offset)?;
     packet.family = FAMILY_IPV6;
     packet.ttl = header.hop_limit;
-    let transport = IP + Ipv6Hdr::LEN;
-    match header.next_hdr {
-        TCP => {
-            addresses_ipv6(&header, &mut packet.tuple);
-            segment(context, transport, packet)
-        }
-        ICMP6 => {
-            let kind: u8 = load(context, transport)?;
-            if kind != ICMP6_UNREACHABLE {
-                return None;
-            }
-            // ICMPv6 and ICMPv4 quote the packet at the same place.
-            let quoted = transport + Icmpv4Hdr::LEN;
-            let inner: Ipv6Hdr = load(context, quoted)?;
-            if inner.next_hdr != TCP {
-                return None;
-            }
-            addresses_ipv6(&inner, &mut packet.tuple);
-            quote(context, quoted + Ipv6Hdr::LEN, packet)
-        }
-        _ => None,
+    let [protocol, transport] = transport_ipv6(context, &header, offset)?;
+    if protocol == usize::from(TCP) {
+        addresses_ipv6(&header, &mut packet.tuple);
+        return segment(context, transport, packet);
     }
+    let kind: u8 = load(context, transport)?;
+    if protocol != usize::from(ICMP6) || kind != ICMP6_UNREACHABLE {
+        return None;
+    }
+    // ICMPv6 and ICMPv4 quote the packet at the same place.
+    let quoted = transport + Icmpv4Hdr::LEN;
+    let inner: Ipv6Hdr = load(context, quoted)?;
+    let [protocol, transport] = transport_ipv6(context, &inner, quoted)?;
+    if protocol != usize::from(TCP) {
+        return None;
+    }
+    addresses_ipv6(&inner, &mut packet.tuple);
+    quote(context, transport, packet)
+}
+
+/// The transport protocol behind the IPv6 header at `offset` and its extension headers, and the
+/// offset of its header. `None`: a later fragment, which has none.
+#[inline(always)]
+fn transport_ipv6(context: &TcContext, header: &Ipv6Hdr, offset: usize) -> Option<[usize; 2]> {
+    let mut protocol = header.next_hdr;
+    let mut offset = offset + Ipv6Hdr::LEN;
+    for _ in 0..EXTENSIONS_MAX {
+        let [next, length, fragment_high, fragment_low]: [u8; 4] = match protocol {
+            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => {
+                load(context, offset)?
+            }
+            _ => break,
+        };
+        offset += match protocol {
+            FRAGMENT => {
+                // Thirteen bits of offset, then three of flags.
+                if u16::from_be_bytes([fragment_high, fragment_low]) >> 3 != 0 {
+                    return None;
+                }
+                8
+            }
+            AUTHENTICATION => (usize::from(length) + 2) * 4,
+            _ => (usize::from(length) + 1) * 8,
+        };
+        protocol = next;
+    }
+    Some([usize::from(protocol), offset])
 }
 
 /// A TCP segment at `offset`.

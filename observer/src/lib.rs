@@ -12,4 +12,5 @@ pub mod observation;
 pub mod observe;
 pub mod output;
 pub mod record;
+pub mod recording;
 pub mod verdict;

@@ -3,15 +3,17 @@
 //! [`Observation::decode`] and [`Observation::expired`] are total: whatever bytes come up, they
 //! give an observation or an error, and never panic.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::Buf as _;
 use observer_ebpf as wire;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Protocol, UnknownProtocol};
 
 /// A moment of the kernel's monotonic clock: nanoseconds since boot, suspend not counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Moment(pub u64);
 
 impl Moment {
@@ -23,15 +25,24 @@ impl Moment {
 }
 
 /// The kernel's number for a network interface, in one network namespace.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct IfIndex(pub u32);
 
+/// The node's interfaces, as far as verdicts and records need them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interfaces {
+    /// Their names.
+    pub names: BTreeMap<IfIndex, String>,
+    /// The addresses of all.
+    pub addresses: BTreeSet<IpAddr>,
+}
+
 /// TTL of IPv4, hop limit of IPv6.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ttl(pub u8);
 
 /// One direction of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Tuple {
     /// Who sends.
     pub source: SocketAddr,
@@ -40,7 +51,7 @@ pub struct Tuple {
 }
 
 /// One connection, told from an earlier one on the same addresses and ports.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Identity {
     /// The transport protocol.
     pub protocol: Protocol,
@@ -53,7 +64,7 @@ pub struct Identity {
 }
 
 /// A packet came in by an observed interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arrival {
     /// When.
     pub at: Moment,
@@ -64,7 +75,7 @@ pub struct Arrival {
 }
 
 /// A packet left by an observed interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Departure {
     /// When.
     pub at: Moment,
@@ -75,7 +86,8 @@ pub struct Departure {
 }
 
 /// Where an observation's tuples come from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Conntrack {
     /// The packet had no entry: nothing on this node rewrites it.
     None,
@@ -87,10 +99,14 @@ pub enum Conntrack {
 
 /// What conntrack holds of an original tuple. It confirms an entry only after a packet's last
 /// hook (`net/netfilter/nf_conntrack_core.c`, `__nf_conntrack_confirm`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Entry {
-    /// None: the opening packet died in a hook.
-    Absent,
+    /// None: the opening packet died in a hook, or conntrack had no room for it.
+    Absent {
+        /// Whether the table was full when this was asked (`nf_conntrack_max`).
+        table_full: bool,
+    },
     /// An entry: the opening packet passed every hook.
     Present {
         /// Backend → source that the backend sees.
@@ -100,19 +116,22 @@ pub enum Entry {
     },
 }
 
-/// What kind of packet left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a packet is to its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
-    /// The opening packet.
+    /// It opens it.
     Forward,
     /// The first reply, which accepts the connection.
     Reply,
-    /// A RST or ICMP error that answers the opening packet.
-    Refusal,
+    /// A RST that answers the opening packet.
+    Reset,
+    /// An ICMP error about the opening packet.
+    IcmpError,
 }
 
 /// A packet that left, joined with its arrival.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Passage {
     /// Which kind of packet.
     pub kind: Kind,
@@ -132,7 +151,8 @@ pub struct Passage {
 }
 
 /// One record from the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Observation {
     /// A packet that left.
     Passage(Passage),
@@ -143,11 +163,13 @@ pub enum Observation {
         /// How it came.
         arrival: Arrival,
     },
-    /// A reply that came and never left: for a client on this node.
-    ReplyArrival {
-        /// Backend → source that the backend sees.
+    /// An answer that came and never left: for a client on this node, or astray.
+    AnswerArrival {
+        /// Which kind of answer.
+        kind: Kind,
+        /// Who answers → whom; of an ICMP error, as of the answer it stands for.
         reply: Tuple,
-        /// The client's initial sequence number that it acknowledges.
+        /// The client's initial sequence number that it acknowledges or quotes.
         sequence: u32,
         /// How it came.
         arrival: Arrival,
@@ -197,7 +219,8 @@ impl Observation {
         let kind = match kind {
             wire::KIND_FORWARD => Kind::Forward,
             wire::KIND_REPLY => Kind::Reply,
-            wire::KIND_REFUSAL => Kind::Refusal,
+            wire::KIND_RESET => Kind::Reset,
+            wire::KIND_ICMP_ERROR => Kind::IcmpError,
             other => return Err(field("kind", other)),
         };
         let conntrack = match conntrack {
@@ -225,18 +248,24 @@ impl Observation {
     pub fn expired(key: &wire::ArrivalKey, value: wire::Arrival) -> Result<Self, DecodeError> {
         let identity = identity(&key.identity)?;
         let arrival = present(value);
-        match key.role {
-            wire::ROLE_OPENING => Ok(Self::Arrival { identity, arrival }),
-            wire::ROLE_ANSWER => Ok(Self::ReplyArrival {
-                reply: identity.original,
-                sequence: identity.sequence,
-                arrival,
-            }),
-            value => Err(DecodeError::Field {
-                field: "role",
-                value,
-            }),
-        }
+        let kind = match key.role {
+            wire::ROLE_OPENING => return Ok(Self::Arrival { identity, arrival }),
+            wire::ROLE_ACCEPT => Kind::Reply,
+            wire::ROLE_RESET => Kind::Reset,
+            wire::ROLE_ICMP_ERROR => Kind::IcmpError,
+            value => {
+                return Err(DecodeError::Field {
+                    field: "role",
+                    value,
+                });
+            }
+        };
+        Ok(Self::AnswerArrival {
+            kind,
+            reply: identity.original,
+            sequence: identity.sequence,
+            arrival,
+        })
     }
 }
 

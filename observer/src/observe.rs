@@ -1,16 +1,24 @@
-//! Where the four meet: observations go through the flow and the verdict, and come out as
-//! records.
+//! Where the four meet: events go in, pass the flow and the verdict, and come out as records.
+//!
+//! PURE: [`Event`]s are all that an [`Observer`] ever learns, so that a recording of them gives
+//! the same records again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use crate::cluster::{Index, LocalAddresses};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Index, KubeProxy, LocalAddresses};
 use crate::flow::{Answer, Answered, Connection, Flow, Losses};
-use crate::observation::{IfIndex, Moment, Observation};
+use crate::observation::{Entry, Identity, IfIndex, Interfaces, Moment, Observation, Tuple};
 use crate::record::{self, Record};
 use crate::verdict::{self, Knowledge, Lost, Verdict};
 
+/// Interfaces whose names are remembered, those that are gone included.
+const INTERFACES_MAX: usize = 1 << 16;
+
 /// What time it is: the wall clock's reading at the kernel's moment 0.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epoch(pub jiff::Timestamp);
 
 impl Epoch {
@@ -22,47 +30,125 @@ impl Epoch {
     }
 }
 
+/// Everything that reaches an observer from outside, in its order: with the settings, all that
+/// its records follow from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Event {
+    /// The kernel side saw something.
+    Observation(Observation),
+    /// What conntrack says of a connection that [`Output::Ask`] named; `None`: it was not asked,
+    /// or cannot tell.
+    LookedUp(Identity, Option<Entry>),
+    /// Conntrack held this connection when the observation began. Its sequence number is not
+    /// known, and given as 0.
+    Existing {
+        /// Which.
+        identity: Identity,
+        /// Backend → source that the backend sees.
+        reply: Tuple,
+        /// Whether a reply was seen.
+        replied: bool,
+    },
+    /// The node's interfaces or addresses are these from now on.
+    Interfaces(Interfaces),
+    /// It is this late now.
+    Tick(Moment),
+    /// The run ends: what is pending comes out.
+    End,
+}
+
+/// What an observer has to say.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Output {
+    /// What does conntrack hold of this? To be answered by [`Event::LookedUp`].
+    Ask(Identity),
+    /// A connection's outcome is known.
+    Record(Box<Record>),
+}
+
+/// What an observer is set up with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settings {
+    /// This node's name.
+    pub node: String,
+    /// What time it is.
+    pub epoch: Epoch,
+    /// How long after its opening packet a connection counts as unanswered, in nanoseconds.
+    pub answer_timeout_ns: u64,
+    /// Whether connections that nobody asks about are reported too.
+    pub all: bool,
+}
+
 /// One node's observer.
 #[derive(Debug)]
 pub struct Observer {
     flow: Flow,
-    index: Option<Index>,
+    settings: Settings,
+    index: Option<Arc<Index>>,
+    kube_proxy: Option<KubeProxy>,
     local: LocalAddresses,
-    interfaces: HashMap<IfIndex, String>,
-    epoch: Epoch,
+    interfaces: BTreeMap<IfIndex, String>,
+    /// Connections that wait for conntrack's word.
+    asked: HashMap<Identity, Connection>,
 }
 
 impl Observer {
-    /// `interfaces`: the names of the node's interfaces. `answer_timeout_ns`: as for [`Flow::new`].
+    /// One that knows of no interface yet; [`Event::Interfaces`] tells.
     pub fn new(
-        index: Option<Index>,
-        local: LocalAddresses,
-        interfaces: HashMap<IfIndex, String>,
-        epoch: Epoch,
-        answer_timeout_ns: u64,
+        settings: Settings,
+        index: Option<Arc<Index>>,
+        kube_proxy: Option<KubeProxy>,
     ) -> Self {
         Self {
-            flow: Flow::new(answer_timeout_ns),
+            flow: Flow::new(settings.answer_timeout_ns),
+            local: LocalAddresses::new(settings.node.as_str(), []),
+            settings,
             index,
-            local,
-            interfaces,
-            epoch,
+            kube_proxy,
+            interfaces: BTreeMap::new(),
+            asked: HashMap::new(),
         }
     }
 
-    /// Takes one observation in. A connection comes out if this made its outcome known.
-    pub fn observe(&mut self, observation: Observation) -> Option<Connection> {
-        self.flow.observe(observation)
-    }
-
-    /// What the answer time-out ends at `now`.
-    pub fn tick(&mut self, now: Moment) -> Vec<Connection> {
-        self.flow.tick(now)
-    }
-
-    /// What is pending when the run ends.
-    pub fn finish(&mut self) -> Vec<Connection> {
-        self.flow.finish()
+    /// Takes one event in.
+    pub fn handle(&mut self, event: Event) -> Vec<Output> {
+        let connections = match event {
+            Event::Observation(observation) => self.flow.observe(observation).into_iter().collect(),
+            Event::Tick(now) => self.flow.tick(now),
+            Event::End => self.flow.finish(),
+            Event::Existing {
+                identity,
+                reply,
+                replied,
+            } => {
+                let connection = Connection::existing(identity, reply, replied);
+                return self.record(&connection).into_iter().collect();
+            }
+            Event::LookedUp(identity, entry) => {
+                let Some(connection) = self.asked.remove(&identity) else {
+                    return Vec::new();
+                };
+                let connection = match entry {
+                    Some(entry) => connection.with_entry(entry),
+                    None => connection,
+                };
+                return self.record(&connection).into_iter().collect();
+            }
+            Event::Interfaces(Interfaces { names, addresses }) => {
+                self.local = LocalAddresses::new(self.settings.node.as_str(), addresses);
+                // A record may still speak of an interface that is gone.
+                self.interfaces.extend(names);
+                while self.interfaces.len() > INTERFACES_MAX {
+                    self.interfaces.pop_first();
+                }
+                return Vec::new();
+            }
+        };
+        connections
+            .into_iter()
+            .filter_map(|connection| self.concluded(connection))
+            .collect()
     }
 
     /// What could not be kept.
@@ -70,17 +156,36 @@ impl Observer {
         self.flow.losses()
     }
 
-    /// Judges a connection; `None` if it is none that people ask about.
-    pub fn judge(&self, connection: &Connection) -> Option<Record> {
-        let knowledge = Knowledge {
-            index: self.index.as_ref(),
-            local: &self.local,
-        };
-        let verdict = verdict::judge(connection, knowledge)?;
-        Some(self.record(connection, verdict))
+    /// A connection whose answer is missing is conntrack's affair first.
+    fn concluded(&mut self, connection: Connection) -> Option<Output> {
+        if !connection.is_unanswered() {
+            return self.record(&connection);
+        }
+        let identity = connection.identity;
+        let may_be_reported = self.index.is_none()
+            || connection.departure.is_some()
+            || verdict::judge(&connection, self.knowledge()).is_some();
+        may_be_reported.then(|| {
+            self.asked.insert(identity, connection);
+            Output::Ask(identity)
+        })
     }
 
-    fn record(&self, connection: &Connection, verdict: Verdict) -> Record {
+    fn record(&self, connection: &Connection) -> Option<Output> {
+        let verdict = verdict::judge(connection, self.knowledge())?;
+        Some(Output::Record(Box::new(self.written(connection, verdict))))
+    }
+
+    fn knowledge(&self) -> Knowledge<'_> {
+        Knowledge {
+            index: self.index.as_deref(),
+            kube_proxy: self.kube_proxy.as_ref(),
+            local: &self.local,
+            all: self.settings.all,
+        }
+    }
+
+    fn written(&self, connection: &Connection, verdict: Verdict) -> Record {
         let Verdict {
             service,
             front_door,
@@ -96,9 +201,14 @@ impl Observer {
         } = verdict;
         Record {
             schema: record::SCHEMA,
-            observed_at: self.epoch.format(connection.opened_at),
+            observed_at: connection
+                .opened_at
+                .map(|opened_at| self.settings.epoch.format(opened_at)),
             node: self.node(),
-            from: record::From::Start,
+            from: match connection.opened_at {
+                Some(_) => record::From::Start,
+                None => record::From::Conntrack,
+            },
             protocol: connection.identity.protocol,
             service: service.map(|port| record::Service {
                 namespace: port.service.namespace.to_string(),
@@ -134,12 +244,16 @@ impl Observer {
             outcome_cause,
             extra_hops,
             extra_hop_ns: None,
-            path: vec![self.step(connection)],
-            round_trip_ns: match connection.answer {
-                Answer::Accepted(Answered { at, .. }) => {
-                    Some(at.nanoseconds_since(connection.opened_at))
+            path: connection
+                .opened_at
+                .iter()
+                .map(|_| self.step(connection))
+                .collect(),
+            round_trip_ns: match (connection.answer, connection.opened_at) {
+                (Answer::Accepted(Answered { at, .. }), Some(opened_at)) => {
+                    Some(at.nanoseconds_since(opened_at))
                 }
-                Answer::Refused(_) | Answer::None => None,
+                _ => None,
             },
             expected: None,
             as_expected: None,
@@ -152,8 +266,8 @@ impl Observer {
             arrival, departure, ..
         } = connection;
         let answer_arrival = match connection.answer {
-            Answer::Accepted(answered) | Answer::Refused(answered) => answered.arrival,
-            Answer::None => None,
+            Answer::Accepted(answered) | Answer::Refused(_, answered) => answered.arrival,
+            Answer::None => connection.stray,
         };
         record::Step {
             node: self.node(),
@@ -169,7 +283,7 @@ impl Observer {
     }
 
     fn node(&self) -> String {
-        self.local.node().to_owned()
+        self.settings.node.clone()
     }
 
     /// Its name; its number if it came after the names were read.

@@ -18,6 +18,8 @@ pub const SCHEMA: &str = "observer.connection/v1";
 pub enum From {
     /// Its opening packet was seen.
     Start,
+    /// Conntrack held it when the observation began.
+    Conntrack,
 }
 
 /// An address and a port.
@@ -130,8 +132,8 @@ pub struct Advice {
 pub struct Record {
     /// [`SCHEMA`].
     pub schema: &'static str,
-    /// The opening packet, UTC, microseconds.
-    pub observed_at: String,
+    /// The opening packet, UTC, microseconds; `None` if that was before the observation.
+    pub observed_at: Option<String>,
     /// The node that observed.
     pub node: String,
     /// How it became known.
@@ -162,7 +164,7 @@ pub struct Record {
     pub extra_hops: Option<u8>,
     /// What those nodes cost, in nanoseconds; known with both nodes' records only.
     pub extra_hop_ns: Option<u64>,
-    /// One entry per node that observed.
+    /// One entry per node that observed; none if it existed before.
     pub path: Vec<Step>,
     /// Nanoseconds from the opening packet first seen to the first reply leaving (for a client on
     /// this node: arriving).

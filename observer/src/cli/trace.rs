@@ -4,7 +4,9 @@ mod session;
 
 use std::error::Error;
 use std::io::{self, Write as _};
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -13,24 +15,33 @@ use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use observer_ebpf::KernelLayout;
 
-use self::session::Session;
-use crate::cluster::{Index, LocalAddresses, file};
+use self::session::{Parts, Session};
+use super::report::Report;
+use crate::cluster::{Index, KubeProxy, file};
 use crate::kernel::layout;
-use crate::kernel::links::Links;
+use crate::kernel::links::{Addresses, Link, Links};
 use crate::kernel::programs::{Hook, Programs};
-use crate::observation::Moment;
-use crate::observe::{Epoch, Observer};
-use crate::output::{Format, Printer};
+use crate::observation::{IfIndex, Moment};
+use crate::observe::{Epoch, Observer, Settings};
+use crate::output::Format;
+use crate::recording::{Header, Writer};
+
+/// How many interfaces the line of readiness names.
+const NAMES_SHOWN: usize = 8;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
     /// Name of this node, as the cluster calls it [default: the host name].
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node: Option<String>,
-    /// A List of the cluster's objects, as `kubectl get services,endpointslices,nodes,pods -A -o
-    /// json` prints it. Without it only rewritten connections are reported, and no names.
+    /// A List of the cluster's objects, as `kubectl get
+    /// services,endpointslices,nodes,pods,configmaps -A -o json` prints it. Without it only rewritten connections are reported, and no names.
     #[arg(long, value_name = "FILE")]
     cluster_state: Option<PathBuf>,
+    /// kube-proxy's configuration, a `KubeProxyConfiguration` [default: the `ConfigMap` in the
+    /// cluster state].
+    #[arg(long, value_name = "FILE")]
+    kube_proxy_config: Option<PathBuf>,
     /// Interface to observe; may be repeated [default: chosen by addresses and routes].
     #[arg(long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
@@ -46,6 +57,13 @@ pub(super) struct Options {
     /// How long after its opening packet a connection counts as unanswered.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
     answer_timeout: Duration,
+    /// Report every connection: pods' ways out of the cluster, host listeners, and those that
+    /// existed before too.
+    #[arg(long)]
+    all: bool,
+    /// Record what the verdicts rest on, for `observer replay`. The file holds clients' addresses.
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
     /// Print the BPF programs' own debug lines to stderr.
     #[arg(long, hide = true)]
     debug_programs: bool,
@@ -70,22 +88,42 @@ async fn trace(options: Options) -> anyhow::Result<()> {
     let Options {
         node,
         cluster_state,
+        kube_proxy_config,
         interfaces,
         output,
         duration,
         count,
         answer_timeout,
+        all,
+        record,
         debug_programs,
     } = options;
-    let index = cluster_state
-        .map(|path| file::read(&path).map(|objects| Index::build(&objects)))
-        .transpose()?;
+    let objects = cluster_state.map(|path| file::read(&path)).transpose()?;
+    let kube_proxy = match &kube_proxy_config {
+        Some(path) => Some(KubeProxy::read(path)?),
+        None => objects
+            .as_ref()
+            .and_then(|objects| KubeProxy::of_cluster(&objects.config_maps)),
+    };
+    let index = objects
+        .as_ref()
+        .map(|objects| Arc::new(Index::build(objects)));
     if !nix::unistd::geteuid().is_root() {
         bail!("observing needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run it with sudo");
     }
-    let node = node.map_or_else(host_name, Ok)?;
-    let links = Links::read().await?;
-    let interfaces = choose(&links, interfaces, index.as_ref())?;
+    let answer_timeout_ns = u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX);
+    let settings = Settings {
+        node: node.map_or_else(host_name, Ok)?,
+        epoch: epoch()?,
+        answer_timeout_ns,
+        all,
+    };
+    let recorder = record
+        .map(|path| {
+            let header = Header::new(settings.clone(), kube_proxy.clone(), objects.as_ref());
+            Writer::create(&path, &header)
+        })
+        .transpose()?;
     if debug_programs {
         env_logger::builder()
             .filter_level(log::LevelFilter::Debug)
@@ -95,58 +133,103 @@ async fn trace(options: Options) -> anyhow::Result<()> {
         warn(&error, "no rewrite can be followed");
         KernelLayout::UNKNOWN
     });
-    let (mut programs, ring) = Programs::load(&layout, debug_programs)?;
-    let mut hook = None;
-    for interface in &interfaces {
-        hook = Some(programs.attach(interface)?);
-    }
-    let answer_timeout_ns = u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX);
-    let observer = Observer::new(
+    let (programs, ring) = Programs::load(&layout, debug_programs)?;
+    let node = settings.node.clone();
+    let mut session = Session::new(Parts {
+        programs,
+        observer: Observer::new(settings, index.clone(), kube_proxy),
+        report: Report::new(output, count),
+        recorder,
         index,
-        LocalAddresses::new(node.as_str(), links.addresses()),
-        links.names(),
-        epoch()?,
+        choice: Choice(interfaces),
         answer_timeout_ns,
-    );
-    let printer = Printer::new(output);
-    let mut session = Session::new(programs, observer, printer, count, answer_timeout_ns);
+    });
+    let (names, hook) = session.attach(&Links::read().await?)?;
     say(&format!(
         "observing {} on {node} by {}",
-        interfaces.join(", "),
+        listed(&names),
         hook.as_ref().map_or_else(String::new, Hook::to_string)
     ));
+    if all {
+        session.read_existing()?;
+    }
     session.follow(ring, duration, debug_programs).await?;
     say(&session.end()?);
     Ok(())
 }
 
-/// The interfaces asked for, if they exist; else those that the node's routes point out.
-fn choose(links: &Links, asked: Vec<String>, index: Option<&Index>) -> anyhow::Result<Vec<String>> {
-    let names = || {
-        let names: Vec<_> = links.iter().map(|(_, link)| link.name.as_str()).collect();
-        names.join(", ")
-    };
-    if let Some(unknown) = asked.iter().find(|name| !links.contains(name)) {
-        bail!("there is no interface {unknown}; this node has {}", names());
+/// The first few of `names`: a node may have hundreds.
+fn listed(names: &[String]) -> String {
+    match names.get(NAMES_SHOWN..) {
+        Some(more @ [_, ..]) => {
+            format!(
+                "{} and {} more",
+                names[..NAMES_SHOWN].join(", "),
+                more.len()
+            )
+        }
+        _ => names.join(", "),
     }
-    if !asked.is_empty() {
-        return Ok(asked);
+}
+
+/// The names of the interfaces that were asked for; none: chosen by role.
+struct Choice(Vec<String>);
+
+impl Choice {
+    /// The interfaces to observe, uplinks first.
+    fn of<'a>(
+        &self,
+        links: &'a Links,
+        index: Option<&Index>,
+    ) -> anyhow::Result<Vec<(IfIndex, &'a Link)>> {
+        let names = || {
+            let names: Vec<_> = links.iter().map(|(_, link)| link.name.as_str()).collect();
+            names.join(", ")
+        };
+        let Self(asked) = self;
+        if !asked.is_empty() {
+            return asked
+                .iter()
+                .map(|name| {
+                    let index = links.find(name);
+                    let found = index.and_then(|index| Some((index, links.get(index)?)));
+                    found.with_context(|| {
+                        format!("there is no interface {name}; this node has {}", names())
+                    })
+                })
+                .collect();
+        }
+        let mut chosen: Vec<_> = links
+            .choose(&Whereabouts(index))
+            .into_iter()
+            .filter_map(|(index, role)| Some((role.ok()?, index, links.get(index)?)))
+            .collect();
+        if chosen.is_empty() {
+            bail!(
+                "no interface of {} is up and carries more than this node's own traffic; choose \
+                 with --interface",
+                names()
+            );
+        }
+        chosen.sort_by_key(|(role, index, _)| (*role, *index));
+        Ok(chosen
+            .into_iter()
+            .map(|(_, index, link)| (index, link))
+            .collect())
     }
-    let is_node =
-        |ip| index.is_some_and(|index| index.nodes().any(|node| node.addresses.contains(&ip)));
-    let chosen: Vec<_> = links
-        .chosen(is_node)
-        .into_iter()
-        .map(|(name, _)| name.to_owned())
-        .collect();
-    if chosen.is_empty() {
-        bail!(
-            "no interface carries a default route, a Node address or a route to a pod; choose \
-             with --interface from {}",
-            names()
-        );
+}
+
+/// Whose an address is, as far as the cluster's objects tell.
+struct Whereabouts<'a>(Option<&'a Index>);
+
+impl Addresses for Whereabouts<'_> {
+    fn is_node(&self, address: IpAddr) -> bool {
+        self.0.is_some_and(|index| index.has_node_address(address))
     }
-    Ok(chosen)
+
+    fn is_pod(&self, address: IpAddr) -> bool {
+        self.0.is_some_and(|index| index.is_in_pod_cidr(address))
+    }
 }
 
 fn host_name() -> anyhow::Result<String> {

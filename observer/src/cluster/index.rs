@@ -168,6 +168,16 @@ impl Index {
         self.nodes.get(name)
     }
 
+    /// Whether a Node has this address.
+    pub fn has_node_address(&self, ip: IpAddr) -> bool {
+        self.node_addresses.contains_key(&ip)
+    }
+
+    /// Whether this address is inside a Node's pod CIDR.
+    pub fn is_in_pod_cidr(&self, ip: IpAddr) -> bool {
+        self.pod_cidrs.get(ip).is_some()
+    }
+
     /// Which front door the original destination `ip`:`port` is; `None` if it is none.
     ///
     /// In this order, which is kube-proxy's where they overlap: load balancer, external and
@@ -317,7 +327,7 @@ impl Index {
     }
 
     fn is_node_address(&self, ip: IpAddr, local: &LocalAddresses) -> bool {
-        local.contains(ip) || self.node_addresses.contains_key(&ip)
+        local.contains(ip) || self.has_node_address(ip)
     }
 
     /// Which Pod asked for this port of a node.

@@ -2,19 +2,20 @@
 
 use std::fmt;
 
-use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde::Deserialize;
 use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 use serde_json::error::Category;
+use serde_json::{Value, json};
 
 use super::Counts;
+use super::kube_proxy::may_be_config_map;
 
 /// The command that prints what [`Objects::from_list`] reads.
-const COMMAND: &str = "kubectl get services,endpointslices,nodes,pods -A -o json";
+const COMMAND: &str = "kubectl get services,endpointslices,nodes,pods,configmaps -A -o json";
 
 /// The objects that an [`Index`](super::Index) is built from. Any kind may be missing.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -27,6 +28,8 @@ pub struct Objects {
     pub nodes: Vec<Node>,
     /// Pods (`core/v1`).
     pub pods: Vec<Pod>,
+    /// Those `ConfigMap`s (`core/v1`) that may hold kube-proxy's configuration.
+    pub config_maps: Vec<ConfigMap>,
     /// How many objects of other kinds there were.
     pub others: usize,
 }
@@ -101,6 +104,25 @@ impl Objects {
         }
     }
 
+    /// The `List` of them that [`Objects::from_list`] reads, without what was only counted.
+    pub fn to_list(&self) -> Value {
+        let Self {
+            services,
+            endpoint_slices,
+            nodes,
+            pods,
+            config_maps,
+            others: _,
+        } = self;
+        let items: Vec<_> = values(services)
+            .chain(values(endpoint_slices))
+            .chain(values(nodes))
+            .chain(values(pods))
+            .chain(values(config_maps))
+            .collect();
+        json!({"apiVersion": "v1", "kind": "List", "items": items})
+    }
+
     /// How many of each kind.
     pub fn counts(&self) -> Counts {
         let Self {
@@ -108,6 +130,7 @@ impl Objects {
             endpoint_slices,
             nodes,
             pods,
+            config_maps: _,
             others,
         } = self;
         Counts {
@@ -130,6 +153,9 @@ impl Objects {
             }
             ("Node", Some("v1") | None) => push(&mut self.nodes, item),
             ("Pod", Some("v1") | None) => push(&mut self.pods, item),
+            ("ConfigMap", Some("v1") | None) if is_kube_proxys(item) => {
+                push(&mut self.config_maps, item)
+            }
             _ => {
                 self.others += 1;
                 Ok(())
@@ -138,12 +164,23 @@ impl Objects {
     }
 }
 
+fn values<T: Serialize>(objects: &[T]) -> impl Iterator<Item = Value> {
+    objects.iter().map(|object| json!(object))
+}
+
 fn push<'de, T: Deserialize<'de>>(
     objects: &mut Vec<T>,
     item: &'de Value,
 ) -> Result<(), serde_json::Error> {
     objects.push(T::deserialize(item)?);
     Ok(())
+}
+
+fn is_kube_proxys(config_map: &Value) -> bool {
+    let text = |pointer| config_map.pointer(pointer).and_then(Value::as_str);
+    text("/metadata/namespace")
+        .zip(text("/metadata/name"))
+        .is_some_and(|(namespace, name)| may_be_config_map(namespace, name))
 }
 
 /// How an item calls itself: `Service shop/web`.

@@ -9,6 +9,7 @@
 //! opening packet changes nothing.
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 
 use hashlink::LruCache;
 
@@ -27,10 +28,19 @@ const REPORTED_MAX: usize = 100_000;
 pub enum Answer {
     /// Accepted.
     Accepted(Answered),
-    /// Refused, by RST or ICMP error.
-    Refused(Answered),
+    /// Refused.
+    Refused(Refusal, Answered),
     /// Not at all, until the answer time-out or the end of the run.
     None,
+}
+
+/// By what a connection is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A RST: nothing listens there, or a rule says so.
+    Reset,
+    /// An ICMP error: a rule, a router, or a host rejects.
+    IcmpError,
 }
 
 /// The answering packet.
@@ -47,8 +57,8 @@ pub struct Answered {
 pub struct Connection {
     /// Which.
     pub identity: Identity,
-    /// When its opening packet was first seen.
-    pub opened_at: Moment,
+    /// When its opening packet was first seen; `None` if it existed before the observation.
+    pub opened_at: Option<Moment>,
     /// How the opening packet came; `None` if its sender is this node.
     pub arrival: Option<Arrival>,
     /// How it left; `None` if it was delivered to this node, or died here.
@@ -57,14 +67,38 @@ pub struct Connection {
     pub translation: Option<Translation>,
     /// The answer.
     pub answer: Answer,
+    /// A reply that came back and never left translated: it went astray.
+    pub stray: Option<Arrival>,
     /// What conntrack held when no answer came; `None` if it was not asked, or cannot tell.
     pub entry: Option<Entry>,
 }
 
 impl Connection {
-    /// Whether only conntrack can tell what became of it: it came, and nothing more was seen.
+    /// One that conntrack held when the observation began.
+    pub const fn existing(identity: Identity, reply: Tuple, replied: bool) -> Self {
+        Self {
+            identity,
+            opened_at: None,
+            arrival: None,
+            departure: None,
+            translation: Some(Translation {
+                reply,
+                conntrack: Conntrack::Entry,
+            }),
+            answer: Answer::None,
+            stray: None,
+            entry: Some(Entry::Present { reply, replied }),
+        }
+    }
+
+    /// Whether its answer is missing, so that conntrack may know more.
+    pub const fn is_unanswered(&self) -> bool {
+        matches!(self.answer, Answer::None)
+    }
+
+    /// Whether it came, and nothing more was seen: only conntrack can tell what became of it.
     pub const fn is_silent(&self) -> bool {
-        matches!(self.answer, Answer::None) && self.departure.is_none()
+        self.is_unanswered() && self.departure.is_none()
     }
 
     /// Adds what conntrack holds of it.
@@ -102,8 +136,8 @@ pub struct Losses {
 pub struct Flow {
     answer_timeout_ns: u64,
     pending: HashMap<Identity, Pending>,
-    /// Pending connections by what their reply looks like on arrival.
-    by_reply: HashMap<(Tuple, u32), Identity>,
+    /// Pending connections by whom their answer is for, and the sequence number it acknowledges.
+    by_source_seen: HashMap<(SocketAddr, u32), Identity>,
     reported: LruCache<Identity, ()>,
     losses: Losses,
 }
@@ -114,6 +148,7 @@ struct Pending {
     arrival: Option<Arrival>,
     departure: Departure,
     translation: Translation,
+    stray: Option<Arrival>,
 }
 
 impl Flow {
@@ -122,7 +157,7 @@ impl Flow {
         Self {
             answer_timeout_ns,
             pending: HashMap::new(),
-            by_reply: HashMap::new(),
+            by_source_seen: HashMap::new(),
             reported: LruCache::new(REPORTED_MAX),
             losses: Losses::default(),
         }
@@ -136,20 +171,14 @@ impl Flow {
     /// Takes one observation in. A connection comes out if this made its outcome known.
     pub fn observe(&mut self, observation: Observation) -> Option<Connection> {
         match observation {
-            Observation::Passage(passage) => match passage.kind {
-                Kind::Forward => {
-                    self.forward(passage);
-                    None
-                }
-                Kind::Reply => self.answer(passage, Answer::Accepted),
-                Kind::Refusal => self.answer(passage, Answer::Refused),
-            },
+            Observation::Passage(passage) => self.passage(passage),
             Observation::Arrival { identity, arrival } => self.arrival(identity, arrival),
-            Observation::ReplyArrival {
+            Observation::AnswerArrival {
+                kind,
                 reply,
                 sequence,
                 arrival,
-            } => self.reply_arrival(reply, sequence, arrival),
+            } => self.answer_arrival(kind, reply, sequence, arrival),
         }
     }
 
@@ -164,26 +193,65 @@ impl Flow {
         self.end(|_| true)
     }
 
-    fn forward(&mut self, passage: Passage) {
+    fn passage(&mut self, passage: Passage) -> Option<Connection> {
         let Passage {
-            kind: _,
+            kind,
             identity,
             reply,
             conntrack,
             arrival,
             departure,
-            opening: _,
+            opening,
         } = passage;
+        let at = departure.at;
+        let Some(answer) = kind.answers(Answered { at, arrival }) else {
+            let translation = Translation { reply, conntrack };
+            self.forward(identity, translation, arrival, departure);
+            return None;
+        };
+        if self.pending.contains_key(&identity) {
+            return self.complete(identity, answer);
+        }
+        let Some(opening) = opening else {
+            // It answers nothing that is known by this name: it left untranslated, past the
+            // connection it belongs to. Or that is older than the observation.
+            let arrival = arrival.unwrap_or(Arrival {
+                at,
+                interface: departure.interface,
+                ttl: departure.ttl,
+            });
+            self.goes_astray(reply.destination, identity.sequence, arrival);
+            return None;
+        };
+        // Never forwarded: this node itself answered.
+        self.report(Connection {
+            identity,
+            opened_at: Some(opening.at),
+            arrival: Some(opening),
+            departure: None,
+            translation: Some(Translation { reply, conntrack }),
+            answer,
+            stray: None,
+            entry: None,
+        })
+    }
+
+    fn forward(
+        &mut self,
+        identity: Identity,
+        translation: Translation,
+        arrival: Option<Arrival>,
+        departure: Departure,
+    ) {
         if self.reported.contains_key(&identity) {
             return;
         }
-        let translation = Translation { reply, conntrack };
         if let Some(pending) = self.pending.get_mut(&identity) {
             // An arrival of its own marks a retransmission; without one, this is the same packet
             // on the next device of a stack.
             if arrival.is_none() {
                 pending.departure = departure;
-                if conntrack == Conntrack::Entry {
+                if translation.conntrack == Conntrack::Entry {
                     pending.translation = translation;
                 }
             }
@@ -198,44 +266,12 @@ impl Flow {
             arrival,
             departure,
             translation,
+            stray: None,
         };
         self.pending.insert(identity, pending);
-        self.by_reply.insert((reply, identity.sequence), identity);
-    }
-
-    fn answer(
-        &mut self,
-        passage: Passage,
-        answer: impl FnOnce(Answered) -> Answer,
-    ) -> Option<Connection> {
-        let Passage {
-            kind: _,
-            identity,
-            reply,
-            conntrack,
-            arrival,
-            departure,
-            opening,
-        } = passage;
-        let answer = answer(Answered {
-            at: departure.at,
-            arrival,
-        });
-        if self.pending.contains_key(&identity) {
-            return self.complete(identity, answer);
-        }
-        // Never forwarded: this node itself answered. Without the opening packet's arrival the
-        // connection is older than the observation.
-        let opening = opening?;
-        self.report(Connection {
-            identity,
-            opened_at: opening.at,
-            arrival: Some(opening),
-            departure: None,
-            translation: Some(Translation { reply, conntrack }),
-            answer,
-            entry: None,
-        })
+        let seen = translation.reply.destination;
+        self.by_source_seen
+            .insert((seen, identity.sequence), identity);
     }
 
     /// An opening packet that never left and that nobody answered.
@@ -246,32 +282,48 @@ impl Flow {
         }
         self.report(Connection {
             identity,
-            opened_at: arrival.at,
+            opened_at: Some(arrival.at),
             arrival: Some(arrival),
             departure: None,
             translation: None,
             answer: Answer::None,
+            stray: None,
             entry: None,
         })
     }
 
-    /// A reply that arrived and did not leave answers a client on this node. For any other
-    /// client it went astray, and the connection stays unanswered.
-    fn reply_arrival(
+    /// An answer that arrived and did not leave is for a client on this node. For any other
+    /// client, or from another than the backend, it went astray.
+    fn answer_arrival(
         &mut self,
+        kind: Kind,
         reply: Tuple,
         sequence: u32,
         arrival: Arrival,
     ) -> Option<Connection> {
-        let identity = *self.by_reply.get(&(reply, sequence))?;
-        if self.pending.get(&identity)?.arrival.is_some() {
+        let identity = *self.by_source_seen.get(&(reply.destination, sequence))?;
+        let pending = self.pending.get(&identity)?;
+        let is_from_here = pending.arrival.is_none();
+        if !is_from_here || pending.translation.reply != reply {
+            self.goes_astray(reply.destination, sequence, arrival);
             return None;
         }
-        let answered = Answered {
+        let answer = kind.answers(Answered {
             at: arrival.at,
             arrival: Some(arrival),
-        };
-        self.complete(identity, Answer::Accepted(answered))
+        })?;
+        self.complete(identity, answer)
+    }
+
+    /// An answer for `seen` came back and will not reach the client as its connection's.
+    fn goes_astray(&mut self, seen: SocketAddr, sequence: u32, arrival: Arrival) {
+        let pending = self
+            .by_source_seen
+            .get(&(seen, sequence))
+            .and_then(|identity| self.pending.get_mut(identity));
+        if let Some(pending) = pending {
+            pending.stray.get_or_insert(arrival);
+        }
     }
 
     fn end(&mut self, ended: impl Fn(&Pending) -> bool) -> Vec<Connection> {
@@ -294,16 +346,18 @@ impl Flow {
             arrival,
             departure,
             translation,
+            stray,
         } = pending;
-        self.by_reply
-            .remove(&(translation.reply, identity.sequence));
+        let seen = translation.reply.destination;
+        self.by_source_seen.remove(&(seen, identity.sequence));
         self.report(Connection {
             identity,
-            opened_at,
+            opened_at: Some(opened_at),
             arrival,
             departure: Some(departure),
             translation: Some(translation),
             answer,
+            stray,
             entry: None,
         })
     }
@@ -312,6 +366,18 @@ impl Flow {
     fn report(&mut self, connection: Connection) -> Option<Connection> {
         let seen = self.reported.insert(connection.identity, ());
         seen.is_none().then_some(connection)
+    }
+}
+
+impl Kind {
+    /// What such a packet answers; `None` if it opens.
+    const fn answers(self, answered: Answered) -> Option<Answer> {
+        match self {
+            Self::Forward => None,
+            Self::Reply => Some(Answer::Accepted(answered)),
+            Self::Reset => Some(Answer::Refused(Refusal::Reset, answered)),
+            Self::IcmpError => Some(Answer::Refused(Refusal::IcmpError, answered)),
+        }
     }
 }
 

@@ -90,7 +90,7 @@ fn the_first_reply_brings_the_connection_out() {
         connection,
         Connection {
             identity: one,
-            opened_at: Moment(100),
+            opened_at: Some(Moment(100)),
             arrival: Some(arrived(100, UPLINK)),
             departure: Some(Departure {
                 at: Moment(101),
@@ -105,6 +105,7 @@ fn the_first_reply_brings_the_connection_out() {
                 at: Moment(201),
                 arrival: Some(arrived(200, VETH)),
             }),
+            stray: None,
             entry: None,
         }
     );
@@ -118,13 +119,13 @@ fn an_error_of_this_node_refuses_what_was_never_forwarded() {
     let mut flow = Flow::new(TIMEOUT);
     let one = identity(1, 7);
     let connection = flow
-        .observe(own_answer(Kind::Refusal, one, 100))
+        .observe(own_answer(Kind::IcmpError, one, 100))
         .expect("one");
-    assert_eq!(connection.opened_at, Moment(100));
+    assert_eq!(connection.opened_at, Some(Moment(100)));
     assert_eq!(connection.departure, None);
     assert!(matches!(
         connection.answer,
-        Answer::Refused(Answered { arrival: None, .. })
+        Answer::Refused(Refusal::IcmpError, Answered { arrival: None, .. })
     ));
 }
 
@@ -143,7 +144,11 @@ fn a_repeated_opening_is_the_same_connection_and_a_new_sequence_number_another()
         assert_eq!(flow.observe(forward(one, at)), None);
     }
     let connection = flow.observe(answer(Kind::Reply, one, 1_200)).expect("one");
-    assert_eq!(connection.opened_at, Moment(100), "the first one opened it");
+    assert_eq!(
+        connection.opened_at,
+        Some(Moment(100)),
+        "the first one opened it"
+    );
 
     let next = identity(1, 8);
     assert_eq!(flow.observe(forward(next, 1_300)), None);
@@ -200,14 +205,16 @@ fn what_came_and_never_left_waits_for_the_word_of_conntrack() {
         told.translation.map(|translation| translation.reply),
         Some(reply(&one))
     );
-    assert_eq!(connection.with_entry(Entry::Absent).translation, None);
+    let absent = Entry::Absent { table_full: false };
+    assert_eq!(connection.with_entry(absent).translation, None);
 }
 
 #[test]
 fn a_reply_that_stays_answers_a_client_of_this_node_and_nobody_else() {
     let from_here = identity(1, 7);
     let from_outside = identity(2, 7);
-    let stays = |identity: &Identity| Observation::ReplyArrival {
+    let stays = |identity: &Identity| Observation::AnswerArrival {
+        kind: Kind::Reply,
         reply: reply(identity),
         sequence: identity.sequence,
         arrival: arrived(200, VETH),
@@ -229,6 +236,76 @@ fn a_reply_that_stays_answers_a_client_of_this_node_and_nobody_else() {
         })
     );
     assert_eq!(flow.observe(stays(&from_outside)), None);
+    let [unanswered] = &flow.finish()[..] else {
+        panic!("one waits for its answer")
+    };
+    assert_eq!(unanswered.answer, Answer::None);
+    assert_eq!(unanswered.stray, Some(arrived(200, VETH)), "it went astray");
+}
+
+#[test]
+fn a_reply_past_the_translation_goes_astray_whoever_sends_it() {
+    let client = socket("10.244.1.9:40000");
+    let mut opening = identity(1, 7);
+    opening.original.source = client;
+    let mut to_a_service = passage(Kind::Forward, opening, Some(arrived(100, VETH)), 101);
+    to_a_service.reply = Tuple {
+        source: socket("10.244.1.5:8080"),
+        destination: client,
+    };
+    let reply = to_a_service.reply;
+    // Bridged past netfilter, it is of no known connection: the pods talk to each other.
+    let untranslated = Passage {
+        identity: Identity {
+            original: Tuple {
+                source: client,
+                destination: reply.source,
+            },
+            ..opening
+        },
+        conntrack: Conntrack::None,
+        ..passage(Kind::Reply, opening, Some(arrived(200, VETH)), 201)
+    };
+    let untranslated = Passage {
+        reply,
+        ..untranslated
+    };
+    let from_another = Observation::AnswerArrival {
+        kind: Kind::Reply,
+        reply: Tuple {
+            source: socket("10.244.9.9:8080"),
+            destination: client,
+        },
+        sequence: 7,
+        arrival: arrived(200, VETH),
+    };
+    for stray in [Observation::Passage(untranslated), from_another] {
+        let mut flow = Flow::new(TIMEOUT);
+        flow.observe(Observation::Passage(to_a_service));
+        assert_eq!(flow.observe(stray), None);
+        let [unanswered] = &flow.tick(Moment(100 + TIMEOUT))[..] else {
+            panic!("one waits for its answer")
+        };
+        assert_eq!(unanswered.stray, Some(arrived(200, VETH)));
+    }
+}
+
+#[test]
+fn a_refusal_that_stays_refuses_a_client_of_this_node() {
+    let mut flow = Flow::new(TIMEOUT);
+    let one = identity(1, 7);
+    flow.observe(Observation::Passage(passage(Kind::Forward, one, None, 101)));
+    let refusal = Observation::AnswerArrival {
+        kind: Kind::Reset,
+        reply: reply(&one),
+        sequence: 7,
+        arrival: arrived(200, VETH),
+    };
+    let connection = flow.observe(refusal).expect("one");
+    assert!(matches!(
+        connection.answer,
+        Answer::Refused(Refusal::Reset, _)
+    ));
 }
 
 #[test]
@@ -259,12 +336,14 @@ fn observation() -> impl Strategy<Value = Observation> {
     prop_oneof![
         any_passage().prop_map(passing(Kind::Forward)),
         any_passage().prop_map(passing(Kind::Reply)),
-        any_passage().prop_map(passing(Kind::Refusal)),
+        any_passage().prop_map(passing(Kind::Reset)),
+        any_passage().prop_map(passing(Kind::IcmpError)),
         (who(), 0..10_000_u64).prop_map(|(identity, at)| Observation::Arrival {
             identity,
             arrival: arrived(at, UPLINK),
         }),
-        (who(), 0..10_000_u64).prop_map(|(identity, at)| Observation::ReplyArrival {
+        (who(), 0..10_000_u64).prop_map(|(identity, at)| Observation::AnswerArrival {
+            kind: Kind::Reply,
             reply: reply(&identity),
             sequence: identity.sequence,
             arrival: arrived(at, VETH),
@@ -292,7 +371,7 @@ proptest! {
                 Observation::Arrival { identity, .. } => {
                     opened.insert(identity);
                 }
-                Observation::Passage(_) | Observation::ReplyArrival { .. } => {}
+                Observation::Passage(_) | Observation::AnswerArrival { .. } => {}
             }
             out.extend(flow.observe(step));
             if tick {

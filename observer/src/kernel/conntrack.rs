@@ -4,15 +4,18 @@
 //! node took and left unanswered; conntrack can. Needs `CAP_NET_ADMIN` and the caller's network
 //! namespace to be the node's.
 
+use std::fs;
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 
 use netlink_packet_core::{
     DecodeError, DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload,
+    NetlinkPayload, Nla as _,
 };
 use netlink_packet_netfilter::conntrack::{
-    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoTuple, Protocol, Status, Tuple as TupleNla,
+    ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol,
+    Status, Tuple as TupleNla,
 };
 use netlink_packet_netfilter::{
     NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
@@ -20,11 +23,14 @@ use netlink_packet_netfilter::{
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr as KernelAddress};
 
-use crate::cluster::Family;
+use crate::cluster::{self, Family};
 use crate::observation::{Entry, Identity, Tuple};
 
 /// `CTA_ZONE` (`include/uapi/linux/netfilter/nfnetlink_conntrack.h`), big-endian 16 bits.
 const CTA_ZONE: u16 = 18;
+// enum tcp_conntrack, include/uapi/linux/netfilter/nf_conntrack_tcp.h
+const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
+const TCP_CONNTRACK_CLOSE: u8 = 8;
 /// What the kernel answers of an entry that is not there.
 const NO_SUCH_ENTRY: i32 = -2;
 /// More than one entry with all its attributes takes, and than one part of a dump.
@@ -77,9 +83,15 @@ impl Conntrack {
         let family = Family::of(identity.original.source.ip());
         send(&self.socket, family, 0, question(identity))?;
         match receive(&self.socket)? {
-            NetlinkPayload::InnerMessage(message) => entry(message).map(Some),
+            NetlinkPayload::InnerMessage(NetfilterMessage {
+                inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
+                ..
+            }) => entry(&attributes).map(Some).ok_or(ConntrackError::NoEntry),
             NetlinkPayload::Error(error) if error.raw_code() == NO_SUCH_ENTRY => {
-                Ok(self.tracks(family)?.then_some(Entry::Absent))
+                let absent = || Entry::Absent {
+                    table_full: table_is_full(),
+                };
+                Ok(self.tracks(family)?.then(absent))
             }
             NetlinkPayload::Error(error) => Err(ConntrackError::Refused(error.to_io())),
             _ => Err(ConntrackError::NoEntry),
@@ -100,6 +112,112 @@ impl Conntrack {
         }
         Ok(*tracks)
     }
+}
+
+/// Reads the connections that conntrack holds now, in both families, and hands each to `each`:
+/// its identity (whose sequence number conntrack does not tell), its reply tuple, and whether a
+/// reply was seen. Those that are over, and protocols that no Service has, are left out.
+pub fn existing<E: From<ConntrackError>>(
+    mut each: impl FnMut(Identity, Tuple, bool) -> Result<(), E>,
+) -> Result<(), E> {
+    for family in [Family::V4, Family::V6] {
+        let socket = connect().map_err(ConntrackError::from)?;
+        send(&socket, family, NLM_F_DUMP, Vec::new()).map_err(ConntrackError::from)?;
+        let mut bytes = Vec::with_capacity(ANSWER_MAX);
+        'dump: loop {
+            bytes.clear();
+            socket.recv(&mut bytes, 0).map_err(ConntrackError::from)?;
+            let mut rest = bytes.as_slice();
+            while !rest.is_empty() {
+                let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
+                    .map_err(ConntrackError::from)?;
+                let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
+                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
+                match message.payload {
+                    NetlinkPayload::InnerMessage(message) => {
+                        if let Some((identity, reply, replied)) = alive(message) {
+                            each(identity, reply, replied)?;
+                        }
+                    }
+                    NetlinkPayload::Error(error) => {
+                        return Err(ConntrackError::Refused(error.to_io()).into());
+                    }
+                    _ => break 'dump,
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The connection of an entry, if it is one of a Service's protocols and not over.
+fn alive(message: NetfilterMessage) -> Option<(Identity, Tuple, bool)> {
+    let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
+        return None;
+    };
+    let mut original = None;
+    let mut zone = 0;
+    for attribute in &attributes {
+        match attribute {
+            ConntrackAttribute::CtaTupleOrig(parts) => {
+                original = Some((protocol(parts)?, tuple(parts)?));
+            }
+            ConntrackAttribute::CtaProtoInfo(infos) if is_over(infos) => return None,
+            ConntrackAttribute::Other(other) if other.kind() == CTA_ZONE => {
+                let mut value = vec![0; other.value_len()];
+                other.emit_value(&mut value);
+                zone = u16::from_be_bytes(value.try_into().ok()?);
+            }
+            _ => {}
+        }
+    }
+    let (protocol, original) = original?;
+    let Entry::Present { reply, replied } = entry(&attributes)? else {
+        return None;
+    };
+    let identity = Identity {
+        protocol,
+        zone,
+        original,
+        sequence: 0,
+    };
+    Some((identity, reply, replied))
+}
+
+fn protocol(parts: &[TupleNla]) -> Option<cluster::Protocol> {
+    let fields = parts.iter().find_map(|part| match part {
+        TupleNla::Proto(fields) => Some(fields),
+        _ => None,
+    })?;
+    let number = fields.iter().find_map(|field| match field {
+        ProtoTuple::Protocol(protocol) => Some(u8::from(*protocol)),
+        _ => None,
+    })?;
+    cluster::Protocol::try_from(number).ok()
+}
+
+fn is_over(infos: &[ProtoInfo]) -> bool {
+    infos.iter().any(|info| match info {
+        ProtoInfo::TCP(parts) => parts.iter().any(|part| {
+            matches!(
+                part,
+                ProtoInfoTCP::State(TCP_CONNTRACK_TIME_WAIT | TCP_CONNTRACK_CLOSE)
+            )
+        }),
+        _ => false,
+    })
+}
+
+/// Whether there is no room for another entry. Where the kernel does not tell, there is.
+fn table_is_full() -> bool {
+    let read = |name| {
+        let path = Path::new("/proc/sys/net/netfilter").join(name);
+        fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
+    };
+    read("nf_conntrack_count")
+        .zip(read("nf_conntrack_max"))
+        // 0 is no limit (Documentation/networking/nf_conntrack-sysctl.rst).
+        .is_some_and(|(count, max)| max != 0 && count >= max)
 }
 
 fn connect() -> io::Result<Socket> {
@@ -165,22 +283,16 @@ fn question(identity: &Identity) -> Vec<ConntrackAttribute> {
     attributes
 }
 
-fn entry(message: NetfilterMessage) -> Result<Entry, ConntrackError> {
-    let NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)) = message.inner else {
-        return Err(ConntrackError::NoEntry);
-    };
+fn entry(attributes: &[ConntrackAttribute]) -> Option<Entry> {
     let reply = attributes.iter().find_map(|attribute| match attribute {
         ConntrackAttribute::CtaTupleReply(parts) => tuple(parts),
         _ => None,
-    });
+    })?;
     let replied = attributes.iter().any(|attribute| {
         matches!(attribute, ConntrackAttribute::CtaStatus(status)
             if status.contains(Status::SeenReply))
     });
-    Ok(Entry::Present {
-        reply: reply.ok_or(ConntrackError::NoEntry)?,
-        replied,
-    })
+    Some(Entry::Present { reply, replied })
 }
 
 fn tuple(parts: &[TupleNla]) -> Option<Tuple> {

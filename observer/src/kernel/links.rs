@@ -1,42 +1,94 @@
 //! The node's interfaces, and which of them to observe.
 //!
-//! Chosen by addresses and routes, never by name or kind: the uplink carries a default route or
-//! a Node address; a pod-facing interface has a host route through it.
+//! Chosen by addresses, routes and masters, never by name: a node's uplink may be a veth, a bond
+//! or a bridge. A packet may pass several of the chosen ones (a bridge and its port, a VLAN and
+//! its parent); the flow takes its first arrival and its last egress.
 
-use std::collections::{BTreeMap, HashMap};
+mod read;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 
-use futures_util::TryStreamExt as _;
-use rtnetlink::packet_route::address::AddressAttribute;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
-use rtnetlink::{RouteMessageBuilder, new_connection};
+use ipnet::IpNet;
 
-use crate::observation::IfIndex;
+pub use read::LinksError;
+pub use watch::Watch;
 
-/// The kernel would not tell of its interfaces.
-#[derive(Debug, thiserror::Error)]
-pub enum LinksError {
-    /// No netlink socket.
-    #[error("cannot open a route netlink socket")]
-    Socket(#[source] std::io::Error),
-    /// A dump failed.
-    #[error("cannot list the {what} of this network namespace")]
-    Dump {
-        /// Of what.
-        what: &'static str,
-        /// Why.
-        source: Box<rtnetlink::Error>,
-    },
+use crate::observation::{IfIndex, Interfaces};
+
+/// What the cluster's objects say of addresses, to tell roles by.
+pub trait Addresses {
+    /// Whether a Node has this address.
+    fn is_node(&self, address: IpAddr) -> bool;
+    /// Whether pods have this one.
+    fn is_pod(&self, address: IpAddr) -> bool;
 }
 
 /// Why an interface is observed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Role {
-    /// Towards clients and other nodes.
+    /// Towards clients and other nodes: it carries a default route or a Node's address.
     Uplink,
-    /// Towards a pod.
+    /// Towards a pod: a host route leads there, or it is a port of a bridge among pods.
     PodFacing,
+    /// It wraps packets between nodes; inside are those of connections.
+    Tunnel,
+    /// Nothing speaks against it.
+    Other,
+}
+
+/// Why an interface is not observed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unobserved {
+    /// What a host sends to itself.
+    Loopback,
+    /// It carries no packet: it only holds addresses.
+    Dummy,
+    /// It is down; when it comes up, it is looked at again.
+    Down,
+    /// A bridge that is no uplink: its ports are observed.
+    Bridge,
+    /// All its packets pass an observed interface above it too: this one.
+    Below(String),
+    /// Its packets begin with a link header that is not read: its ARPHRD number
+    /// (`include/uapi/linux/if_arp.h`).
+    LinkHeader(u16),
+}
+
+/// What stands in front of the IP header of an interface's packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkHeader {
+    /// Fourteen bytes of Ethernet.
+    #[default]
+    Ethernet,
+    /// Nothing: IP in IP, WireGuard, tun.
+    None,
+    /// Something else: an ARPHRD number.
+    Other(u16),
+}
+
+/// What the kernel makes of an interface, where it matters here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LinkKind {
+    /// Hardware, a veth, or anything else.
+    #[default]
+    Plain,
+    /// A bridge.
+    Bridge,
+    /// A bond or a team: its packets pass its members.
+    Aggregate,
+    /// On another interface: a VLAN, macvlan, ipvlan.
+    Stacked,
+    /// VXLAN, GENEVE, IP in IP, SIT, GRE, WireGuard.
+    Tunnel,
+    /// A dummy.
+    Dummy,
+    /// What a host sends to itself.
+    Loopback,
 }
 
 /// One interface.
@@ -44,10 +96,18 @@ pub enum Role {
 pub struct Link {
     /// Its name.
     pub name: String,
-    /// Whether it is a loopback device.
-    pub loopback: bool,
-    /// Its own addresses.
-    pub addresses: Vec<IpAddr>,
+    /// Its kind.
+    pub kind: LinkKind,
+    /// In front of its packets.
+    pub header: LinkHeader,
+    /// Whether it is up.
+    pub up: bool,
+    /// Of which bridge, bond or team it is a port or member.
+    pub master: Option<IfIndex>,
+    /// On which interface of this network namespace it is stacked.
+    pub lower: Option<IfIndex>,
+    /// Its own addresses, with the networks they are in.
+    pub addresses: Vec<IpNet>,
     /// Whether a default route leads through it.
     pub default_route: bool,
     /// Whether a route to a single address leads through it, to a neighbour on it.
@@ -59,206 +119,160 @@ pub struct Link {
 pub struct Links(BTreeMap<IfIndex, Link>);
 
 impl Links {
-    /// Reads those of the calling thread's network namespace.
-    pub async fn read() -> Result<Self, LinksError> {
-        let (connection, handle, _) = new_connection().map_err(LinksError::Socket)?;
-        let task = tokio::spawn(connection);
-        let links = Self::dump(&handle).await;
-        task.abort();
-        links
-    }
-
-    async fn dump(handle: &rtnetlink::Handle) -> Result<Self, LinksError> {
-        let failed = |what| {
-            move |source| LinksError::Dump {
-                what,
-                source: Box::new(source),
-            }
-        };
-        let mut links = BTreeMap::<IfIndex, Link>::new();
-        let messages: Vec<_> = handle
-            .link()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(failed("interfaces"))?;
-        for message in messages {
-            let link = links.entry(IfIndex(message.header.index)).or_default();
-            link.loopback = message.header.flags.contains(LinkFlags::Loopback);
-            for attribute in message.attributes {
-                if let LinkAttribute::IfName(name) = attribute {
-                    link.name = name;
-                }
-            }
-        }
-        let messages: Vec<_> = handle
-            .address()
-            .get()
-            .execute()
-            .try_collect()
-            .await
-            .map_err(failed("addresses"))?;
-        for message in messages {
-            let Some(link) = links.get_mut(&IfIndex(message.header.index)) else {
-                continue;
-            };
-            // Of a point-to-point interface, `Address` is the peer's and `Local` its own.
-            let own = |attribute: &AddressAttribute| match attribute {
-                AddressAttribute::Local(address) => Some(*address),
-                _ => None,
-            };
-            let only = |attribute: &AddressAttribute| match attribute {
-                AddressAttribute::Address(address) => Some(*address),
-                _ => None,
-            };
-            let attributes = &message.attributes;
-            let address = attributes.iter().find_map(own);
-            link.addresses
-                .extend(address.or_else(|| attributes.iter().find_map(only)));
-        }
-        for family in [
-            RouteMessageBuilder::<std::net::Ipv4Addr>::new().build(),
-            RouteMessageBuilder::<std::net::Ipv6Addr>::new().build(),
-        ] {
-            let messages: Vec<_> = handle
-                .route()
-                .get(family)
-                .execute()
-                .try_collect()
-                .await
-                .map_err(failed("routes"))?;
-            for message in &messages {
-                add_route(&mut links, message);
-            }
-        }
-        Ok(Self(links))
-    }
-
     /// All of them, by number.
     pub fn iter(&self) -> impl Iterator<Item = (IfIndex, &Link)> {
         self.0.iter().map(|(index, link)| (*index, link))
     }
 
-    /// Their names.
-    pub fn names(&self) -> HashMap<IfIndex, String> {
-        self.iter()
-            .map(|(index, link)| (index, link.name.clone()))
-            .collect()
+    /// Their names and addresses.
+    pub fn interfaces(&self) -> Interfaces {
+        let addresses = self.0.values().flat_map(|link| &link.addresses);
+        Interfaces {
+            names: self
+                .iter()
+                .map(|(index, link)| (index, link.name.clone()))
+                .collect(),
+            addresses: addresses.map(IpNet::addr).collect(),
+        }
     }
 
-    /// The addresses of all.
-    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
-        self.0
-            .values()
-            .flat_map(|link| link.addresses.iter().copied())
-    }
-
-    /// Those to observe, and why, uplinks first. `node_addresses`: what the cluster calls nodes.
-    pub fn chosen(&self, node_addresses: impl Fn(IpAddr) -> bool) -> Vec<(&str, Role)> {
-        let mut chosen: Vec<_> = self
-            .0
-            .values()
-            .filter_map(|link| Some((link.name.as_str(), link.role(&node_addresses)?)))
+    /// What becomes of each, by number: observed in a role, or not and why.
+    pub fn choose(
+        &self,
+        addresses: &impl Addresses,
+    ) -> BTreeMap<IfIndex, Result<Role, Unobserved>> {
+        let mut chosen: BTreeMap<_, _> = self
+            .iter()
+            .map(|(index, link)| (index, self.role(link, addresses)))
             .collect();
-        chosen.sort_by_key(|(_, role)| *role);
+        let below: Vec<_> = chosen
+            .iter()
+            .filter(|(_, role)| **role == Ok(Role::Other))
+            .filter_map(|(index, _)| Some((*index, self.observed_above(*index, &chosen)?)))
+            .collect();
+        for (index, above) in below {
+            chosen.insert(index, Err(Unobserved::Below(above)));
+        }
         chosen
     }
 
-    /// Whether one has this name.
-    pub fn contains(&self, name: &str) -> bool {
-        self.0.values().any(|link| link.name == name)
+    /// The number of the one that has this name.
+    pub fn find(&self, name: &str) -> Option<IfIndex> {
+        self.iter()
+            .find(|(_, link)| link.name == name)
+            .map(|(index, _)| index)
+    }
+
+    /// The one of this number.
+    pub fn get(&self, index: IfIndex) -> Option<&Link> {
+        self.0.get(&index)
+    }
+
+    fn role(&self, link: &Link, addresses: &impl Addresses) -> Result<Role, Unobserved> {
+        let is_uplink = link.is_uplink(addresses);
+        match link {
+            Link {
+                kind: LinkKind::Loopback,
+                ..
+            } => Err(Unobserved::Loopback),
+            Link {
+                kind: LinkKind::Dummy,
+                ..
+            } => Err(Unobserved::Dummy),
+            Link { up: false, .. } => Err(Unobserved::Down),
+            Link {
+                header: LinkHeader::Other(number),
+                ..
+            } => Err(Unobserved::LinkHeader(*number)),
+            _ if is_uplink => Ok(Role::Uplink),
+            Link {
+                kind: LinkKind::Bridge,
+                ..
+            } => Err(Unobserved::Bridge),
+            Link {
+                kind: LinkKind::Tunnel,
+                ..
+            } => Ok(Role::Tunnel),
+            Link {
+                host_route: true, ..
+            } => Ok(Role::PodFacing),
+            _ if self.is_port_among_pods(link, addresses) => Ok(Role::PodFacing),
+            _ => Ok(Role::Other),
+        }
+    }
+
+    fn is_port_among_pods(&self, link: &Link, addresses: &impl Addresses) -> bool {
+        let master = link.master.and_then(|master| self.get(master));
+        master.is_some_and(|master| {
+            master.kind == LinkKind::Bridge
+                && master
+                    .addresses
+                    .iter()
+                    .any(|network| addresses.is_pod(network.addr()))
+        })
+    }
+
+    /// The name of an observed interface that all packets of this one pass too. The kernel lets
+    /// interfaces be stacked eight high, and in no circle (`net/core/dev.c`, `MAX_NEST_DEV`).
+    fn observed_above(
+        &self,
+        index: IfIndex,
+        chosen: &BTreeMap<IfIndex, Result<Role, Unobserved>>,
+    ) -> Option<String> {
+        self.above(index)
+            .find_map(|(above, link)| match chosen.get(&above) {
+                Some(Ok(_)) => Some(link.name.clone()),
+                Some(Err(_)) | None => self.observed_above(above, chosen),
+            })
+    }
+
+    /// The bond or team that it is a member of, and what is stacked on it.
+    fn above(&self, index: IfIndex) -> impl Iterator<Item = (IfIndex, &Link)> {
+        let master = self.get(index).and_then(|link| link.master);
+        self.iter().filter(move |(above, link)| match link.kind {
+            LinkKind::Aggregate => master == Some(*above),
+            LinkKind::Stacked => link.lower == Some(index),
+            LinkKind::Plain
+            | LinkKind::Bridge
+            | LinkKind::Tunnel
+            | LinkKind::Dummy
+            | LinkKind::Loopback => false,
+        })
     }
 }
 
 impl Link {
-    fn role(&self, is_node_address: impl Fn(IpAddr) -> bool) -> Option<Role> {
-        if self.loopback {
-            None
-        } else if self.default_route || self.addresses.iter().any(|ip| is_node_address(*ip)) {
-            Some(Role::Uplink)
-        } else {
-            self.host_route.then_some(Role::PodFacing)
-        }
+    fn is_uplink(&self, addresses: &impl Addresses) -> bool {
+        self.default_route
+            || self
+                .addresses
+                .iter()
+                .any(|network| addresses.is_node(network.addr()))
     }
 }
 
-fn add_route(links: &mut BTreeMap<IfIndex, Link>, message: &RouteMessage) {
-    // Local and broadcast addresses have routes too, in a table of their own.
-    if message.header.table != RouteHeader::RT_TABLE_MAIN {
-        return;
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Uplink => "uplink: it carries a default route or a Node's address",
+            Self::PodFacing => "towards a pod: a host route or a bridge among pods leads there",
+            Self::Tunnel => "tunnel: packets between nodes are wrapped here",
+            Self::Other => "nothing speaks against it",
+        })
     }
-    let mut link = None;
-    let mut gateway = false;
-    let mut destination = None;
-    for attribute in &message.attributes {
-        match attribute {
-            RouteAttribute::Oif(index) => link = Some(IfIndex(*index)),
-            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = true,
-            RouteAttribute::Destination(address) => destination = Some(address),
-            _ => {}
-        }
-    }
-    let Some(link) = link.and_then(|index| links.get_mut(&index)) else {
-        return;
-    };
-    let whole = match destination {
-        Some(RouteAddress::Inet(_)) => 32,
-        Some(RouteAddress::Inet6(_)) => 128,
-        _ => 0,
-    };
-    let length = message.header.destination_prefix_length;
-    if length == 0 {
-        link.default_route = true;
-    }
-    link.host_route |= whole != 0 && length == whole && !gateway;
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn link(name: &str) -> Link {
-        Link {
-            name: name.to_owned(),
-            ..Link::default()
+impl fmt::Display for Unobserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Loopback => f.write_str("loopback"),
+            Self::Dummy => f.write_str("a dummy carries no packets"),
+            Self::Down => f.write_str("it is down"),
+            Self::Bridge => f.write_str("a bridge that is no uplink: its ports are observed"),
+            Self::Below(above) => write!(f, "its packets pass {above}, which is observed"),
+            Self::LinkHeader(number) => {
+                write!(f, "its link header (ARPHRD {number}) is not understood")
+            }
         }
-    }
-
-    fn links(links: impl IntoIterator<Item = Link>) -> Links {
-        Links((1..).map(IfIndex).zip(links).collect())
-    }
-
-    #[test]
-    fn roles_come_from_addresses_and_routes() {
-        let node: IpAddr = "172.31.0.11".parse().unwrap();
-        let links = links([
-            Link {
-                loopback: true,
-                default_route: true,
-                ..link("lo")
-            },
-            Link {
-                host_route: true,
-                ..link("cali1")
-            },
-            Link {
-                addresses: vec![node],
-                ..link("ens5")
-            },
-            Link {
-                default_route: true,
-                ..link("ens6")
-            },
-            link("spare"),
-        ]);
-        assert_eq!(
-            links.chosen(|ip| ip == node),
-            [
-                ("ens5", Role::Uplink),
-                ("ens6", Role::Uplink),
-                ("cali1", Role::PodFacing)
-            ]
-        );
     }
 }

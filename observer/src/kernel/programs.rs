@@ -13,13 +13,16 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use observer_ebpf::{Arrival, ArrivalKey, Counter, KernelLayout};
 
+use crate::kernel::links::LinkHeader;
 use crate::observation::{DecodeError, Moment, Observation};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-programs"));
 
-const INGRESS: &str = "observer_ingress";
-const EGRESS: &str = "observer_egress";
+/// Ingress and egress, for interfaces whose packets begin with an Ethernet header.
+const ETHERNET: [&str; 2] = ["observer_in", "observer_out"];
+/// The same for interfaces whose packets begin with the IP header.
+const BARE: [&str; 2] = ["observer_in_ip", "observer_out_ip"];
 
 /// `aya_log::Level`s that the programs print: none, or up to debug.
 const LOG_OFF: u8 = 0;
@@ -81,7 +84,7 @@ pub struct Programs {
 }
 
 impl Programs {
-    /// Loads both programs. Needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`, or root.
+    /// Loads the programs. Needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`, or root.
     ///
     /// `debug_lines`: whether the programs write debug lines, for [`Programs::logger`]. Also
     /// gives the ring buffer of [`Observation`]s.
@@ -94,7 +97,7 @@ impl Programs {
             .override_global("LAYOUT", layout, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)?;
-        for program in [INGRESS, EGRESS] {
+        for program in ETHERNET.into_iter().chain(BARE) {
             classifier(&mut ebpf, program)?
                 .load()
                 .map_err(|source| ProgramsError::Program {
@@ -111,17 +114,20 @@ impl Programs {
         Ok((programs, observations))
     }
 
-    /// Puts both programs on an interface of the calling thread's network namespace.
-    pub fn attach(&mut self, interface: &str) -> Result<Hook, ProgramsError> {
+    /// Puts both programs on an interface of the calling thread's network namespace, those for
+    /// its link header.
+    pub fn attach(&mut self, interface: &str, header: LinkHeader) -> Result<Hook, ProgramsError> {
+        let programs = match header {
+            LinkHeader::Ethernet => ETHERNET,
+            LinkHeader::None | LinkHeader::Other(_) => BARE,
+        };
         let failed = |source| ProgramsError::Attach {
             interface: interface.to_owned(),
             source: Box::new(source),
         };
         let mut attach = |options: fn() -> TcAttachOptions| {
-            for (name, side) in [
-                (INGRESS, TcAttachType::Ingress),
-                (EGRESS, TcAttachType::Egress),
-            ] {
+            let sides = [TcAttachType::Ingress, TcAttachType::Egress];
+            for (name, side) in programs.into_iter().zip(sides) {
                 classifier(&mut self.ebpf, name)?
                     .attach_with_options(interface, side, options())
                     .map_err(failed)?;

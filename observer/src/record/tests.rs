@@ -25,7 +25,7 @@ fn whole() -> Record {
     let ip = |text: &str| text.parse().expect("the test's address parses");
     Record {
         schema: SCHEMA,
-        observed_at: "2026-11-23T12:00:42.123456Z".to_owned(),
+        observed_at: Some("2026-11-23T12:00:42.123456Z".to_owned()),
         node: "node1".to_owned(),
         from: From::Start,
         protocol: Protocol::Tcp,

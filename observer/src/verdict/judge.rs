@@ -3,14 +3,14 @@
 //! Verdicts come from the two tuples, never from conntrack's status bits, which mislead under
 //! IPVS and where only a port changed (`net/netfilter/nf_nat_core.c`, `nf_nat_setup_info`).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::vocabulary::{
     Basis, Cause, CauseCode, ClientKind, Outcome, OutcomeCause, RewriteOwner, SourceIp,
 };
 use crate::cluster::{
-    AddressKind, FrontDoorKind, Index, LocalAddresses, PodRef, Protocol, ServiceEntry, ServicePort,
-    TrafficPolicy,
+    AddressKind, FrontDoorKind, Index, KubeProxy, LocalAddresses, PodRef, Protocol, ServiceEntry,
+    ServicePort, TrafficPolicy,
 };
 use crate::flow::Connection;
 use crate::observation::IfIndex;
@@ -20,8 +20,12 @@ use crate::observation::IfIndex;
 pub struct Knowledge<'a> {
     /// The cluster's objects, as of the opening packet; `None` without cluster state.
     pub index: Option<&'a Index>,
+    /// kube-proxy's configuration, if it is known.
+    pub kube_proxy: Option<&'a KubeProxy>,
     /// This node: its name and its own addresses.
     pub local: &'a LocalAddresses,
+    /// Whether connections that nobody asks about are judged too.
+    pub all: bool,
 }
 
 /// Where the connection entered.
@@ -104,7 +108,7 @@ pub(super) struct Scene<'a> {
 /// rewritten, or to a pod from outside the pods; not a pod's way out of the cluster).
 pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdict> {
     let scene = Scene::new(connection, knowledge);
-    if !scene.reported() {
+    if !knowledge.all && !scene.reported() {
         return None;
     }
     let backend = scene.backend();
@@ -249,60 +253,99 @@ impl<'a> Scene<'a> {
     }
 
     /// Whose rule took the source address, and why.
+    ///
+    /// Where several rules would have, the one that a change of policy would not spare comes
+    /// first: a hairpin and the node's own traffic are masqueraded whatever the policy is.
     fn loss(&self, source_seen: SocketAddr) -> (RewriteOwner, Cause) {
         let seen = source_seen.ip();
-        let original = self.connection.identity.original;
+        let client = self.client.address.ip();
         let hairpin = self
             .chosen
-            .is_some_and(|(backend, _)| backend.ip() == original.source.ip());
+            .is_some_and(|(backend, _)| backend.ip() == client);
         let policy = self
             .entry
             .map(|entry| entry.service.external_traffic_policy);
-        let (by, code, basis, explanation) = if hairpin {
-            let explanation = format!(
-                "the pod reached itself through the Service; kube-proxy masquerades that to {seen}, \
-                 or its replies would never pass this node"
-            );
+        let (code, basis, explanation) = if hairpin {
             (
-                RewriteOwner::KubeProxy,
                 CauseCode::Hairpin,
                 Basis::Observed,
-                explanation,
+                format!(
+                    "the pod reached itself through the Service; kube-proxy masquerades that to \
+                     {seen}, or its replies would never pass this node"
+                ),
             )
-        } else if self.is_from_outside() && policy == Some(TrafficPolicy::Cluster) {
-            let explanation = format!(
-                "externalTrafficPolicy is Cluster: kube-proxy masquerades all traffic from outside \
-                 to {seen}, so that replies return through this node"
-            );
-            let code = CauseCode::ExternalTrafficPolicyCluster;
-            (RewriteOwner::KubeProxy, code, Basis::Observed, explanation)
         } else if self.entry.is_some() && self.opened_here() {
-            let explanation = format!(
-                "the client is this node itself; kube-proxy masquerades its own traffic to {seen}"
-            );
             (
-                RewriteOwner::KubeProxy,
                 CauseCode::NodeLocalClient,
                 Basis::Observed,
-                explanation,
+                format!(
+                    "the client is this node itself; kube-proxy masquerades its own traffic to \
+                     {seen}"
+                ),
             )
-        } else {
-            let explanation = format!(
-                "the source became {seen} on this node, and nothing known of the cluster says why"
-            );
+        } else if self.is_from_outside() && policy == Some(TrafficPolicy::Cluster) {
             (
-                RewriteOwner::Unknown,
-                CauseCode::Unknown,
+                CauseCode::ExternalTrafficPolicyCluster,
                 Basis::Observed,
-                explanation,
+                format!(
+                    "externalTrafficPolicy is Cluster: kube-proxy masquerades all traffic from \
+                     outside to {seen}, so that replies return through this node"
+                ),
             )
+        } else if let Some(cause) = self.masqueraded_on_its_way_to_a_cluster_ip(seen) {
+            return (RewriteOwner::KubeProxy, cause);
+        } else {
+            let cause = Cause {
+                code: CauseCode::Unknown,
+                basis: Basis::Observed,
+                explanation: format!(
+                    "the source became {seen} on this node, and nothing known of the cluster says \
+                     why"
+                ),
+            };
+            return (RewriteOwner::Unknown, cause);
         };
         let cause = Cause {
             code,
             basis,
             explanation,
         };
-        (by, cause)
+        (RewriteOwner::KubeProxy, cause)
+    }
+
+    /// Why kube-proxy masquerades what goes to a cluster IP, if it does.
+    fn masqueraded_on_its_way_to_a_cluster_ip(&self, seen: IpAddr) -> Option<Cause> {
+        if self.front_door.kind != Some(FrontDoorKind::ClusterIP) || self.entry.is_none() {
+            return None;
+        }
+        let client = self.client.address.ip();
+        let outside = |basis| Cause {
+            code: CauseCode::OutsideClusterCidr,
+            basis,
+            explanation: format!(
+                "{client} is outside the cluster CIDR: kube-proxy takes it for no pod, and \
+                 masquerades what it sends to a cluster IP to {seen}"
+            ),
+        };
+        let Some(kube_proxy) = self.knowledge.kube_proxy else {
+            // masqueradeAll would do it too, but is rare, and for a pod neither is likelier.
+            return (self.client.kind == ClientKind::External).then(|| outside(Basis::Inferred));
+        };
+        if kube_proxy.masquerade_all {
+            return Some(Cause {
+                code: CauseCode::MasqueradeAll,
+                basis: Basis::Config,
+                explanation: format!(
+                    "kube-proxy runs with masqueradeAll: whatever goes to a cluster IP is \
+                     masqueraded, here to {seen}"
+                ),
+            });
+        }
+        let node = self
+            .knowledge
+            .index
+            .and_then(|index| index.node(self.knowledge.local.node()));
+        (kube_proxy.is_outside(client, node) == Some(true)).then(|| outside(Basis::Config))
     }
 
     /// Whether this front door is for clients outside the cluster.

@@ -2,19 +2,25 @@
 
 use super::judge::Scene;
 use super::vocabulary::{Outcome, OutcomeCause, OutcomeCauseCode};
-use crate::cluster::{Family, FrontDoorKind, TrafficPolicy};
-use crate::flow::{Answer, Answered};
+use crate::cluster::{Family, FrontDoorKind, ServiceEntry, TrafficPolicy};
+use crate::flow::{Answer, Refusal};
 use crate::observation::Entry;
+
+type Why = (OutcomeCauseCode, String);
 
 impl Scene<'_> {
     pub(super) fn outcome(&self) -> Outcome {
+        let existed_before = self.connection.opened_at.is_none();
         match (self.connection.answer, self.connection.entry) {
             (Answer::Accepted(_), _) => Outcome::Answered,
-            (Answer::Refused(_), _) => Outcome::Refused,
+            (Answer::Refused(..), _) => Outcome::Refused,
+            (Answer::None, Some(Entry::Present { replied: true, .. })) if existed_before => {
+                Outcome::Answered
+            }
             (Answer::None, _) if self.connection.departure.is_some() => Outcome::Unanswered,
             // It came and never left by an observed interface; what became of it, only conntrack
             // can tell.
-            (Answer::None, Some(Entry::Absent)) => Outcome::Dropped,
+            (Answer::None, Some(Entry::Absent { .. })) => Outcome::Dropped,
             (Answer::None, Some(Entry::Present { replied: false, .. })) => Outcome::Unanswered,
             // A reply was seen, but not by us: it may have left translated, or not.
             (Answer::None, Some(Entry::Present { replied: true, .. }) | None) => Outcome::Unknown,
@@ -31,70 +37,123 @@ impl Scene<'_> {
         Some(OutcomeCause { code, explanation })
     }
 
-    fn why_refused(&self) -> (OutcomeCauseCode, String) {
+    fn why_refused(&self) -> Why {
         if let Some(why) = self.no_endpoints("rejects") {
             return why;
         }
-        match (self.chosen, self.connection.answer) {
-            (
-                Some((backend, _)),
-                Answer::Refused(Answered {
-                    arrival: Some(_), ..
-                }),
-            ) => (
+        let Answer::Refused(refusal, answered) = self.connection.answer else {
+            return unknown("refused");
+        };
+        match (self.chosen, answered.arrival) {
+            (Some((backend, _)), _) => (
                 OutcomeCauseCode::BackendRefused,
                 format!("{backend} refused: nothing listens there, or its own host rejects"),
             ),
-            _ => (
-                OutcomeCauseCode::Unknown,
-                "this node refused, and nothing known of the cluster says why".to_owned(),
-            ),
+            // kube-proxy rejects by ICMP error; a RST is the host's own word.
+            (None, None)
+                if self.front_door.kind == Some(FrontDoorKind::NodePort)
+                    && refusal == Refusal::Reset =>
+            {
+                (
+                    OutcomeCauseCode::NotANodePortAddress,
+                    format!(
+                        "kube-proxy serves no node ports at {} (nodePortAddresses): the \
+                         connection went to the host itself, where nothing listens",
+                        self.front_door.address.ip()
+                    ),
+                )
+            }
+            _ => unknown("refused"),
         }
     }
 
-    fn why_dropped(&self) -> (OutcomeCauseCode, String) {
-        let client = self.client.address.ip();
+    fn why_dropped(&self) -> Why {
         // A REJECT whose ICMP error was rate limited is a drop on the wire.
-        if let Some(why) = self.no_endpoints("rejects, with an error that was not sent, or drops") {
+        if let Some(why) = self
+            .no_endpoints("rejects, with an error that was not sent, or drops")
+            .or_else(|| self.dropped_by_kube_proxy())
+        {
             return why;
         }
-        if let Some(entry) = self.entry {
-            let family = Family::of(self.front_door.address.ip());
-            let service = &entry.service;
-            let name = &service.reference;
-            let node = self.knowledge.local.node();
-            let mut ranges = service.source_ranges(family).peekable();
-            if self.front_door.kind == Some(FrontDoorKind::LoadBalancer)
-                && ranges.peek().is_some()
-                && !ranges.any(|range| range.contains(&client))
-            {
-                let explanation = format!(
-                    "{client} is in none of the loadBalancerSourceRanges of {name}: kube-proxy \
-                     drops the connection"
-                );
-                return (OutcomeCauseCode::SourceRanges, explanation);
-            }
-            if self.is_from_outside()
-                && service.external_traffic_policy == TrafficPolicy::Local
-                && !entry.has_local_endpoint(family, node)
-            {
-                let explanation = format!(
-                    "externalTrafficPolicy is Local and {node} has no usable endpoint of {name}: \
-                     kube-proxy drops the connection"
-                );
-                return (OutcomeCauseCode::NoLocalEndpoints, explanation);
-            }
+        if let Some(Entry::Absent { table_full: true }) = self.connection.entry {
+            return (
+                OutcomeCauseCode::ConntrackFull,
+                "conntrack has no room for another entry (nf_conntrack_max), and drops what \
+                 would need one"
+                    .to_owned(),
+            );
         }
-        (
-            OutcomeCauseCode::Unknown,
-            "netfilter or routing on this node let it die, and nothing known of the cluster says \
-             why"
-            .to_owned(),
-        )
+        match self.entry {
+            Some(entry) => (
+                OutcomeCauseCode::NetworkPolicyOrFirewall,
+                format!(
+                    "kube-proxy would have let it pass to {}: a network policy, a firewall or the \
+                     reverse path filter of this node did not",
+                    entry.service.reference
+                ),
+            ),
+            None => unknown("dropped"),
+        }
     }
 
-    fn why_unanswered(&self) -> Option<(OutcomeCauseCode, String)> {
+    /// Which rule of kube-proxy drops what comes by this front door.
+    fn dropped_by_kube_proxy(&self) -> Option<Why> {
+        let entry = self.entry?;
+        let client = self.client.address.ip();
+        let family = Family::of(self.front_door.address.ip());
+        let name = &entry.service.reference;
+        let node = self.knowledge.local.node();
+        let mut ranges = entry.service.source_ranges(family).peekable();
+        if self.front_door.kind == Some(FrontDoorKind::LoadBalancer)
+            && ranges.peek().is_some()
+            && !ranges.any(|range| range.contains(&client))
+        {
+            let explanation = format!(
+                "{client} is in none of the loadBalancerSourceRanges of {name}: kube-proxy drops \
+                 the connection"
+            );
+            return Some((OutcomeCauseCode::SourceRanges, explanation));
+        }
+        let (policy, setting) = self.policy(entry)?;
+        (policy == TrafficPolicy::Local && !entry.has_local_endpoint(family, node)).then(|| {
+            (
+                OutcomeCauseCode::NoLocalEndpoints,
+                format!(
+                    "{setting} is Local and {node} has no usable endpoint of {name}: kube-proxy \
+                     drops the connection"
+                ),
+            )
+        })
+    }
+
+    /// The policy of this front door, and its name.
+    fn policy(&self, entry: &ServiceEntry) -> Option<(TrafficPolicy, &'static str)> {
+        let service = &entry.service;
+        if self.is_from_outside() {
+            Some((service.external_traffic_policy, "externalTrafficPolicy"))
+        } else if self.front_door.kind == Some(FrontDoorKind::ClusterIP) {
+            Some((service.internal_traffic_policy, "internalTrafficPolicy"))
+        } else {
+            None
+        }
+    }
+
+    fn why_unanswered(&self) -> Option<Why> {
         let (backend, _) = self.chosen?;
+        let returned = matches!(
+            self.connection.entry,
+            Some(Entry::Present { replied: true, .. })
+        );
+        if self.connection.stray.is_some() || returned {
+            return Some((
+                OutcomeCauseCode::AsymmetricReturn,
+                format!(
+                    "a reply came back, but never left towards the client as one of its \
+                     connection: it took a way on which this node does not translate what \
+                     {backend} sends"
+                ),
+            ));
+        }
         let delivered = self.connection.is_silent() && self.knowledge.local.contains(backend.ip());
         delivered.then(|| {
             (
@@ -108,7 +167,7 @@ impl Scene<'_> {
     }
 
     /// If no endpoint could be chosen, because there is none.
-    fn no_endpoints(&self, kube_proxy: &str) -> Option<(OutcomeCauseCode, String)> {
+    fn no_endpoints(&self, kube_proxy: &str) -> Option<Why> {
         let family = Family::of(self.front_door.address.ip());
         let entry = self.entry?;
         (self.chosen.is_none() && !entry.has_usable_endpoint(family)).then(|| {
@@ -121,4 +180,11 @@ impl Scene<'_> {
             )
         })
     }
+}
+
+fn unknown(what: &str) -> Why {
+    (
+        OutcomeCauseCode::Unknown,
+        format!("this node {what} it, and nothing known of the cluster says why"),
+    )
 }

@@ -6,9 +6,8 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cluster::FrontDoorKind;
-use crate::cluster::{Index, LocalAddresses, Objects, Protocol};
-use crate::flow::{Answer, Answered, Connection, Translation};
+use crate::cluster::{FrontDoorKind, Index, KubeProxy, LocalAddresses, Objects, Protocol};
+use crate::flow::{Answer, Answered, Connection, Refusal, Translation};
 use crate::observation::{
     Arrival, Conntrack, Departure, Entry, Identity, IfIndex, Moment, Ttl, Tuple,
 };
@@ -126,7 +125,9 @@ fn judged_with(connection: &Connection, index: Option<&Index>) -> Option<Verdict
         connection,
         Knowledge {
             index,
+            kube_proxy: None,
             local: &local,
+            all: false,
         },
     )
 }
@@ -147,7 +148,7 @@ fn answered(client: &str, door: &str, backend: &str, seen: &str) -> Connection {
             },
             sequence: 7,
         },
-        opened_at: Moment(100),
+        opened_at: Some(Moment(100)),
         arrival: Some(arrival()),
         departure: Some(Departure {
             at: Moment(200),
@@ -165,6 +166,7 @@ fn answered(client: &str, door: &str, backend: &str, seen: &str) -> Connection {
             at: Moment(300),
             arrival: Some(arrival()),
         }),
+        stray: None,
         entry: None,
     }
 }
@@ -307,12 +309,12 @@ fn a_pods_way_out_and_a_host_listener_are_nobodys_business() {
 #[case::no_endpoint_of_this_node("172.31.0.11:30081", OutcomeCauseCode::NoLocalEndpoints)]
 #[case::no_endpoint_at_all("172.31.0.11:30082", OutcomeCauseCode::NoEndpoints)]
 #[case::not_among_the_source_ranges("198.51.100.7:80", OutcomeCauseCode::SourceRanges)]
-#[case::anything_else(WEB, OutcomeCauseCode::Unknown)]
+#[case::nothing_of_kube_proxys(WEB, OutcomeCauseCode::NetworkPolicyOrFirewall)]
 fn what_left_no_entry_was_dropped_and_the_objects_say_why(
     #[case] door: &str,
     #[case] expected: OutcomeCauseCode,
 ) {
-    let verdict = judged(&silent(CLIENT, door).with_entry(Entry::Absent));
+    let verdict = judged(&silent(CLIENT, door).with_entry(Entry::Absent { table_full: false }));
     assert_eq!(verdict.outcome, Outcome::Dropped);
     assert_eq!(outcome_code(&verdict), Some(expected));
     assert_eq!(verdict.backend, None);
@@ -324,10 +326,11 @@ fn what_left_no_entry_was_dropped_and_the_objects_say_why(
 
 #[test]
 fn source_ranges_do_not_fence_a_node_port() {
-    let dropped = silent(CLIENT, "172.31.0.11:30083").with_entry(Entry::Absent);
+    let dropped =
+        silent(CLIENT, "172.31.0.11:30083").with_entry(Entry::Absent { table_full: false });
     assert_eq!(
         outcome_code(&judged(&dropped)),
-        Some(OutcomeCauseCode::Unknown)
+        Some(OutcomeCauseCode::NetworkPolicyOrFirewall)
     );
 }
 
@@ -356,14 +359,17 @@ fn without_conntracks_word_the_outcome_is_unknown() {
 
 #[test]
 fn a_refusal_is_the_backends_if_it_came_from_there_and_kube_proxys_without_endpoints() {
-    let refused = |arrival| {
-        Answer::Refused(Answered {
-            at: Moment(300),
-            arrival,
-        })
+    let refused = |refusal, arrival| {
+        Answer::Refused(
+            refusal,
+            Answered {
+                at: Moment(300),
+                arrival,
+            },
+        )
     };
     let by_backend = Connection {
-        answer: refused(Some(arrival())),
+        answer: refused(Refusal::Reset, Some(arrival())),
         ..answered(CLIENT, WEB, LOCAL_POD, NODE1_MASQUERADE)
     };
     let verdict = judged(&by_backend);
@@ -373,13 +379,114 @@ fn a_refusal_is_the_backends_if_it_came_from_there_and_kube_proxys_without_endpo
         Some(OutcomeCauseCode::BackendRefused)
     );
 
-    let door = "172.31.0.11:30082";
-    let by_kube_proxy = Connection {
-        departure: None,
-        answer: refused(None),
-        ..answered(CLIENT, door, door, CLIENT)
+    for (door, refusal, expected) in [
+        (
+            "172.31.0.11:30082",
+            Refusal::IcmpError,
+            OutcomeCauseCode::NoEndpoints,
+        ),
+        (
+            "10.244.1.1:30080",
+            Refusal::Reset,
+            OutcomeCauseCode::NotANodePortAddress,
+        ),
+        (WEB, Refusal::IcmpError, OutcomeCauseCode::Unknown),
+    ] {
+        let by_this_node = Connection {
+            departure: None,
+            answer: refused(refusal, None),
+            ..answered(CLIENT, door, door, CLIENT)
+        };
+        let verdict = judged(&by_this_node);
+        assert_eq!(outcome_code(&verdict), Some(expected), "{door}");
+        assert_eq!(verdict.backend, None);
+    }
+}
+
+#[test]
+fn a_reply_that_went_astray_explains_the_silence() {
+    let unanswered = Connection {
+        answer: Answer::None,
+        ..answered(CLIENT, WEB, REMOTE_POD, NODE1_MASQUERADE)
     };
-    let verdict = judged(&by_kube_proxy);
-    assert_eq!(outcome_code(&verdict), Some(OutcomeCauseCode::NoEndpoints));
-    assert_eq!(verdict.backend, None);
+    let verdict = judged(&unanswered);
+    assert_eq!(verdict.outcome, Outcome::Unanswered);
+    assert_eq!(verdict.outcome_cause, None);
+
+    let astray = Connection {
+        stray: Some(arrival()),
+        ..unanswered
+    };
+    let verdict = judged(&astray);
+    assert_eq!(verdict.outcome, Outcome::Unanswered);
+    assert_eq!(
+        outcome_code(&verdict),
+        Some(OutcomeCauseCode::AsymmetricReturn)
+    );
+}
+
+#[test]
+fn a_full_table_drops_what_nothing_else_would() {
+    let dropped = silent(CLIENT, WEB).with_entry(Entry::Absent { table_full: true });
+    assert_eq!(
+        outcome_code(&judged(&dropped)),
+        Some(OutcomeCauseCode::ConntrackFull)
+    );
+}
+
+#[test]
+fn one_that_existed_before_has_the_outcome_that_conntrack_knows() {
+    let Connection {
+        identity,
+        translation,
+        ..
+    } = answered(CLIENT, WEB, REMOTE_POD, NODE1_MASQUERADE);
+    let reply = translation.expect("one").reply;
+    for (replied, outcome) in [(true, Outcome::Answered), (false, Outcome::Unanswered)] {
+        let verdict = judged(&Connection::existing(identity, reply, replied));
+        assert_eq!(verdict.outcome, outcome);
+        assert_eq!(verdict.source_ip, SourceIp::Lost);
+        assert_eq!(verdict.lost_at.map(|at| at.interface), Some(None));
+    }
+}
+
+#[rstest]
+#[case::of_the_node_itself("172.31.0.11:40000", None, CauseCode::NodeLocalClient)]
+#[case::of_a_pod_that_nothing_explains("10.244.1.9:40000", None, CauseCode::Unknown)]
+#[case::from_outside_without_configuration(CLIENT, None, CauseCode::OutsideClusterCidr)]
+#[case::of_a_pod_outside_the_configured_range(
+    "10.244.1.9:40000",
+    Some("clusterCIDR: 10.128.0.0/16"),
+    CauseCode::OutsideClusterCidr
+)]
+#[case::with_masquerade_all(
+    "10.244.1.9:40000",
+    Some("clusterCIDR: 10.244.0.0/16\niptables: {masqueradeAll: true}"),
+    CauseCode::MasqueradeAll
+)]
+fn what_goes_to_a_cluster_ip_is_masqueraded_for_a_reason(
+    #[case] client: &str,
+    #[case] configuration: Option<&str>,
+    #[case] expected: CauseCode,
+) {
+    let mut connection = answered(client, "10.96.0.1:80", REMOTE_POD, "172.31.0.111:50513");
+    connection.arrival = connection
+        .arrival
+        .filter(|_| expected != CauseCode::NodeLocalClient);
+    let configuration = configuration.map(|fields| {
+        KubeProxy::parse(&format!("kind: KubeProxyConfiguration\n{fields}")).expect("one")
+    });
+    let (index, local) = (index(), node1());
+    let verdict = judge(
+        &connection,
+        Knowledge {
+            index: Some(&index),
+            kube_proxy: configuration.as_ref(),
+            local: &local,
+            all: false,
+        },
+    )
+    .expect("reported");
+    assert_eq!(verdict.source_ip, SourceIp::Lost);
+    assert_eq!(code(&verdict), Some(expected));
 }

@@ -121,10 +121,18 @@ pub enum OutcomeCauseCode {
     NoEndpoints,
     /// The client is in none of `loadBalancerSourceRanges`.
     SourceRanges,
+    /// kube-proxy serves no node ports at this address (`nodePortAddresses`).
+    NotANodePortAddress,
+    /// A reply came back, but never left towards the client as one of its connection.
+    AsymmetricReturn,
     /// The backend's own host refused.
     BackendRefused,
     /// A socket of this node got the connection and did not take it.
     ListenQueue,
+    /// Conntrack had no room for another entry.
+    ConntrackFull,
+    /// Nothing of kube-proxy's: another rule of this node, or its routing.
+    NetworkPolicyOrFirewall,
     /// Cannot be told.
     Unknown,
 }

@@ -1,55 +1,67 @@
 //! One run of `observer trace`, from readiness to the summary.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
+use nix::net::if_::if_nametoindex;
 use observer_ebpf::{ArrivalKey, ROLE_OPENING};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::{now, warn};
-use crate::flow::Connection;
-use crate::kernel::conntrack::Conntrack;
-use crate::kernel::programs::Programs;
+use super::{Choice, now, say, warn};
+use crate::cli::report::Report;
+use crate::cluster::Index;
+use crate::kernel::conntrack::{self, Conntrack};
+use crate::kernel::links::{Links, Watch};
+use crate::kernel::programs::{Hook, Programs};
 use crate::kernel::wait::readable;
-use crate::observation::{Moment, Observation};
-use crate::observe::Observer;
-use crate::output::{Lost, Printer, Summary};
+use crate::observation::{Entry, Identity, IfIndex, Moment, Observation};
+use crate::observe::{Event, Observer, Output};
+use crate::output::Lost;
+use crate::recording::Writer;
 
 /// How often what waits is looked at: the grain of the answer time-out.
 const TICK: Duration = Duration::from_millis(100);
-/// After this long a reply that arrived and did not leave is taken as meant for this node: the
+/// After this long an answer that arrived and did not leave is taken as meant for this node: the
 /// way through a node takes microseconds.
-const REPLY_DELIVERED_NS: u64 = 50_000_000;
+const ANSWER_DELIVERED_NS: u64 = 50_000_000;
 /// Questions to conntrack in one tick, so that a flood of dropped packets does not become a
 /// flood of questions. One takes some ten microseconds.
 const LOOK_UPS_PER_TICK: u32 = 500;
 
+/// What a run works with.
+pub(super) struct Parts {
+    pub(super) programs: Programs,
+    pub(super) observer: Observer,
+    pub(super) report: Report,
+    pub(super) recorder: Option<Writer>,
+    pub(super) index: Option<Arc<Index>>,
+    pub(super) choice: Choice,
+    /// As the observer's.
+    pub(super) answer_timeout_ns: u64,
+}
+
 /// What is under way.
 pub(super) struct Session {
-    programs: Programs,
-    observer: Observer,
-    printer: Printer,
-    summary: Summary,
+    parts: Parts,
+    watch: Option<Watch>,
+    attached: BTreeMap<IfIndex, String>,
     conntrack: Option<Conntrack>,
     look_ups_left: u32,
-    remaining: Option<u64>,
-    answer_timeout_ns: u64,
     lost: Lost,
 }
 
 impl Session {
-    /// `count`: how many connections to print at most. `answer_timeout_ns`: as the observer's.
-    pub(super) fn new(
-        programs: Programs,
-        observer: Observer,
-        printer: Printer,
-        count: Option<u64>,
-        answer_timeout_ns: u64,
-    ) -> Self {
+    pub(super) fn new(parts: Parts) -> Self {
+        // Before the interfaces are read, so that no change falls in between.
+        let watch = Watch::open()
+            .inspect_err(|error| warn(error, "interfaces that come later are not observed"))
+            .ok();
         let conntrack = Conntrack::open()
             .inspect_err(|error| {
                 warn(
@@ -59,16 +71,38 @@ impl Session {
             })
             .ok();
         Self {
-            programs,
-            observer,
-            printer,
-            summary: Summary::default(),
+            parts,
+            watch,
+            attached: BTreeMap::new(),
             conntrack,
             look_ups_left: LOOK_UPS_PER_TICK,
-            remaining: count,
-            answer_timeout_ns,
             lost: Lost::default(),
         }
+    }
+
+    /// Attaches to the chosen ones of `links`; gives their names and the hook that they run by.
+    pub(super) fn attach(&mut self, links: &Links) -> anyhow::Result<(Vec<String>, Option<Hook>)> {
+        let mut hook = None;
+        let chosen = self.parts.choice.of(links, self.parts.index.as_deref())?;
+        for (index, link) in &chosen {
+            hook = Some(self.parts.programs.attach(&link.name, link.header)?);
+            self.attached.insert(*index, link.name.clone());
+        }
+        let names = chosen.iter().map(|(_, link)| link.name.clone()).collect();
+        self.feed(Event::Interfaces(links.interfaces()))?;
+        Ok((names, hook))
+    }
+
+    /// Tells the observer of the connections that exist already.
+    pub(super) fn read_existing(&mut self) -> anyhow::Result<()> {
+        conntrack::existing(|identity, reply, replied| {
+            self.feed(Event::Existing {
+                identity,
+                reply,
+                replied,
+            })
+        })
+        .context("cannot read the connections that exist already")
     }
 
     /// Until Ctrl-C, SIGTERM, the duration, the count, or a closed stdout.
@@ -81,7 +115,8 @@ impl Session {
         let mut ring = readable(ring).context("cannot wait on the ring buffer")?;
         let mut log = debug_programs
             .then(|| {
-                self.programs
+                self.parts
+                    .programs
                     .logger()
                     .context("cannot read the debug lines")
             })
@@ -99,14 +134,14 @@ impl Session {
                 None => future::pending().await,
             }
         });
-        while self.remaining != Some(0) && self.printer.is_open() {
+        while !self.parts.report.is_done() {
             tokio::select! {
                 ready = ring.readable_mut() => {
                     let mut ready = ready.context("the ring buffer failed")?;
                     self.drain(ready.get_inner_mut())?;
                     ready.clear_ready();
                 }
-                _ = tick.tick() => self.tick()?,
+                _ = tick.tick() => self.tick().await?,
                 () = async {
                     match &mut log {
                         Some(log) => match log.readable_mut().await {
@@ -131,27 +166,61 @@ impl Session {
     pub(super) fn end(mut self) -> anyhow::Result<String> {
         self.look_ups_left = LOOK_UPS_PER_TICK;
         self.expire(0)?;
-        let connections = self.observer.finish();
-        self.report(connections)?;
-        let counters = self.programs.counters()?;
-        self.lost.pending_full = self.observer.losses().pending_full;
-        Ok(self.summary.render(&counters, self.lost))
+        self.feed(Event::End)?;
+        if let Some(recorder) = &mut self.parts.recorder {
+            recorder.flush()?;
+        }
+        let counters = self.parts.programs.counters()?;
+        self.lost.pending_full = self.parts.observer.losses().pending_full;
+        Ok(self.parts.report.summary().render(&counters, self.lost))
     }
 
-    fn tick(&mut self) -> anyhow::Result<()> {
+    async fn tick(&mut self) -> anyhow::Result<()> {
         self.look_ups_left = LOOK_UPS_PER_TICK;
-        self.expire(self.answer_timeout_ns)?;
-        let connections = self.observer.tick(now()?);
-        self.report(connections)
+        if self.watch.as_ref().is_some_and(Watch::changed) {
+            self.interfaces_changed(&Links::read().await?)?;
+        }
+        self.expire(self.parts.answer_timeout_ns)?;
+        self.feed(Event::Tick(now()?))?;
+        if let Some(recorder) = &mut self.parts.recorder {
+            recorder.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Attaches to what has come. What went took its programs along.
+    fn interfaces_changed(&mut self, links: &Links) -> anyhow::Result<()> {
+        self.attached
+            .retain(|index, name| links.get(*index).is_some_and(|link| link.name == *name));
+        // That none is left to observe is no error later on: one may come back.
+        let chosen = self
+            .parts
+            .choice
+            .of(links, self.parts.index.as_deref())
+            .unwrap_or_default();
+        for (index, link) in chosen {
+            if self.attached.contains_key(&index) {
+                continue;
+            }
+            match self.parts.programs.attach(&link.name, link.header) {
+                Ok(_) => {
+                    self.attached.insert(index, link.name.clone());
+                    say(&format!("observing {} too", link.name));
+                }
+                // Gone again already: the next change tells.
+                Err(error) if if_nametoindex(link.name.as_str()).is_ok() => {
+                    warn(&error, "its connections are missed");
+                }
+                Err(_) => {}
+            }
+        }
+        self.feed(Event::Interfaces(links.interfaces()))
     }
 
     fn drain(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
         while let Some(item) = ring.next() {
             match Observation::decode(&item) {
-                Ok(observation) => {
-                    let connection = self.observer.observe(observation);
-                    self.report(connection)?;
-                }
+                Ok(observation) => self.feed(Event::Observation(observation))?,
                 Err(_) => self.lost.undecodable += 1,
             }
         }
@@ -165,57 +234,48 @@ impl Session {
             let age = if key.role == ROLE_OPENING {
                 answer_timeout_ns
             } else {
-                REPLY_DELIVERED_NS.min(answer_timeout_ns)
+                ANSWER_DELIVERED_NS.min(answer_timeout_ns)
             };
             Moment(now.saturating_sub(age))
         };
-        for observation in self.programs.expire(until)? {
+        for observation in self.parts.programs.expire(until)? {
             match observation {
-                Ok(observation) => {
-                    let connection = self.observer.observe(observation);
-                    self.report(connection)?;
-                }
+                Ok(observation) => self.feed(Event::Observation(observation))?,
                 Err(_) => self.lost.undecodable += 1,
             }
         }
         Ok(())
     }
 
-    fn report(&mut self, connections: impl IntoIterator<Item = Connection>) -> anyhow::Result<()> {
-        for connection in connections {
-            if self.remaining == Some(0) {
-                return Ok(());
+    /// Hands an event to the observer, and what conntrack answers to what that asks.
+    fn feed(&mut self, event: Event) -> anyhow::Result<()> {
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            if let Some(recorder) = &mut self.parts.recorder {
+                recorder.event(&event)?;
             }
-            let connection = self.looked_up(connection);
-            let Some(record) = self.observer.judge(&connection) else {
-                continue;
-            };
-            self.remaining = self.remaining.map(|remaining| remaining - 1);
-            self.summary.add(&record);
-            self.printer
-                .print(&record)
-                .context("cannot write to stdout")?;
+            for output in self.parts.observer.handle(event) {
+                match output {
+                    Output::Record(record) => self.parts.report.take(&record)?,
+                    Output::Ask(identity) => {
+                        let entry = self.look_up(&identity);
+                        events.push_back(Event::LookedUp(identity, entry));
+                    }
+                }
+            }
         }
         Ok(())
     }
 
-    /// Asks conntrack, where only conntrack can tell.
-    fn looked_up(&mut self, connection: Connection) -> Connection {
-        let Some(conntrack) = self.conntrack.as_mut().filter(|_| connection.is_silent()) else {
-            return connection;
-        };
+    fn look_up(&mut self, identity: &Identity) -> Option<Entry> {
+        let conntrack = self.conntrack.as_mut()?;
         if self.look_ups_left == 0 {
             self.lost.not_looked_up += 1;
-            return connection;
+            return None;
         }
         self.look_ups_left -= 1;
-        match conntrack.look_up(&connection.identity) {
-            Ok(Some(entry)) => connection.with_entry(entry),
-            Ok(None) => connection,
-            Err(_) => {
-                self.lost.not_looked_up += 1;
-                connection
-            }
-        }
+        let answer = conntrack.look_up(identity);
+        self.lost.not_looked_up += u64::from(answer.is_err());
+        answer.ok().flatten()
     }
 }

@@ -73,7 +73,7 @@ fn errors_are_one_clear_line() {
     ];
     let all: Vec<_> = all.into_iter().map(error).collect();
     let expected =
-        "expected a List as `kubectl get services,endpointslices,nodes,pods -A -o json` prints it";
+        "expected a List as `kubectl get services,endpointslices,nodes,pods,configmaps -A -o json` prints it";
     assert_snapshot!(all.join("\n").replace(expected, "EXPECTED"), @r#"
     is empty; EXPECTED
     is empty; EXPECTED
@@ -122,7 +122,7 @@ fn files() {
     let shown = [missing, empty, not_a_file].join("\n");
     assert_snapshot!(shown.replace(&directory.display().to_string(), "DIR"), @r"
     cluster state DIR/state.json: cannot be read: No such file or directory (os error 2)
-    cluster state DIR/state.json: is empty; expected a List as `kubectl get services,endpointslices,nodes,pods -A -o json` prints it
+    cluster state DIR/state.json: is empty; expected a List as `kubectl get services,endpointslices,nodes,pods,configmaps -A -o json` prints it
     cluster state DIR: cannot be read: Is a directory (os error 21)
     ");
 }

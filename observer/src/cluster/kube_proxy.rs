@@ -1,0 +1,285 @@
+//! kube-proxy's configuration, as far as it decides what becomes of a source address
+//! (`kubeproxy.config.k8s.io/v1alpha1`, `KubeProxyConfiguration`).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use k8s_openapi::api::core::v1::ConfigMap;
+use serde::{Deserialize, Serialize};
+
+use super::Node;
+
+/// The namespace of kube-proxy's `ConfigMap`, and how its name begins: `kube-proxy` as kubeadm
+/// writes it, `kube-proxy-config` on EKS.
+const CONFIG_MAP: (&str, &str) = ("kube-system", "kube-proxy");
+const KIND: &str = "KubeProxyConfiguration";
+
+/// What kube-proxy was told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubeProxy {
+    /// `clusterCIDR`: one range a family.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// By what it takes a packet for one of a pod.
+    pub detect_local: DetectLocal,
+    /// Whether it masquerades everything that goes to a cluster IP.
+    pub masquerade_all: bool,
+}
+
+/// `detectLocalMode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DetectLocal {
+    /// The source is in the cluster CIDR.
+    #[default]
+    ClusterCidr,
+    /// The source is in this node's pod CIDR.
+    NodeCidr,
+    /// It came by an interface of a certain name.
+    Interface,
+}
+
+/// Why a file gives no configuration. One line each, which names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeProxyError {
+    /// It is missing, or may not be read.
+    #[error("kube-proxy configuration {}: cannot be read: {reason}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: io::Error,
+    },
+    /// It holds something else.
+    #[error("kube-proxy configuration {}: {reason}", path.display())]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: ParseError,
+    },
+}
+
+/// Why a text is no `KubeProxyConfiguration`.
+#[derive(Debug, thiserror::Error)]
+pub enum ParseError {
+    /// No YAML, or a field of another type; the message ends with line and column.
+    #[error("{0}")]
+    Yaml(String),
+    /// A document of another kind.
+    #[error("kind is {}; expected {KIND}", .0.escape_debug())]
+    Kind(String),
+    /// A range that is none.
+    #[error("clusterCIDR: {} is no range of addresses", .0.escape_debug())]
+    ClusterCidr(String),
+    /// A mode that is none.
+    #[error(
+        "detectLocalMode is {}; expected ClusterCIDR, NodeCIDR, BridgeInterface or \
+         InterfaceNamePrefix",
+        .0.escape_debug()
+    )]
+    DetectLocalMode(String),
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+#[derive(Default)]
+struct Document {
+    kind: String,
+    mode: String,
+    #[serde(rename = "clusterCIDR")]
+    cluster_cidr: String,
+    detect_local_mode: String,
+    iptables: Section,
+    ipvs: Section,
+    nftables: Section,
+}
+
+/// What the modes' sections have in common here. IPVS goes by the one of iptables
+/// (`pkg/proxy/ipvs/proxier.go`).
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct Section {
+    masquerade_all: bool,
+}
+
+impl KubeProxy {
+    /// Reads a configuration file.
+    pub fn read(path: &Path) -> Result<Self, KubeProxyError> {
+        let text = fs::read_to_string(path).map_err(|reason| KubeProxyError::Read {
+            path: path.to_owned(),
+            reason,
+        })?;
+        Self::parse(&text).map_err(|reason| KubeProxyError::Parse {
+            path: path.to_owned(),
+            reason,
+        })
+    }
+
+    /// Reads a YAML document.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        let document: Document =
+            serde_saphyr::from_str(text).map_err(|error| ParseError::Yaml(one_line(&error)))?;
+        let Document {
+            kind,
+            mode,
+            cluster_cidr,
+            detect_local_mode,
+            iptables,
+            ipvs,
+            nftables,
+        } = document;
+        if kind != KIND {
+            return Err(ParseError::Kind(kind));
+        }
+        let cluster_cidrs = cluster_cidr
+            .split(',')
+            .map(str::trim)
+            .filter(|range| !range.is_empty())
+            .map(|range| {
+                range
+                    .parse()
+                    .map_err(|_no_range| ParseError::ClusterCidr(range.to_owned()))
+            })
+            .collect::<Result<_, _>>()?;
+        let detect_local = match detect_local_mode.as_str() {
+            "" | "ClusterCIDR" => DetectLocal::ClusterCidr,
+            "NodeCIDR" => DetectLocal::NodeCidr,
+            "BridgeInterface" | "InterfaceNamePrefix" => DetectLocal::Interface,
+            _ => return Err(ParseError::DetectLocalMode(detect_local_mode)),
+        };
+        let masquerade_all = match mode.as_str() {
+            "nftables" => nftables.masquerade_all,
+            "ipvs" => ipvs.masquerade_all || iptables.masquerade_all,
+            _ => iptables.masquerade_all,
+        };
+        Ok(Self {
+            cluster_cidrs,
+            detect_local,
+            masquerade_all,
+        })
+    }
+
+    /// The configuration that a cluster's `ConfigMap`s hold, if one of them does.
+    pub fn of_cluster(config_maps: &[ConfigMap]) -> Option<Self> {
+        let mut documents = config_maps
+            .iter()
+            .flat_map(|map| map.data.iter().flat_map(BTreeMap::values));
+        documents.find_map(|document| Self::parse(document).ok())
+    }
+
+    /// Whether kube-proxy takes `source` for an address outside the cluster, whose connections to
+    /// a cluster IP it masquerades. `None` if its mode does not go by addresses.
+    pub fn is_outside(&self, source: IpAddr, node: Option<&Node>) -> Option<bool> {
+        let ranges = match self.detect_local {
+            DetectLocal::ClusterCidr => &self.cluster_cidrs,
+            DetectLocal::NodeCidr => &node?.pod_cidrs,
+            DetectLocal::Interface => return None,
+        };
+        let mut of_family = ranges
+            .iter()
+            .filter(|range| range.addr().is_ipv4() == source.is_ipv4())
+            .peekable();
+        // Without a range it cannot tell, and takes nothing for outside
+        // (`pkg/proxy/util/localdetector.go`, the no-op detector).
+        Some(of_family.peek().is_some() && !of_family.any(|range| range.contains(&source)))
+    }
+}
+
+/// Whether a `ConfigMap` of this name may be kube-proxy's.
+pub(super) fn may_be_config_map(namespace: &str, name: &str) -> bool {
+    namespace == CONFIG_MAP.0 && name.starts_with(CONFIG_MAP.1)
+}
+
+/// The first line of an error that may draw a picture of the document below.
+fn one_line(error: &serde_saphyr::Error) -> String {
+    let text = error.to_string();
+    text.lines().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("the test's address parses")
+    }
+
+    fn parsed(fields: &str) -> Result<KubeProxy, ParseError> {
+        KubeProxy::parse(&format!(
+            "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: {KIND}\n{fields}"
+        ))
+    }
+
+    #[test]
+    fn both_families_have_a_range() {
+        let config = parsed("clusterCIDR: 10.244.0.0/16,fd00:244::/48\nmode: \"\"\n").expect("one");
+        for (source, outside) in [
+            ("10.244.7.9", false),
+            ("203.0.113.50", true),
+            ("fd00:244:0:1::5", false),
+            ("fd00:244:1::5", true),
+        ] {
+            assert_eq!(
+                config.is_outside(ip(source), None),
+                Some(outside),
+                "{source}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_a_range_nothing_is_outside() {
+        let config = parsed("clusterCIDR: 10.244.0.0/16\n").expect("one");
+        assert_eq!(config.is_outside(ip("2001:db8::1"), None), Some(false));
+    }
+
+    #[rstest]
+    #[case::of_this_mode("mode: nftables\nnftables: {masqueradeAll: true}", true)]
+    #[case::of_another_mode("mode: nftables\niptables: {masqueradeAll: true}", false)]
+    #[case::of_the_default_mode("iptables: {masqueradeAll: true}", true)]
+    #[case::unset("iptables: {}", false)]
+    fn each_mode_masquerades_by_its_own_section(#[case] fields: &str, #[case] expected: bool) {
+        assert_eq!(parsed(fields).expect("one").masquerade_all, expected);
+    }
+
+    #[rstest]
+    #[case::kind("kind: Deployment", "kind is Deployment")]
+    #[case::range("kind: KubeProxyConfiguration\nclusterCIDR: here", "here is no range")]
+    #[case::mode(
+        "kind: KubeProxyConfiguration\ndetectLocalMode: Some",
+        "detectLocalMode is Some"
+    )]
+    #[case::shape("kind: [1]", "line 1")]
+    #[case::no_yaml("kind: {", "line")]
+    fn errors_are_one_line_and_say_where(#[case] document: &str, #[case] says: &str) {
+        let error = KubeProxy::parse(document).expect_err("wrong").to_string();
+        assert!(error.contains(says) && !error.contains('\n'), "{error}");
+    }
+
+    #[test]
+    fn a_clusters_config_map_holds_it() {
+        let map = |data: &[(&str, &str)]| ConfigMap {
+            data: Some(
+                data.iter()
+                    .map(|(name, text)| ((*name).to_owned(), (*text).to_owned()))
+                    .collect(),
+            ),
+            ..ConfigMap::default()
+        };
+        let maps = [map(&[
+            (
+                "config.conf",
+                "kind: KubeProxyConfiguration\nclusterCIDR: 10.0.0.0/8\n",
+            ),
+            ("a-kubeconfig.conf", "kind: Config\n"),
+        ])];
+        let config = KubeProxy::of_cluster(&maps).expect("one");
+        assert_eq!(config.cluster_cidrs.len(), 1);
+        assert_eq!(KubeProxy::of_cluster(&[map(&[("a", "b")])]), None);
+    }
+}
