@@ -54,7 +54,12 @@ pub fn doors(cluster: &Cluster) -> Result<Vec<FrontDoor>> {
 
 /// Raises the demo cluster.
 pub fn raise() -> Result<Lab> {
-    Lab::raise(Cluster::read(&cluster_file())?, Options::default())
+    raise_with(Options::default())
+}
+
+/// Raises the demo cluster with other wiring or rules.
+pub fn raise_with(options: Options) -> Result<Lab> {
+    Lab::raise(Cluster::read(&cluster_file())?, options)
 }
 
 /// Observes every node while connections are opened through `doors`.

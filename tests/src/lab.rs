@@ -9,7 +9,7 @@
 //!                                         └── node-node2 …
 //! ```
 //!
-//! The pod network is routed, as Calico's without encapsulation or a flannel host-gw is: the
+//! By default ([`network`] has more) the pod network is routed, as Calico's without encapsulation or a flannel host-gw is: the
 //! host's end of a pod's veth has no IPv4 address, each node has a host route to each of its
 //! pods, and routes to the pod CIDRs of the other nodes through their addresses. Every node
 //! believes the rest of the world to be on its link, so any client address works.
@@ -31,6 +31,9 @@ use crate::{
     plan::{NodePlan, Plan, PodPlan},
 };
 
+use self::network::Network;
+
+pub mod network;
 mod wiring;
 
 /// What a lab is raised with, beside the objects.
@@ -38,6 +41,8 @@ mod wiring;
 pub struct Options {
     /// The addresses of the external client, with the prefix of its own network.
     pub client: Vec<IpNet>,
+    /// How nodes and pods are wired.
+    pub network: Network,
     /// How the nodes are programmed.
     pub kube_proxy: Settings,
 }
@@ -50,6 +55,7 @@ impl Default for Options {
             client: client
                 .map(|address| address.parse().expect("a literal address"))
                 .to_vec(),
+            network: Network::default(),
             kube_proxy: Settings::default(),
         }
     }
@@ -103,13 +109,13 @@ impl Lab {
         let nodes = plan
             .nodes
             .iter()
-            .map(|node| raise_node(node, &plan, &switch))
+            .map(|node| raise_node(node, &plan, &switch, options.network))
             .collect::<Result<Vec<_>>>()?;
         let pods = plan
             .pods
             .iter()
             .filter(|pod| !pod.host_network)
-            .map(|pod| raise_pod(pod, &nodes))
+            .map(|pod| raise_pod(pod, &nodes, options.network))
             .collect::<Result<Vec<_>>>()?;
         let mut lab = Self {
             backends: Vec::new(),
@@ -191,11 +197,11 @@ impl Lab {
         client::connect(&self.client, to, timeout)
     }
 
-    /// The interface by which `node` sends to the endpoint `address`: a pod's veth for its own,
-    /// the uplink for the others, none for the host's own network.
+    /// The last interface by which `node` sends to the endpoint `address`: a pod's veth for its
+    /// own, the wire or the tunnel for the others, none for the host's own network.
     pub fn interface_towards(&self, node: &str, address: IpAddr) -> Option<&str> {
         if self.plan.node_of(address)? != node {
-            return Some(wiring::UPLINK);
+            return Some(self.options.network.towards_other_nodes());
         }
         let pod = self
             .pods
@@ -222,10 +228,15 @@ impl Lab {
     }
 }
 
-fn raise_node(node: &NodePlan, plan: &Plan, switch: &Namespace) -> Result<LabNode> {
+fn raise_node(
+    node: &NodePlan,
+    plan: &Plan,
+    switch: &Namespace,
+    network: Network,
+) -> Result<LabNode> {
     let raise = || -> Result<LabNode> {
         let namespace = Namespace::create(&format!("node-{}", node.name))?;
-        wiring::node(&namespace, node, &plan.nodes, switch)?;
+        wiring::node(&namespace, node, &plan.nodes, switch, network)?;
         Ok(LabNode {
             plan: node.clone(),
             namespace,
@@ -234,14 +245,15 @@ fn raise_node(node: &NodePlan, plan: &Plan, switch: &Namespace) -> Result<LabNod
     raise().with_context(|| format!("failed to raise the node {}", node.name))
 }
 
-fn raise_pod(pod: &PodPlan, nodes: &[LabNode]) -> Result<LabPod> {
+fn raise_pod(pod: &PodPlan, nodes: &[LabNode], network: Network) -> Result<LabPod> {
     let raise = || -> Result<LabPod> {
         let node = nodes
             .iter()
             .find(|node| node.plan.name == pod.node)
             .context("its node is missing")?;
         let namespace = Namespace::create(&format!("pod-{}", pod.name))?;
-        let interface = wiring::pod(&namespace, pod, &node.namespace)?;
+        let on_node = (&node.namespace, &node.plan);
+        let interface = wiring::pods::join(&namespace, pod, on_node, network)?;
         Ok(LabPod {
             plan: pod.clone(),
             namespace,

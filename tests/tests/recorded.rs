@@ -147,6 +147,7 @@ fn raise(captures: &Path) -> Lab {
             cluster_cidrs: vec![range("10.244.0.0/16"), range("fd00:244::/48")],
             ..Settings::default()
         },
+        ..Options::default()
     };
     let cluster = Cluster::read(&captures.join("objects.json")).expect("the recorded objects");
     let lab = Lab::raise(cluster, options).expect("raised");

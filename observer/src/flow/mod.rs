@@ -248,12 +248,19 @@ impl Flow {
         }
         if let Some(pending) = self.pending.get_mut(&identity) {
             // An arrival of its own marks a retransmission; without one, this is the same packet
-            // on the next device of a stack.
-            if arrival.is_none() {
+            // on the next device of a stack. A retransmission changes nothing, unless the first
+            // one died on its way and conntrack forgot it: then this one is translated anew.
+            let same_packet = arrival.is_none();
+            let anew = pending.translation.reply != translation.reply;
+            if same_packet || anew {
                 pending.departure = departure;
-                if translation.conntrack == Conntrack::Entry {
-                    pending.translation = translation;
-                }
+            }
+            if translation.conntrack == Conntrack::Entry && anew {
+                let key =
+                    |translation: Translation| (translation.reply.destination, identity.sequence);
+                self.by_source_seen.remove(&key(pending.translation));
+                self.by_source_seen.insert(key(translation), identity);
+                pending.translation = translation;
             }
             return;
         }

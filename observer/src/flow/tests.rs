@@ -157,6 +157,24 @@ fn a_repeated_opening_is_the_same_connection_and_a_new_sequence_number_another()
 }
 
 #[test]
+fn a_repetition_that_was_translated_anew_counts_with_its_own_translation() {
+    let mut flow = Flow::new(TIMEOUT);
+    let one = identity(1, 7);
+    flow.observe(forward(one, 100));
+    let mut again = passage(Kind::Forward, one, Some(arrived(1_100, UPLINK)), 1_101);
+    again.reply.source = socket("10.244.1.5:8080");
+    again.departure.interface = IfIndex(9);
+    flow.observe(Observation::Passage(again));
+    let connection = flow.observe(answer(Kind::Reply, one, 1_200)).expect("one");
+    assert_eq!(connection.opened_at, Some(Moment(100)));
+    assert_eq!(
+        connection.translation.map(|translation| translation.reply),
+        Some(again.reply)
+    );
+    assert_eq!(connection.departure, Some(again.departure));
+}
+
+#[test]
 fn of_stacked_devices_the_first_arrival_and_the_last_egress_count() {
     let mut flow = Flow::new(TIMEOUT);
     let one = identity(1, 7);

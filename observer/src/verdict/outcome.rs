@@ -4,7 +4,7 @@ use super::judge::Scene;
 use super::vocabulary::{Outcome, OutcomeCause, OutcomeCauseCode};
 use crate::cluster::{Family, FrontDoorKind, ServiceEntry, TrafficPolicy};
 use crate::flow::{Answer, Refusal};
-use crate::observation::Entry;
+use crate::observation::{Conntrack, Entry};
 
 type Why = (OutcomeCauseCode, String);
 
@@ -17,6 +17,10 @@ impl Scene<'_> {
             (Answer::None, Some(Entry::Present { replied: true, .. })) if existed_before => {
                 Outcome::Answered
             }
+            // Bridges and queues may lose it after it left the first device.
+            (Answer::None, Some(Entry::Absent { table_full: false })) if self.is_tracked() => {
+                Outcome::Dropped
+            }
             (Answer::None, _) if self.connection.departure.is_some() => Outcome::Unanswered,
             // It came and never left by an observed interface; what became of it, only conntrack
             // can tell.
@@ -25,6 +29,13 @@ impl Scene<'_> {
             // A reply was seen, but not by us: it may have left translated, or not.
             (Answer::None, Some(Entry::Present { replied: true, .. }) | None) => Outcome::Unknown,
         }
+    }
+
+    /// Whether it left with a conntrack entry.
+    fn is_tracked(&self) -> bool {
+        self.connection
+            .translation
+            .is_some_and(|translation| translation.conntrack == Conntrack::Entry)
     }
 
     pub(super) fn outcome_cause(&self, outcome: Outcome) -> Option<OutcomeCause> {

@@ -413,6 +413,11 @@ fn a_reply_that_went_astray_explains_the_silence() {
     assert_eq!(verdict.outcome, Outcome::Unanswered);
     assert_eq!(verdict.outcome_cause, None);
 
+    let lost_on_its_way = unanswered
+        .clone()
+        .with_entry(Entry::Absent { table_full: false });
+    assert_eq!(judged(&lost_on_its_way).outcome, Outcome::Dropped);
+
     let astray = Connection {
         stray: Some(arrival()),
         ..unanswered

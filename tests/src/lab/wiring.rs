@@ -6,25 +6,16 @@ use std::{
 };
 
 use anyhow::Result;
-use data_encoding::HEXLOWER;
 use ipnet::IpNet;
-use sha2::{Digest as _, Sha256};
 
-use crate::{
-    netns::Namespace,
-    plan::{NodePlan, PodPlan},
-};
+use super::network::{Network, Nodes, Pods, WIRE};
+use crate::{netns::Namespace, plan::NodePlan};
 
-/// The one interface of the client and of a pod, and the uplink of a node.
-pub(super) const UPLINK: &str = "eth0";
+pub(super) mod pods;
+mod tunnel;
+
 /// The bridge that joins the client and the nodes.
 const BRIDGE: &str = "br0";
-/// The next hop of every pod, an address that nobody has: Calico's, too.
-const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
-/// The link-layer address of the host's end of every pod's veth, as Calico sets it, and the
-/// link-local address that the kernel makes of it.
-const POD_GATEWAY_LINK: &str = "ee:ee:ee:ee:ee:ee";
-const POD_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 /// Prefix lengths of the network the nodes' addresses are in, which no object tells.
 const NODE_PREFIX_V4: u8 = 24;
 const NODE_PREFIX_V6: u8 = 64;
@@ -40,7 +31,7 @@ pub(super) fn switch(switch: &Namespace, client: &Namespace, addresses: &[IpNet]
     for address in addresses {
         line(
             &mut script,
-            format_args!("address add {address} dev {UPLINK}"),
+            format_args!("address add {address} dev {WIRE}"),
         );
     }
     client.ip(&script)
@@ -52,14 +43,14 @@ pub(super) fn client_routes(client: &Namespace, nodes: &[NodePlan]) -> Result<()
     for address in nodes.iter().flat_map(|node| &node.addresses) {
         line(
             &mut script,
-            format_args!("route replace {} dev {UPLINK}", IpNet::from(*address)),
+            format_args!("route replace {} dev {WIRE}", IpNet::from(*address)),
         );
     }
     for (default, like) in [("0.0.0.0/0", v4()), ("::/0", v6())] {
         if let Some(entry) = nodes.first().and_then(|node| node.address_like(like)) {
             line(
                 &mut script,
-                format_args!("route replace {default} via {entry} dev {UPLINK} onlink"),
+                format_args!("route replace {default} via {entry} dev {WIRE} onlink"),
             );
         }
     }
@@ -72,7 +63,7 @@ pub(super) fn route_vip(client: &Namespace, address: IpAddr, node: &NodePlan) ->
         anyhow::bail!("{} has no address of the family of {address}", node.name)
     };
     client.ip(&format!(
-        "route replace {} via {entry} dev {UPLINK} onlink\n",
+        "route replace {} via {entry} dev {WIRE} onlink\n",
         IpNet::from(address)
     ))
 }
@@ -83,10 +74,17 @@ pub(super) fn node(
     node: &NodePlan,
     nodes: &[NodePlan],
     switch: &Namespace,
+    network: Network,
 ) -> Result<()> {
-    set_node_parameters(namespace)?;
+    set_node_parameters(namespace, network)?;
     plug(switch, &node.name, namespace)?;
+    let uplink = network.uplink();
     let mut script = String::new();
+    if uplink != WIRE {
+        line(&mut script, format_args!("link add {uplink} type bridge"));
+        line(&mut script, format_args!("link set {WIRE} master {uplink}"));
+        line(&mut script, format_args!("link set {uplink} up"));
+    }
     for address in &node.addresses {
         let prefix = if address.is_ipv4() {
             NODE_PREFIX_V4
@@ -95,83 +93,43 @@ pub(super) fn node(
         };
         line(
             &mut script,
-            format_args!("address add {address}/{prefix} dev {UPLINK}"),
+            format_args!("address add {address}/{prefix} dev {uplink}"),
         );
     }
     for (default, like) in [("0.0.0.0/0", v4()), ("::/0", v6())] {
         if node.address_like(like).is_some() {
             line(
                 &mut script,
-                format_args!("route add {default} dev {UPLINK}"),
+                format_args!("route add {default} dev {uplink}"),
             );
         }
     }
-    for other in nodes.iter().filter(|other| other.name != node.name) {
+    namespace.ip(&script)?;
+    let others = nodes.iter().filter(|other| other.name != node.name);
+    match network.nodes {
+        Nodes::Routes => namespace.ip(&routes(others, uplink))?,
+        Nodes::Vxlan => tunnel::raise(namespace, node, others, uplink)?,
+    }
+    match network.pods {
+        Pods::Veths => Ok(()),
+        Pods::Bridge => pods::bridge(namespace, node),
+    }
+}
+
+/// The way to the pods of the other nodes is through their addresses.
+fn routes<'a>(others: impl Iterator<Item = &'a NodePlan>, uplink: &str) -> String {
+    let mut script = String::new();
+    for other in others {
         for cidr in &other.pod_cidrs {
             if let Some(through) = other.address_like(cidr.addr()) {
                 line(
                     &mut script,
-                    format_args!("route add {cidr} via {through} dev {UPLINK} onlink"),
+                    format_args!("route add {cidr} via {through} dev {uplink} onlink"),
                 );
             }
         }
     }
-    namespace.ip(&script)
-}
-
-/// A pod behind a veth of its node; returns the name of the host's end.
-pub(super) fn pod(namespace: &Namespace, pod: &PodPlan, node: &Namespace) -> Result<String> {
-    // An IPv4 and an IPv6 listener share each port, each seeing peers of its own family only.
-    namespace.set_parameters(&[("ipv6/bindv6only", "1")])?;
-    no_duplicate_detection(namespace)?;
-    let interface = pod_interface(&pod.name);
-    let mut on_node = String::new();
-    line(
-        &mut on_node,
-        format_args!(
-            "link add {interface} address {POD_GATEWAY_LINK} type veth peer name {UPLINK} netns {}",
-            namespace.name()
-        ),
-    );
-    line(&mut on_node, format_args!("link set {interface} up"));
-    for address in &pod.addresses {
-        line(
-            &mut on_node,
-            format_args!("route add {} dev {interface}", IpNet::from(*address)),
-        );
-    }
-    node.ip(&on_node)?;
-
-    let mut in_pod = format!("link set {UPLINK} up\n");
-    for address in &pod.addresses {
-        line(
-            &mut in_pod,
-            format_args!("address add {} dev {UPLINK}", IpNet::from(*address)),
-        );
-        let (default, gateway) = match address {
-            IpAddr::V4(_) => ("0.0.0.0/0", IpAddr::from(POD_GATEWAY)),
-            IpAddr::V6(_) => ("::/0", IpAddr::from(POD_GATEWAY_V6)),
-        };
-        line(
-            &mut in_pod,
-            format_args!(
-                "neighbour replace {gateway} lladdr {POD_GATEWAY_LINK} dev {UPLINK} nud permanent"
-            ),
-        );
-        line(
-            &mut in_pod,
-            format_args!("route replace {default} via {gateway} dev {UPLINK} onlink"),
-        );
-    }
-    namespace.ip(&in_pod)?;
-    Ok(interface)
-}
-
-/// The name of the host's end of a pod's veth, as Calico forms it: `cali` and eleven digits of
-/// a hash, which fills the fifteen characters a name may have.
-fn pod_interface(pod: &str) -> String {
-    let digits = HEXLOWER.encode(&Sha256::digest(pod));
-    format!("cali{}", &digits[..11])
+    script
 }
 
 /// Joins a namespace to the switch by its uplink.
@@ -181,17 +139,17 @@ fn plug(switch: &Namespace, name: &str, namespace: &Namespace) -> Result<()> {
     let port = if name.len() <= 15 {
         name.to_owned()
     } else {
-        pod_interface(name)
+        pods::interface(name)
     };
     switch.ip(&format!(
-        "link add {port} type veth peer name {UPLINK} netns {}\nlink set {port} master {BRIDGE}\nlink set {port} up\n",
+        "link add {port} type veth peer name {WIRE} netns {}\nlink set {port} master {BRIDGE}\nlink set {port} up\n",
         namespace.name(),
     ))?;
-    namespace.ip(&format!("link set {UPLINK} up\n"))
+    namespace.ip(&format!("link set {WIRE} up\n"))
 }
 
 /// What kubelet, kube-proxy and the network plugin set on a node, and what a lab needs beside.
-fn set_node_parameters(node: &Namespace) -> Result<()> {
+fn set_node_parameters(node: &Namespace, network: Network) -> Result<()> {
     no_duplicate_detection(node)?;
     let mut parameters = vec![
         ("ipv4/ip_forward".to_owned(), "1"),
@@ -200,6 +158,10 @@ fn set_node_parameters(node: &Namespace) -> Result<()> {
         ("ipv4/icmp_ratelimit".to_owned(), "0"),
         ("ipv6/icmp/ratelimit".to_owned(), "0"),
     ];
+    let bridge_netfilter = if network.bridge_netfilter { "1" } else { "0" };
+    for family in ["iptables", "ip6tables"] {
+        parameters.push((format!("bridge/bridge-nf-call-{family}"), bridge_netfilter));
+    }
     for scope in ["all", "default"] {
         // The nodes and the client share one link, so a forwarding node would tell the client
         // of a shorter way, which real clients, behind a router, are never told.
@@ -230,16 +192,4 @@ fn v4() -> IpAddr {
 
 fn v6() -> IpAddr {
     Ipv6Addr::UNSPECIFIED.into()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn interface_names_fit_and_differ() {
-        let name = pod_interface("web-6c5f7d9b8-x2x7q");
-        assert_eq!(name.len(), 15);
-        assert_ne!(name, pod_interface("web-6c5f7d9b8-x2x7r"));
-    }
 }

@@ -72,8 +72,7 @@ fn errors_are_one_clear_line() {
         r#"{"kind": "List", "items": [3]}"#,
     ];
     let all: Vec<_> = all.into_iter().map(error).collect();
-    let expected =
-        "expected a List as `kubectl get services,endpointslices,nodes,pods,configmaps -A -o json` prints it";
+    let expected = "expected a List as `kubectl get services,endpointslices,nodes,pods,configmaps -A -o json` prints it";
     assert_snapshot!(all.join("\n").replace(expected, "EXPECTED"), @r#"
     is empty; EXPECTED
     is empty; EXPECTED

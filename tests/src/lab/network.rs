@@ -1,0 +1,84 @@
+//! How the nodes and pods of a lab are wired: what network plugins and installers make of a node.
+
+/// The wiring of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Pods to their node.
+    pub pods: Pods,
+    /// Nodes to each other's pods.
+    pub nodes: Nodes,
+    /// A node to the world.
+    pub uplink: Uplink,
+    /// Whether what passes a node's bridges passes netfilter (`net.bridge.bridge-nf-call-iptables`).
+    /// kubeadm asks for it: without, replies between pods of one bridge are never translated
+    /// back. It does not go with a bridge as uplink beside [`Nodes::Routes`]: what NAT sends to
+    /// another node would be bridged out by the port it came by, and no bridge does that.
+    pub bridge_netfilter: bool,
+}
+
+impl Default for Network {
+    fn default() -> Self {
+        Self {
+            pods: Pods::default(),
+            nodes: Nodes::default(),
+            uplink: Uplink::default(),
+            bridge_netfilter: true,
+        }
+    }
+}
+
+/// How a pod is joined to its node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pods {
+    /// By a veth with a host route, whose host's end has no IPv4 address: Calico, cloud plugins.
+    #[default]
+    Veths,
+    /// By a port of the bridge `cni0`, which has the first address of the node's pod CIDR: the
+    /// plugin `bridge`, flannel, kubenet.
+    Bridge,
+}
+
+/// How packets to the pods of other nodes travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Nodes {
+    /// By routes through the other node: flannel's host-gw, Calico without encapsulation.
+    #[default]
+    Routes,
+    /// In VXLAN through `flannel.1`, which has the network address of the node's pod CIDR.
+    Vxlan,
+}
+
+/// Where a node has its own address.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Uplink {
+    /// On `eth0`.
+    #[default]
+    Plain,
+    /// On the bridge `br0`, of which `eth0` is a port.
+    Bridge,
+}
+
+/// The one interface of the client and of a pod, and the wire of a node.
+pub(super) const WIRE: &str = "eth0";
+/// The bridge of the pods.
+pub(super) const POD_BRIDGE: &str = "cni0";
+/// The tunnel between the nodes.
+pub(super) const TUNNEL: &str = "flannel.1";
+
+impl Network {
+    /// The interface of a node that has its address.
+    pub(super) fn uplink(self) -> &'static str {
+        match self.uplink {
+            Uplink::Plain => WIRE,
+            Uplink::Bridge => "br0",
+        }
+    }
+
+    /// The last interface that packets to another node's pods leave by, still unwrapped.
+    pub(super) fn towards_other_nodes(self) -> &'static str {
+        match self.nodes {
+            Nodes::Routes => WIRE,
+            Nodes::Vxlan => TUNNEL,
+        }
+    }
+}

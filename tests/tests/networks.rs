@@ -1,0 +1,147 @@
+//! The observer on nodes that are wired in other ways.
+//!
+//! Goal: one packet that passes several hooks (a bridge and its port, a tunnel and the wire) is
+//! one connection, with its first arrival and its last egress. Method: raise the demo cluster
+//! with each wiring, open every front door, and compare with the oracle; then look at the
+//! interfaces that the records name.
+
+use std::{net::SocketAddr, time::Duration};
+
+use rstest::rstest;
+use serde_json::{Value, json};
+use tests::{
+    client::{self, Failure},
+    demo,
+    lab::{
+        Lab, Options,
+        network::{Network, Nodes, Pods, Uplink},
+    },
+    observer_process::ObserverProcess,
+    oracle::judge,
+    privilege,
+};
+
+const PLAIN: Network = Network {
+    pods: Pods::Veths,
+    nodes: Nodes::Routes,
+    uplink: Uplink::Plain,
+    bridge_netfilter: true,
+};
+/// Longer than the observer waits for an answer.
+const GIVES_UP: Duration = Duration::from_secs(4);
+
+fn raise(network: Network) -> Lab {
+    let options = Options {
+        network,
+        ..Options::default()
+    };
+    demo::raise_with(options).expect("raised")
+}
+
+#[rstest]
+#[case::a_bridge_of_pods(Network { pods: Pods::Bridge, ..PLAIN })]
+#[case::a_bridge_past_netfilter(Network { pods: Pods::Bridge, bridge_netfilter: false, ..PLAIN })]
+#[case::vxlan(Network { nodes: Nodes::Vxlan, ..PLAIN })]
+#[case::flannel(Network { pods: Pods::Bridge, nodes: Nodes::Vxlan, ..PLAIN })]
+#[case::a_bridge_as_uplink(Network { uplink: Uplink::Bridge, bridge_netfilter: false, ..PLAIN })]
+#[case::bridges_everywhere(Network { pods: Pods::Bridge, nodes: Nodes::Vxlan, uplink: Uplink::Bridge, ..PLAIN })]
+fn every_wiring_gives_the_same_verdicts(#[case] network: Network) {
+    if !privilege::granted("every_wiring_gives_the_same_verdicts") {
+        return;
+    }
+    let lab = raise(network);
+    let doors = demo::doors(lab.cluster()).expect("front doors");
+    let run = demo::observe(&lab, &doors).expect("observed");
+    let report = judge(&lab, &run.opened, run.records.clone());
+    let complaints = report.complaints();
+    assert!(
+        complaints.is_empty(),
+        "{} complaints:\n{}\nthe observers said beside:\n{:?}",
+        complaints.len(),
+        complaints.join("\n"),
+        run.stderr
+    );
+    for record in run.records.values().flatten() {
+        arrived_by_the_wire(record, network);
+    }
+}
+
+/// Whatever came from outside came by the wire first, also where that is a bridge's port; what
+/// another node forwarded came by the tunnel, if there is one.
+fn arrived_by_the_wire(record: &Value, network: Network) {
+    let is_second_half = record.pointer("/front_door/kind") == Some(&json!("Pod"));
+    let expected = if is_second_half && network.nodes == Nodes::Vxlan {
+        "flannel.1"
+    } else {
+        "eth0"
+    };
+    assert_eq!(
+        record.pointer("/path/0/in"),
+        Some(&json!(expected)),
+        "{record}"
+    );
+}
+
+/// Two pods on one bridge, and a Service between them. With netfilter on the bridge the reply is
+/// translated back; without, the client's host gets a reply from a stranger.
+#[rstest]
+#[case::through_netfilter(true, "answered", Value::Null)]
+#[case::past_netfilter(false, "unanswered", json!("asymmetric-return"))]
+fn a_reply_that_is_bridged_past_netfilter_goes_astray(
+    #[case] bridge_netfilter: bool,
+    #[case] outcome: &str,
+    #[case] cause: Value,
+) {
+    if !privilege::granted("a_reply_that_is_bridged_past_netfilter_goes_astray") {
+        return;
+    }
+    let lab = raise(Network {
+        pods: Pods::Bridge,
+        bridge_netfilter,
+        ..PLAIN
+    });
+    let node = lab.node("node2").expect("a node");
+    // Its only endpoint is on node2.
+    let far: SocketAddr = cluster_ip(&lab, "far");
+    let client = lab
+        .pods()
+        .iter()
+        .find(|pod| pod.plan.node == "node2" && !pod.plan.name.starts_with("far-"))
+        .expect("another pod there");
+    let observer = ObserverProcess::start(node, &demo::cluster_file(), &[]).expect("observes");
+    let opened = client::connect(&client.namespace, far, GIVES_UP);
+    let finished = observer.stop().expect("stops");
+    match opened {
+        Ok(_) => assert_eq!(outcome, "answered"),
+        Err(error) => {
+            assert_eq!(outcome, "unanswered");
+            assert!(matches!(error.failure, Failure::TimedOut), "{error}");
+        }
+    }
+    let [record] = &finished.records[..] else {
+        panic!("one connection was opened: {:?}", finished.records)
+    };
+    assert_eq!(
+        record.pointer("/outcome"),
+        Some(&json!(outcome)),
+        "{record}"
+    );
+    let code = record
+        .pointer("/outcome_cause/code")
+        .unwrap_or(&Value::Null);
+    assert_eq!(*code, cause, "{record}");
+    assert_eq!(record.pointer("/client/kind"), Some(&json!("pod")));
+    assert_eq!(record.pointer("/source_ip"), Some(&json!("preserved")));
+}
+
+fn cluster_ip(lab: &Lab, name: &str) -> SocketAddr {
+    let service = lab
+        .cluster()
+        .services
+        .iter()
+        .find(|service| service.metadata.name.as_deref() == Some(name));
+    let spec = service.and_then(|service| service.spec.as_ref());
+    let address = spec.and_then(|spec| spec.cluster_ip.clone());
+    let address = address.expect("a cluster IP").parse().expect("an address");
+    SocketAddr::new(address, 80)
+}
