@@ -1,16 +1,20 @@
 //! The demonstration: a whole cluster, its front doors tried one by one, and what the observer
 //! says of each beside what the pod's own socket saw.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::{
     cluster::Cluster,
     doors::{FrontDoor, front_doors},
-    lab::{Lab, Options},
+    lab::{Lab, LabNode, Options},
     observer_process::{Finished, ObserverProcess},
     oracle::{Finding, Records, Report, judge},
     traffic::{self, Opened},
@@ -31,8 +35,19 @@ pub struct Run {
     pub opened: Vec<Opened>,
     /// What was reported of it.
     pub records: Records,
+    /// What each observer printed, by node.
+    pub printed: BTreeMap<String, String>,
+    /// Where each observer recorded, by node; see [`Run::recording`].
+    recordings: TempDir,
     /// What each observer said beside, by node.
     pub stderr: Vec<(String, String)>,
+}
+
+impl Run {
+    /// The recording of a node.
+    pub fn recording(&self, node: &str) -> PathBuf {
+        self.recordings.path().join(node)
+    }
 }
 
 /// The connections of the demo: every front door by every node, in both families, and twice
@@ -64,17 +79,24 @@ pub fn raise_with(options: Options) -> Result<Lab> {
 
 /// Observes every node while connections are opened through `doors`.
 pub fn observe(lab: &Lab, doors: &[FrontDoor]) -> Result<Run> {
-    let start = |node| ObserverProcess::start(node, &cluster_file(), &[]);
-    let observers = lab.nodes().iter().map(start).collect::<Result<Vec<_>>>()?;
-    let opened = traffic::open(lab, doors)?;
     let mut run = Run {
-        opened,
+        opened: Vec::new(),
         records: Records::new(),
+        printed: BTreeMap::new(),
+        recordings: TempDir::new().context("failed to make a directory for recordings")?,
         stderr: Vec::new(),
     };
+    let start = |node: &LabNode| {
+        let recording = run.recording(&node.plan.name);
+        let recording = recording.to_str().context("the directory is not UTF-8")?;
+        ObserverProcess::start(node, &cluster_file(), &["--record", recording])
+    };
+    let observers = lab.nodes().iter().map(start).collect::<Result<Vec<_>>>()?;
+    run.opened = traffic::open(lab, doors)?;
     for (node, observer) in lab.nodes().iter().zip(observers) {
         let node = &node.plan.name;
         let Finished {
+            stdout,
             records,
             stderr,
             status,
@@ -83,6 +105,7 @@ pub fn observe(lab: &Lab, doors: &[FrontDoor]) -> Result<Run> {
             status.success(),
             "the observer of {node} ended with {status}; it said:\n{stderr}"
         );
+        run.printed.insert(node.clone(), stdout);
         run.records.insert(node.clone(), records);
         run.stderr.push((node.clone(), stderr));
     }

@@ -4,7 +4,7 @@ use std::{
     env,
     io::{BufRead as _, BufReader, Read},
     path::{Path, PathBuf},
-    process::{ExitStatus, Stdio},
+    process::{Command, ExitStatus, Stdio},
     sync::mpsc::{self, RecvTimeoutError, Sender},
     thread::{self, JoinHandle},
     time::Duration,
@@ -14,7 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{child::ChildGuard, lab::LabNode};
+use crate::{child::ChildGuard, command, lab::LabNode};
 
 /// The variable that names the observer to run.
 pub const OBSERVER_BIN: &str = "OBSERVER_BIN";
@@ -48,7 +48,9 @@ pub struct ObserverProcess {
 /// What an observer left behind.
 #[derive(Debug)]
 pub struct Finished {
-    /// What it printed, one value for each line.
+    /// What it printed.
+    pub stdout: String,
+    /// The same, one value for each line.
     pub records: Vec<Value>,
     /// What it said beside.
     pub stderr: String,
@@ -134,13 +136,24 @@ impl ObserverProcess {
             serde_json::from_str(line)
                 .with_context(|| format!("the observer printed what is no record: {line:?}"))
         };
-        let records = text(stdout)?.iter().map(parse).collect::<Result<_>>()?;
+        let lines = text(stdout)?;
         Ok(Finished {
-            records,
+            stdout: lines.iter().flat_map(|line| [line, "\n"]).collect(),
+            records: lines.iter().map(parse).collect::<Result<_>>()?,
             stderr,
             status,
         })
     }
+}
+
+/// What `observer replay` prints of a recording.
+pub fn replay(recording: &Path, arguments: &[&str]) -> Result<String> {
+    command::run(
+        Command::new(binary()?)
+            .arg("replay")
+            .args(arguments)
+            .arg(recording),
+    )
 }
 
 /// Collects lines until the other end is closed; tells `ready` of the line that it waits for.

@@ -8,8 +8,11 @@
 
 use std::{process::ExitCode, time::Instant};
 
-use anyhow::Result;
-use tests::demo;
+use anyhow::{Context as _, Result};
+use tests::{demo, observer_process::replay};
+
+/// Connections shown as an operator sees them.
+const SHOWN: usize = 8;
 
 fn main() -> Result<ExitCode> {
     let start = Instant::now();
@@ -28,6 +31,14 @@ fn main() -> Result<ExitCode> {
     let report = demo::judged(&lab, &run);
     step("done");
 
+    let (node, _) = run
+        .printed
+        .first_key_value()
+        .context("a node was observed")?;
+    println!("What `observer trace` says on {node}, the first {SHOWN} connections:\n");
+    let shown = SHOWN.to_string();
+    println!("{}", replay(&run.recording(node), &["--count", &shown])?);
+    println!("What it says of each connection, beside what the pod's own socket saw:\n");
     println!("{}", demo::table(&report));
     let complaints = report.complaints();
     if complaints.is_empty() {
