@@ -6,6 +6,7 @@ mod deny;
 mod process;
 mod setup;
 mod test;
+mod tidy;
 mod toolchain;
 mod workspace;
 

@@ -9,7 +9,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::toolchain::Toolchain;
-use crate::{deny, process, setup, workspace};
+use crate::{deny, process, setup, tidy, workspace};
 
 /// What `cargo xtask test` takes.
 #[derive(Debug, Args)]
@@ -108,6 +108,7 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
                 )
             }),
         ),
+        ("tidy", Box::new(tidy::check)),
         (
             "unit",
             Box::new(|| {

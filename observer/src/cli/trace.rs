@@ -98,9 +98,9 @@ async fn trace(options: Options) -> anyhow::Result<()> {
         record,
         debug_programs,
     } = options;
-    let objects = cluster_state.map(|path| file::read(&path)).transpose()?;
+    let objects = cluster_state.map(|path| file::objects(&path)).transpose()?;
     let kube_proxy = match &kube_proxy_config {
-        Some(path) => Some(KubeProxy::read(path)?),
+        Some(path) => Some(file::kube_proxy(path)?),
         None => objects
             .as_ref()
             .and_then(|objects| KubeProxy::of_cluster(&objects.config_maps)),

@@ -1,39 +1,65 @@
-//! The cluster's objects from a file: `--cluster-state FILE`.
+//! What the cluster says, from files: `--cluster-state FILE` and `--kube-proxy-config FILE`.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::{Objects, ObjectsError};
+use super::{KubeProxy, KubeProxyError, Objects, ObjectsError};
 
-/// Why a file gives no objects. One line each, which names the file.
+/// Why a file gives nothing. One line each, which names the file.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// It is missing, or may not be read.
-    #[error("cluster state {}: cannot be read: {reason}", path.display())]
+    #[error("{what} {}: cannot be read: {reason}", path.display())]
     Read {
+        /// What it should hold.
+        what: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
         reason: io::Error,
     },
-    /// It holds something else.
-    #[error("cluster state {}: {reason}", path.display())]
+    /// It holds something else than objects.
+    #[error("{CLUSTER_STATE} {}: {reason}", path.display())]
     Objects {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
         reason: ObjectsError,
     },
+    /// It holds something else than a configuration.
+    #[error("{KUBE_PROXY} {}: {reason}", path.display())]
+    KubeProxy {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: KubeProxyError,
+    },
 }
 
-/// Reads a `List` of objects, as kubectl prints it, from a file.
-pub fn read(path: &Path) -> Result<Objects, FileError> {
-    let document = fs::read(path).map_err(|reason| FileError::Read {
+const CLUSTER_STATE: &str = "cluster state";
+const KUBE_PROXY: &str = "kube-proxy configuration";
+
+/// Reads a `List` of objects, as kubectl prints it.
+pub fn objects(path: &Path) -> Result<Objects, FileError> {
+    Objects::from_list(&bytes(CLUSTER_STATE, path)?).map_err(|reason| FileError::Objects {
         path: path.to_owned(),
         reason,
-    })?;
-    Objects::from_list(&document).map_err(|reason| FileError::Objects {
+    })
+}
+
+/// Reads a `KubeProxyConfiguration`.
+pub fn kube_proxy(path: &Path) -> Result<KubeProxy, FileError> {
+    let text = bytes(KUBE_PROXY, path)?;
+    KubeProxy::parse(&String::from_utf8_lossy(&text)).map_err(|reason| FileError::KubeProxy {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
+fn bytes(what: &'static str, path: &Path) -> Result<Vec<u8>, FileError> {
+    fs::read(path).map_err(|reason| FileError::Read {
+        what,
         path: path.to_owned(),
         reason,
     })

@@ -2,10 +2,7 @@
 //! (`kubeproxy.config.k8s.io/v1alpha1`, `KubeProxyConfiguration`).
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
 use std::net::IpAddr;
-use std::path::{Path, PathBuf};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -41,30 +38,9 @@ pub enum DetectLocal {
     Interface,
 }
 
-/// Why a file gives no configuration. One line each, which names the file.
-#[derive(Debug, thiserror::Error)]
-pub enum KubeProxyError {
-    /// It is missing, or may not be read.
-    #[error("kube-proxy configuration {}: cannot be read: {reason}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        reason: io::Error,
-    },
-    /// It holds something else.
-    #[error("kube-proxy configuration {}: {reason}", path.display())]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: ParseError,
-    },
-}
-
 /// Why a text is no `KubeProxyConfiguration`.
 #[derive(Debug, thiserror::Error)]
-pub enum ParseError {
+pub enum KubeProxyError {
     /// No YAML, or a field of another type; the message ends with line and column.
     #[error("{0}")]
     Yaml(String),
@@ -106,22 +82,10 @@ struct Section {
 }
 
 impl KubeProxy {
-    /// Reads a configuration file.
-    pub fn read(path: &Path) -> Result<Self, KubeProxyError> {
-        let text = fs::read_to_string(path).map_err(|reason| KubeProxyError::Read {
-            path: path.to_owned(),
-            reason,
-        })?;
-        Self::parse(&text).map_err(|reason| KubeProxyError::Parse {
-            path: path.to_owned(),
-            reason,
-        })
-    }
-
     /// Reads a YAML document.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
+    pub fn parse(text: &str) -> Result<Self, KubeProxyError> {
         let document: Document =
-            serde_saphyr::from_str(text).map_err(|error| ParseError::Yaml(one_line(&error)))?;
+            serde_saphyr::from_str(text).map_err(|error| KubeProxyError::Yaml(one_line(&error)))?;
         let Document {
             kind,
             mode,
@@ -132,7 +96,7 @@ impl KubeProxy {
             nftables,
         } = document;
         if kind != KIND {
-            return Err(ParseError::Kind(kind));
+            return Err(KubeProxyError::Kind(kind));
         }
         let cluster_cidrs = cluster_cidr
             .split(',')
@@ -141,14 +105,14 @@ impl KubeProxy {
             .map(|range| {
                 range
                     .parse()
-                    .map_err(|_no_range| ParseError::ClusterCidr(range.to_owned()))
+                    .map_err(|_no_range| KubeProxyError::ClusterCidr(range.to_owned()))
             })
             .collect::<Result<_, _>>()?;
         let detect_local = match detect_local_mode.as_str() {
             "" | "ClusterCIDR" => DetectLocal::ClusterCidr,
             "NodeCIDR" => DetectLocal::NodeCidr,
             "BridgeInterface" | "InterfaceNamePrefix" => DetectLocal::Interface,
-            _ => return Err(ParseError::DetectLocalMode(detect_local_mode)),
+            _ => return Err(KubeProxyError::DetectLocalMode(detect_local_mode)),
         };
         let masquerade_all = match mode.as_str() {
             "nftables" => nftables.masquerade_all,
@@ -209,7 +173,7 @@ mod tests {
         text.parse().expect("the test's address parses")
     }
 
-    fn parsed(fields: &str) -> Result<KubeProxy, ParseError> {
+    fn parsed(fields: &str) -> Result<KubeProxy, KubeProxyError> {
         KubeProxy::parse(&format!(
             "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: {KIND}\n{fields}"
         ))

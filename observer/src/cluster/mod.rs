@@ -2,7 +2,7 @@
 //! [`Index`] that answers questions about addresses.
 //!
 //! Pure: [`Objects`] in, [`Index`] out. Nothing here reads a clock, a socket or the environment;
-//! [`mod@file`] and [`KubeProxy::read`] alone read files, and build nothing.
+//! [`mod@file`] alone reads files, and builds nothing.
 //!
 //! Three rules hold throughout:
 //! - Kinds may be missing. What they would have told is `None` or `Unknown`, never an error.
@@ -31,7 +31,7 @@ mod service;
 mod tests;
 
 pub use index::{AddressKind, Backend, FrontDoor, Index};
-pub use kube_proxy::{DetectLocal, KubeProxy, KubeProxyError, ParseError};
+pub use kube_proxy::{DetectLocal, KubeProxy, KubeProxyError};
 pub use objects::{Objects, ObjectsError};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,

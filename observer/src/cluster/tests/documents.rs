@@ -104,7 +104,7 @@ fn files() {
     let directory = std::env::temp_dir().join(format!("observer-files-{}", std::process::id()));
     fs::create_dir_all(&directory).expect("a directory");
     let path = directory.join("state.json");
-    let read = || file::read(&path).map(|objects| objects.counts().others);
+    let read = || file::objects(&path).map(|objects| objects.counts().others);
 
     let missing = read().expect_err("missing").to_string();
     fs::write(&path, "").expect("a file");
@@ -115,7 +115,9 @@ fn files() {
     )
     .expect("a file");
     assert_eq!(read().expect("a List"), 1);
-    let not_a_file = file::read(&directory).expect_err("a directory").to_string();
+    let not_a_file = file::objects(&directory)
+        .expect_err("a directory")
+        .to_string();
     fs::remove_dir_all(&directory).expect("removed");
 
     let shown = [missing, empty, not_a_file].join("\n");
