@@ -38,6 +38,7 @@ pub struct Line {
 /// A backend at work, until it is dropped.
 #[derive(Debug)]
 pub struct Backend {
+    pod: String,
     /// Closing it ends the thread.
     stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
@@ -49,15 +50,23 @@ impl Backend {
     pub fn start(namespace: &Namespace, pod: &str, ports: &BTreeSet<u16>) -> Result<Self> {
         let (stop, stopped) =
             UnixStream::pair().context("failed to make the pipe that stops a backend")?;
-        let (pod, ports) = (pod.to_owned(), ports.clone());
+        let (name, ports) = (pod.to_owned(), ports.clone());
         let thread = namespace.spawn(move || {
             let listeners = listen(&ports)?;
-            Ok(move || serve(&pod, &listeners, &stopped))
+            Ok(move || serve(&name, &listeners, &stopped))
         })?;
         Ok(Self {
+            pod: pod.to_owned(),
             stop: Some(stop),
             thread: Some(thread),
         })
+    }
+}
+
+impl Backend {
+    /// The pod it answers for.
+    pub fn pod(&self) -> &str {
+        &self.pod
     }
 }
 

@@ -192,6 +192,11 @@ impl Lab {
         wiring::route_vip(&self.client, address, &self.node(node)?.plan)
     }
 
+    /// Ends the backend of a pod, so that nothing listens there.
+    pub fn silence(&mut self, pod: &str) {
+        self.backends.retain(|backend| backend.pod() != pod);
+    }
+
     /// Opens a connection from the client.
     pub fn connect(&self, to: SocketAddr, timeout: Duration) -> Result<Answer, ConnectError> {
         client::connect(&self.client, to, timeout)

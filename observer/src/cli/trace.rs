@@ -15,7 +15,7 @@ use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use observer_ebpf::KernelLayout;
 
-use self::session::{Parts, Session};
+use self::session::{Parts, Session, Stop};
 use super::report::Report;
 use crate::cluster::{Index, KubeProxy, file};
 use crate::kernel::layout;
@@ -133,6 +133,8 @@ async fn trace(options: Options) -> anyhow::Result<()> {
         warn(&error, "no rewrite can be followed");
         KernelLayout::UNKNOWN
     });
+    // Before anything is attached, so that nothing stays when the run is ended early.
+    let stop = Stop::new()?;
     let (programs, ring) = Programs::load(&layout, debug_programs)?;
     let node = settings.node.clone();
     let mut session = Session::new(Parts {
@@ -153,7 +155,7 @@ async fn trace(options: Options) -> anyhow::Result<()> {
     if all {
         session.read_existing()?;
     }
-    session.follow(ring, duration, debug_programs).await?;
+    session.follow(ring, stop, duration, debug_programs).await?;
     say(&session.end()?);
     Ok(())
 }

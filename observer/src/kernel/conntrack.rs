@@ -5,24 +5,19 @@
 //! namespace to be the node's.
 
 use std::fs;
-use std::io;
 use std::net::SocketAddr;
+use std::ops::ControlFlow;
 use std::path::Path;
 
-use netlink_packet_core::{
-    DecodeError, DefaultNla, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage,
-    NetlinkPayload, Nla as _,
-};
+use netlink_packet_core::{DefaultNla, NetlinkPayload, Nla as _};
 use netlink_packet_netfilter::conntrack::{
     ConntrackAttribute, ConntrackMessage, IPTuple, ProtoInfo, ProtoInfoTCP, ProtoTuple, Protocol,
     Status, Tuple as TupleNla,
 };
-use netlink_packet_netfilter::{
-    NetfilterHeader, NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily,
-};
-use netlink_sys::protocols::NETLINK_NETFILTER;
-use netlink_sys::{Socket, SocketAddr as KernelAddress};
+use netlink_packet_netfilter::nftables::{ChainAttribute, ChainMessage, NfTablesMessage};
+use netlink_packet_netfilter::{NetfilterMessage, NetfilterMessageInner, NetfilterProtoFamily};
 
+use super::netfilter::{Line, NetfilterError, dump};
 use crate::cluster::{self, Family};
 use crate::observation::{Entry, Identity, Tuple};
 
@@ -33,35 +28,17 @@ const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
 const TCP_CONNTRACK_CLOSE: u8 = 8;
 /// What the kernel answers of an entry that is not there.
 const NO_SUCH_ENTRY: i32 = -2;
-/// More than one entry with all its attributes takes, and than one part of a dump.
-const ANSWER_MAX: usize = 32 * 1024;
-
-/// A question that conntrack did not answer.
-#[derive(Debug, thiserror::Error)]
-pub enum ConntrackError {
-    /// The socket failed.
-    #[error("conntrack cannot be asked over netlink")]
-    Socket(#[from] io::Error),
-    /// The kernel refused.
-    #[error("conntrack refuses to answer: {0}")]
-    Refused(io::Error),
-    /// The answer is none.
-    #[error("conntrack's answer makes no sense")]
-    Answer(#[from] DecodeError),
-    /// The answer is of another kind.
-    #[error("conntrack's answer is no entry")]
-    NoEntry,
-}
+/// The chain type that makes a namespace track connections.
+const NAT: &str = "nat";
 
 /// A line to conntrack.
 #[derive(Debug)]
 pub struct Conntrack {
-    socket: Socket,
+    line: Line,
     tracks: Tracks,
 }
 
-/// The families in which this namespace was seen to track connections. It does so only while a
-/// rule there needs it.
+/// The families in which this namespace was seen to track connections.
 #[derive(Clone, Copy, Debug, Default)]
 struct Tracks {
     v4: bool,
@@ -70,82 +47,113 @@ struct Tracks {
 
 impl Conntrack {
     /// Opens a socket in the calling thread's network namespace.
-    pub fn open() -> Result<Self, ConntrackError> {
+    pub fn open() -> Result<Self, NetfilterError> {
         Ok(Self {
-            socket: connect()?,
+            line: Line::open()?,
             tracks: Tracks::default(),
         })
     }
 
     /// What conntrack holds of a connection's original tuple; `None` if this namespace may not
     /// track that family at all, so that the lack of an entry says nothing.
-    pub fn look_up(&mut self, identity: &Identity) -> Result<Option<Entry>, ConntrackError> {
+    pub fn look_up(&mut self, identity: &Identity) -> Result<Option<Entry>, NetfilterError> {
         let family = Family::of(identity.original.source.ip());
-        send(&self.socket, family, 0, question(identity))?;
-        match receive(&self.socket)? {
+        let question = ConntrackMessage::Get(question(identity));
+        match self.line.ask(proto(family), question)? {
             NetlinkPayload::InnerMessage(NetfilterMessage {
                 inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
                 ..
-            }) => entry(&attributes).map(Some).ok_or(ConntrackError::NoEntry),
+            }) => entry(&attributes)
+                .map(Some)
+                .ok_or(NetfilterError::Unexpected),
             NetlinkPayload::Error(error) if error.raw_code() == NO_SUCH_ENTRY => {
                 let absent = || Entry::Absent {
                     table_full: table_is_full(),
                 };
                 Ok(self.tracks(family)?.then(absent))
             }
-            NetlinkPayload::Error(error) => Err(ConntrackError::Refused(error.to_io())),
-            _ => Err(ConntrackError::NoEntry),
+            NetlinkPayload::Error(error) => Err(NetfilterError::Refused(error.to_io())),
+            _ => Err(NetfilterError::Unexpected),
         }
     }
 
-    /// Whether this namespace has an entry of that family, now or earlier.
-    fn tracks(&mut self, family: Family) -> Result<bool, ConntrackError> {
+    /// Whether this namespace tracks connections of that family. It does while a rule needs it:
+    /// there is an entry, or a chain for NAT.
+    fn tracks(&mut self, family: Family) -> Result<bool, NetfilterError> {
         let tracks = match family {
             Family::V4 => &mut self.tracks.v4,
             Family::V6 => &mut self.tracks.v6,
         };
         if !*tracks {
-            // A socket of its own: closing it ends the dump after its first part.
-            let socket = connect()?;
-            send(&socket, family, NLM_F_DUMP, Vec::new())?;
-            *tracks = matches!(receive(&socket)?, NetlinkPayload::InnerMessage(_));
+            *tracks = has_entry(family)? || has_nat_chain(family)? || has_legacy_nat(family);
         }
         Ok(*tracks)
+    }
+}
+
+fn has_entry(family: Family) -> Result<bool, NetfilterError> {
+    let mut found = false;
+    dump(proto(family), ConntrackMessage::Get(Vec::new()), |_| {
+        found = true;
+        Ok::<_, NetfilterError>(ControlFlow::Break(()))
+    })?;
+    Ok(found)
+}
+
+/// Whether nftables, or iptables on top of it, has a chain for NAT.
+fn has_nat_chain(family: Family) -> Result<bool, NetfilterError> {
+    let mut found = false;
+    for proto in [proto(family), NetfilterProtoFamily::Inet] {
+        let question = NfTablesMessage::GetChain(ChainMessage {
+            attributes: Vec::new(),
+        });
+        let dumped = dump(proto, question, |message| {
+            if let NetfilterMessageInner::NfTables(NfTablesMessage::NewChain(chain)) = message.inner
+            {
+                let is_nat = |attribute: &ChainAttribute| matches!(attribute, ChainAttribute::Type(kind) if kind == NAT);
+                found |= chain.attributes.iter().any(is_nat);
+            }
+            Ok::<_, NetfilterError>(ControlFlow::Continue(()))
+        });
+        match dumped {
+            // A kernel without nftables says so.
+            Ok(()) | Err(NetfilterError::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
+}
+
+/// Whether iptables-legacy has its table for NAT.
+fn has_legacy_nat(family: Family) -> bool {
+    let names = match family {
+        Family::V4 => "/proc/net/ip_tables_names",
+        Family::V6 => "/proc/net/ip6_tables_names",
+    };
+    fs::read_to_string(names).is_ok_and(|names| names.lines().any(|name| name == NAT))
+}
+
+const fn proto(family: Family) -> NetfilterProtoFamily {
+    match family {
+        Family::V4 => NetfilterProtoFamily::IPv4,
+        Family::V6 => NetfilterProtoFamily::IPv6,
     }
 }
 
 /// Reads the connections that conntrack holds now, in both families, and hands each to `each`:
 /// its identity (whose sequence number conntrack does not tell), its reply tuple, and whether a
 /// reply was seen. Those that are over, and protocols that no Service has, are left out.
-pub fn existing<E: From<ConntrackError>>(
+pub fn existing<E: From<NetfilterError>>(
     mut each: impl FnMut(Identity, Tuple, bool) -> Result<(), E>,
 ) -> Result<(), E> {
     for family in [Family::V4, Family::V6] {
-        let socket = connect().map_err(ConntrackError::from)?;
-        send(&socket, family, NLM_F_DUMP, Vec::new()).map_err(ConntrackError::from)?;
-        let mut bytes = Vec::with_capacity(ANSWER_MAX);
-        'dump: loop {
-            bytes.clear();
-            socket.recv(&mut bytes, 0).map_err(ConntrackError::from)?;
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let message = NetlinkMessage::<NetfilterMessage>::deserialize(rest)
-                    .map_err(ConntrackError::from)?;
-                let length = usize::try_from(message.header.length).unwrap_or(usize::MAX);
-                rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
-                match message.payload {
-                    NetlinkPayload::InnerMessage(message) => {
-                        if let Some((identity, reply, replied)) = alive(message) {
-                            each(identity, reply, replied)?;
-                        }
-                    }
-                    NetlinkPayload::Error(error) => {
-                        return Err(ConntrackError::Refused(error.to_io()).into());
-                    }
-                    _ => break 'dump,
-                }
+        let all = ConntrackMessage::Get(Vec::new());
+        dump(proto(family), all, |message| {
+            if let Some((identity, reply, replied)) = alive(message) {
+                each(identity, reply, replied)?;
             }
-        }
+            Ok::<_, E>(ControlFlow::Continue(()))
+        })?;
     }
     Ok(())
 }
@@ -218,46 +226,6 @@ fn table_is_full() -> bool {
         .zip(read("nf_conntrack_max"))
         // 0 is no limit (Documentation/networking/nf_conntrack-sysctl.rst).
         .is_some_and(|(count, max)| max != 0 && count >= max)
-}
-
-fn connect() -> io::Result<Socket> {
-    let mut socket = Socket::new(NETLINK_NETFILTER)?;
-    socket.bind_auto()?;
-    socket.connect(&KernelAddress::new(0, 0))?;
-    // The kernel answers before `send` returns; an answer that is not there never comes.
-    socket.set_non_blocking(true)?;
-    Ok(socket)
-}
-
-fn send(
-    socket: &Socket,
-    family: Family,
-    flags: u16,
-    attributes: Vec<ConntrackAttribute>,
-) -> io::Result<()> {
-    let family = match family {
-        Family::V4 => NetfilterProtoFamily::IPv4,
-        Family::V6 => NetfilterProtoFamily::IPv6,
-    };
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    let message = NetfilterMessage::new(
-        NetfilterHeader::new(family, 0, 0),
-        ConntrackMessage::Get(attributes),
-    );
-    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    Ok(())
-}
-
-/// The first message of an answer.
-fn receive(socket: &Socket) -> Result<NetlinkPayload<NetfilterMessage>, ConntrackError> {
-    let mut bytes = Vec::with_capacity(ANSWER_MAX);
-    socket.recv(&mut bytes, 0)?;
-    Ok(NetlinkMessage::deserialize(&bytes)?.payload)
 }
 
 fn question(identity: &Identity) -> Vec<ConntrackAttribute> {

@@ -4,5 +4,6 @@ pub mod btf;
 pub mod conntrack;
 pub mod layout;
 pub mod links;
+pub mod netfilter;
 pub mod programs;
 pub mod wait;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use nix::net::if_::if_nametoindex;
 use observer_ebpf::{ArrivalKey, ROLE_OPENING};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::{Choice, now, say, warn};
@@ -44,6 +44,21 @@ pub(super) struct Parts {
     pub(super) choice: Choice,
     /// As the observer's.
     pub(super) answer_timeout_ns: u64,
+}
+
+/// The signals that end a run cleanly; from its making on, they no longer kill.
+pub(super) struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    pub(super) fn new() -> anyhow::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?,
+            terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+        })
+    }
 }
 
 /// What is under way.
@@ -109,6 +124,7 @@ impl Session {
     pub(super) async fn follow(
         &mut self,
         ring: RingBuf<MapData>,
+        stop: Stop,
         duration: Option<Duration>,
         debug_programs: bool,
     ) -> anyhow::Result<()> {
@@ -124,8 +140,10 @@ impl Session {
             .map(readable)
             .transpose()
             .context("cannot wait on the debug lines")?;
-        let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+        let Stop {
+            mut interrupt,
+            mut terminate,
+        } = stop;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = pin!(async {
