@@ -31,7 +31,7 @@ use crate::{
     plan::{NodePlan, Plan, PodPlan},
 };
 
-use self::network::Network;
+use self::{network::Network, wiring::pods::Link};
 
 pub mod network;
 mod wiring;
@@ -94,8 +94,14 @@ pub struct LabPod {
     pub plan: PodPlan,
     /// Where it runs.
     pub namespace: Namespace,
-    /// The name of the host's end of its veth, on its node.
-    pub interface: String,
+    link: Link,
+}
+
+impl LabPod {
+    /// The name of the host's end of its link, on its node.
+    pub fn interface(&self) -> &str {
+        &self.link.interface
+    }
 }
 
 impl Lab {
@@ -192,6 +198,23 @@ impl Lab {
         wiring::route_vip(&self.client, address, &self.node(node)?.plan)
     }
 
+    /// Takes a pod off its node and joins it again, by an interface of the same name and another
+    /// number: as when a pod is replaced.
+    pub fn rejoin(&mut self, pod: &str) -> Result<()> {
+        let pod = self.pods.iter_mut().find(|raised| raised.plan.name == pod);
+        let pod = pod.context("the lab has no such pod")?;
+        let node = self
+            .nodes
+            .iter()
+            .find(|node| node.plan.name == pod.plan.node);
+        let node = node.context("its node is missing")?;
+        node.namespace
+            .ip(&format!("link delete {}\n", pod.interface()))?;
+        let on_node = (&node.namespace, &node.plan);
+        pod.link = wiring::pods::join(&pod.namespace, &pod.plan, on_node, self.options.network)?;
+        Ok(())
+    }
+
     /// Ends the backend of a pod, so that nothing listens there.
     pub fn silence(&mut self, pod: &str) {
         self.backends.retain(|backend| backend.pod() != pod);
@@ -212,7 +235,7 @@ impl Lab {
             .pods
             .iter()
             .find(|pod| pod.plan.addresses.contains(&address));
-        pod.map(|pod| pod.interface.as_str())
+        pod.map(LabPod::interface)
     }
 
     fn start_backends(&mut self) -> Result<()> {
@@ -258,11 +281,11 @@ fn raise_pod(pod: &PodPlan, nodes: &[LabNode], network: Network) -> Result<LabPo
             .context("its node is missing")?;
         let namespace = Namespace::create(&format!("pod-{}", pod.name))?;
         let on_node = (&node.namespace, &node.plan);
-        let interface = wiring::pods::join(&namespace, pod, on_node, network)?;
+        let link = wiring::pods::join(&namespace, pod, on_node, network)?;
         Ok(LabPod {
             plan: pod.clone(),
             namespace,
-            interface,
+            link,
         })
     };
     raise().with_context(|| format!("failed to raise the pod {}", pod.name))

@@ -5,7 +5,7 @@
 //! with each wiring, open every front door, and compare with the oracle; then look at the
 //! interfaces that the records name.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, thread, time::Duration};
 
 use rstest::rstest;
 use serde_json::{Value, json};
@@ -29,6 +29,8 @@ const PLAIN: Network = Network {
 };
 /// Longer than the observer waits for an answer.
 const GIVES_UP: Duration = Duration::from_secs(4);
+/// The observer looks at its interfaces ten times a second.
+const FOLLOWED_WITHIN: Duration = Duration::from_millis(600);
 
 fn raise(network: Network) -> Lab {
     let options = Options {
@@ -44,6 +46,7 @@ fn raise(network: Network) -> Lab {
 #[case::vxlan(Network { nodes: Nodes::Vxlan, ..PLAIN })]
 #[case::flannel(Network { pods: Pods::Bridge, nodes: Nodes::Vxlan, ..PLAIN })]
 #[case::a_bridge_as_uplink(Network { uplink: Uplink::Bridge, bridge_netfilter: false, ..PLAIN })]
+#[case::devices_without_a_link_header(Network { pods: Pods::Tuns, ..PLAIN })]
 #[case::bridges_everywhere(Network { pods: Pods::Bridge, nodes: Nodes::Vxlan, uplink: Uplink::Bridge, ..PLAIN })]
 fn every_wiring_gives_the_same_verdicts(#[case] network: Network) {
     if !privilege::granted("every_wiring_gives_the_same_verdicts") {
@@ -132,6 +135,43 @@ fn a_reply_that_is_bridged_past_netfilter_goes_astray(
     assert_eq!(*code, cause, "{record}");
     assert_eq!(record.pointer("/client/kind"), Some(&json!("pod")));
     assert_eq!(record.pointer("/source_ip"), Some(&json!("preserved")));
+}
+
+/// A pod that is replaced has an interface of another number; its connections are observed on
+/// that, by the name it has.
+#[test]
+fn interfaces_are_followed_as_they_come_and_go() {
+    if !privilege::granted("interfaces_are_followed_as_they_come_and_go") {
+        return;
+    }
+    let mut lab = raise(PLAIN);
+    let far = |lab: &Lab| {
+        let mut pods = lab.pods().iter();
+        let pod = pods.find(|pod| pod.plan.name.starts_with("far-"));
+        let pod = pod.expect("the pod");
+        (pod.plan.name.clone(), pod.interface().to_owned())
+    };
+    let (pod, interface) = far(&lab);
+    let node = lab.node("node2").expect("a node");
+    let observer = ObserverProcess::start(node, &demo::cluster_file(), &[]).expect("observes");
+    lab.rejoin(&pod).expect("joined again");
+    assert_eq!(far(&lab).1, interface, "the same name");
+    thread::sleep(FOLLOWED_WITHIN);
+    let door = "172.31.0.12:30085".parse().expect("an address");
+    lab.connect(door, GIVES_UP).expect("answered");
+    let finished = observer.stop().expect("stops");
+    let [record] = &finished.records[..] else {
+        panic!(
+            "one connection was opened: {:?}; {}",
+            finished.records, finished.stderr
+        )
+    };
+    assert_eq!(record.pointer("/outcome"), Some(&json!("answered")));
+    assert_eq!(
+        record.pointer("/path/0/out"),
+        Some(&json!(interface)),
+        "{record}"
+    );
 }
 
 fn cluster_ip(lab: &Lab, name: &str) -> SocketAddr {

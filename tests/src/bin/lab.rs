@@ -77,7 +77,7 @@ fn describe(lab: &Lab) {
             let ports: Vec<String> = pod.plan.ports.iter().map(ToString::to_string).collect();
             let more = format!(
                 "{} on {}, listens on {}",
-                pod.interface,
+                pod.interface(),
                 pod.plan.node,
                 ports.join(" ")
             );

@@ -36,6 +36,9 @@ pub enum Pods {
     /// By a port of the bridge `cni0`, which has the first address of the node's pod CIDR: the
     /// plugin `bridge`, flannel, kubenet.
     Bridge,
+    /// By a pair of tun devices, whose packets have no link header: as WireGuard and IP in IP have
+    /// none either.
+    Tuns,
 }
 
 /// How packets to the pods of other nodes travel.

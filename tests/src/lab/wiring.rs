@@ -12,6 +12,7 @@ use super::network::{Network, Nodes, Pods, WIRE};
 use crate::{netns::Namespace, plan::NodePlan};
 
 pub(super) mod pods;
+pub(super) mod pump;
 mod tunnel;
 
 /// The bridge that joins the client and the nodes.
@@ -111,7 +112,7 @@ pub(super) fn node(
         Nodes::Vxlan => tunnel::raise(namespace, node, others, uplink)?,
     }
     match network.pods {
-        Pods::Veths => Ok(()),
+        Pods::Veths | Pods::Tuns => Ok(()),
         Pods::Bridge => pods::bridge(namespace, node),
     }
 }

@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
-use super::{line, no_duplicate_detection};
+use super::{line, no_duplicate_detection, pump::Pump};
 use crate::{
     lab::network::{Network, POD_BRIDGE, Pods, WIRE},
     netns::Namespace,
@@ -21,26 +21,73 @@ const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 const POD_GATEWAY_LINK: &str = "ee:ee:ee:ee:ee:ee";
 const POD_GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0xecee, 0xeeff, 0xfeee, 0xeeee);
 
-/// Joins a pod to its node; returns the name of the host's end.
+/// A pod's link to its node.
+#[derive(Debug)]
+pub(in crate::lab) struct Link {
+    /// The name of the host's end.
+    pub(in crate::lab) interface: String,
+    /// What carries packets between the ends, where the kernel does not.
+    _pump: Option<Pump>,
+}
+
+/// Joins a pod to its node.
 pub(in crate::lab) fn join(
     namespace: &Namespace,
     pod: &PodPlan,
     node: (&Namespace, &NodePlan),
     network: Network,
-) -> Result<String> {
+) -> Result<Link> {
     // An IPv4 and an IPv6 listener share each port, each seeing peers of its own family only.
     namespace.set_parameters(&[("ipv6/bindv6only", "1")])?;
     no_duplicate_detection(namespace)?;
     let (on_node, plan) = node;
+    let interface = interface(&pod.name);
+    let mut pump = None;
     match network.pods {
-        Pods::Veths => by_veth(namespace, pod, on_node),
-        Pods::Bridge => by_port(namespace, pod, on_node, plan),
+        Pods::Veths => by_veth(namespace, pod, on_node, &interface)?,
+        Pods::Bridge => by_port(namespace, pod, (on_node, plan), &interface)?,
+        Pods::Tuns => pump = Some(by_tuns(namespace, pod, on_node, &interface)?),
     }
+    Ok(Link {
+        interface,
+        _pump: pump,
+    })
+}
+
+/// By two tun devices and a pump between them.
+fn by_tuns(
+    namespace: &Namespace,
+    pod: &PodPlan,
+    node: &Namespace,
+    interface: &str,
+) -> Result<Pump> {
+    let pump = Pump::start((node, interface), (namespace, WIRE))?;
+    let mut on_node = format!("link set {interface} up\n");
+    let mut in_pod = format!("link set {WIRE} up\n");
+    for address in &pod.addresses {
+        let only = IpNet::from(*address);
+        line(
+            &mut on_node,
+            format_args!("route add {only} dev {interface}"),
+        );
+        line(&mut in_pod, format_args!("address add {only} dev {WIRE}"));
+        let default = if address.is_ipv4() {
+            "0.0.0.0/0"
+        } else {
+            "::/0"
+        };
+        line(
+            &mut in_pod,
+            format_args!("route replace {default} dev {WIRE}"),
+        );
+    }
+    node.ip(&on_node)?;
+    namespace.ip(&in_pod)?;
+    Ok(pump)
 }
 
 /// Behind a veth of its own, with a host route.
-fn by_veth(namespace: &Namespace, pod: &PodPlan, node: &Namespace) -> Result<String> {
-    let interface = interface(&pod.name);
+fn by_veth(namespace: &Namespace, pod: &PodPlan, node: &Namespace, interface: &str) -> Result<()> {
     let mut on_node = String::new();
     line(
         &mut on_node,
@@ -79,18 +126,16 @@ fn by_veth(namespace: &Namespace, pod: &PodPlan, node: &Namespace) -> Result<Str
             format_args!("route replace {default} via {gateway} dev {WIRE} onlink"),
         );
     }
-    namespace.ip(&in_pod)?;
-    Ok(interface)
+    namespace.ip(&in_pod)
 }
 
 /// By a port of the node's bridge, which sends back to a pod what it sent to itself.
 fn by_port(
     namespace: &Namespace,
     pod: &PodPlan,
-    node: &Namespace,
-    plan: &NodePlan,
-) -> Result<String> {
-    let interface = interface(&pod.name);
+    (node, plan): (&Namespace, &NodePlan),
+    interface: &str,
+) -> Result<()> {
     node.ip(&format!(
         "link add {interface} type veth peer name {WIRE} netns {}\n\
          link set {interface} master {POD_BRIDGE}\n\
@@ -115,8 +160,7 @@ fn by_port(
             format_args!("route replace default via {gateway} dev {WIRE}"),
         );
     }
-    namespace.ip(&in_pod)?;
-    Ok(interface)
+    namespace.ip(&in_pod)
 }
 
 /// The bridge of a node's pods.
