@@ -5,4 +5,5 @@ pub mod conntrack;
 pub mod layout;
 pub mod links;
 pub mod programs;
+mod tc;
 pub mod wait;

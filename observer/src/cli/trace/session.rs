@@ -105,7 +105,7 @@ impl Session {
         .context("cannot read the connections that exist already")
     }
 
-    /// Until Ctrl-C, SIGTERM, the duration, the count, or a closed stdout.
+    /// Until Ctrl-C, SIGTERM, a closed terminal, the duration, the count, or a closed stdout.
     pub(super) async fn follow(
         &mut self,
         ring: RingBuf<MapData>,
@@ -126,6 +126,7 @@ impl Session {
             .context("cannot wait on the debug lines")?;
         let mut terminate = signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?;
+        let mut hangup = signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = pin!(async {
@@ -157,6 +158,7 @@ impl Session {
                 () = &mut deadline => break,
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
+                _ = hangup.recv() => break,
             }
         }
         self.drain(ring.get_mut())
@@ -188,10 +190,16 @@ impl Session {
         Ok(())
     }
 
-    /// Attaches to what has come. What went took its programs along.
+    /// Attaches to what has come. What went took its programs along, and its number may come back.
     fn interfaces_changed(&mut self, links: &Links) -> anyhow::Result<()> {
-        self.attached
-            .retain(|index, name| links.get(*index).is_some_and(|link| link.name == *name));
+        let gone = self.attached.extract_if(.., |index, name| {
+            links.get(*index).is_none_or(|link| link.name != *name)
+        });
+        for (index, _) in gone {
+            if let Err(error) = self.parts.programs.detach(index) {
+                warn(&error, "filters may remain");
+            }
+        }
         // That none is left to observe is no error later on: one may come back.
         let chosen = self
             .parts
