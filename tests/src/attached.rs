@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::{
     maps::loaded_maps,
     programs::{ProgramError, ProgramInfo, SchedClassifier, TcAttachType, loaded_programs},
@@ -15,14 +15,30 @@ use serde_json::Value;
 
 use crate::{command, netns::Namespace};
 
+/// The sides of an interface.
+pub const SIDES: [TcAttachType; 2] = [TcAttachType::Ingress, TcAttachType::Egress];
+
 /// The ids of the programs attached to the interfaces of a namespace, by TCX or by a filter.
 pub fn programs(namespace: &Namespace) -> Result<BTreeSet<u32>> {
     let mut programs = BTreeSet::new();
     for interface in interfaces(namespace)? {
-        programs.extend(tcx(namespace, &interface)?);
-        programs.extend(filters(namespace, &interface)?);
+        for side in SIDES {
+            programs.extend(chain(namespace, &interface, side)?);
+        }
     }
     Ok(programs)
+}
+
+/// The ids of the programs on one side of an interface, in the order in which they run.
+pub fn chain(namespace: &Namespace, interface: &str, side: TcAttachType) -> Result<Vec<u32>> {
+    let mut chain = tcx(namespace, interface, side)?.unwrap_or_default();
+    chain.extend(filters(namespace, interface, side)?);
+    Ok(chain)
+}
+
+/// Whether the kernel has TCX.
+pub fn has_tcx(namespace: &Namespace) -> Result<bool> {
+    Ok(tcx(namespace, "lo", TcAttachType::Ingress)?.is_some())
 }
 
 /// The maps of those of `programs` that the kernel still holds.
@@ -72,39 +88,34 @@ fn interfaces(namespace: &Namespace) -> Result<Vec<String>> {
     namespace.run(list)?
 }
 
-fn tcx(namespace: &Namespace, interface: &str) -> Result<BTreeSet<u32>> {
-    let query = || {
-        let mut ids = BTreeSet::new();
-        for side in [TcAttachType::Ingress, TcAttachType::Egress] {
-            match SchedClassifier::query_tcx(interface, side) {
-                Ok((_, programs)) => ids.extend(programs.iter().map(ProgramInfo::id)),
-                // The hook is unknown before Linux 6.6.
-                Err(ProgramError::SyscallError(error))
-                    if error.io_error.raw_os_error() == Some(Errno::EINVAL as i32) => {}
-                Err(error) => {
-                    return Err(error)
-                        .with_context(|| format!("failed to list the TCX links of {interface}"));
-                }
-            }
+/// None before Linux 6.6, which does not know the hook.
+fn tcx(namespace: &Namespace, interface: &str, side: TcAttachType) -> Result<Option<Vec<u32>>> {
+    match namespace.run(|| SchedClassifier::query_tcx(interface, side))? {
+        Ok((_, programs)) => Ok(Some(programs.iter().map(ProgramInfo::id).collect())),
+        Err(ProgramError::SyscallError(error))
+            if error.io_error.raw_os_error() == Some(Errno::EINVAL as i32) =>
+        {
+            Ok(None)
         }
-        Ok(ids)
-    };
-    namespace.run(query)?
-}
-
-fn filters(namespace: &Namespace, interface: &str) -> Result<BTreeSet<u32>> {
-    let mut ids = BTreeSet::new();
-    for side in ["ingress", "egress"] {
-        let arguments = ["-json", "filter", "show", "dev", interface, side];
-        let text = command::run(namespace.command("tc").args(arguments))?;
-        let filters: Vec<Value> = serde_json::from_str(&text)
-            .with_context(|| format!("tc filter printed no list: {text}"))?;
-        let programs = filters
-            .iter()
-            .filter_map(|filter| filter.pointer("/options/prog/id")?.as_u64());
-        for program in programs {
-            ids.insert(u32::try_from(program).context("an id is too large")?);
+        Err(error) => {
+            Err(error).with_context(|| format!("failed to list the TCX links of {interface}"))
         }
     }
-    Ok(ids)
+}
+
+fn filters(namespace: &Namespace, interface: &str, side: TcAttachType) -> Result<Vec<u32>> {
+    let side = match side {
+        TcAttachType::Ingress => "ingress",
+        TcAttachType::Egress => "egress",
+        TcAttachType::Custom(_) => bail!("tc has no name for the side {side:?}"),
+    };
+    let arguments = ["-json", "filter", "show", "dev", interface, side];
+    let text = command::run(namespace.command("tc").args(arguments))?;
+    let filters: Vec<Value> = serde_json::from_str(&text)
+        .with_context(|| format!("tc filter printed no list: {text}"))?;
+    filters
+        .iter()
+        .filter_map(|filter| filter.pointer("/options/prog/id")?.as_u64())
+        .map(|id| u32::try_from(id).context("an id is too large"))
+        .collect()
 }

@@ -114,6 +114,17 @@ impl ObserverProcess {
         self.child.id()
     }
 
+    /// Kills it, so that it can clean up nothing, and returns what it had printed.
+    pub fn kill(self) -> Result<Vec<Value>> {
+        let Self {
+            child,
+            stdout,
+            stderr: _,
+        } = self;
+        drop(child);
+        records(stdout)
+    }
+
     /// Ends it as Ctrl-C would and returns all it said.
     pub fn stop(self) -> Result<Finished> {
         let Self {
@@ -130,13 +141,8 @@ impl ObserverProcess {
             );
         };
         let stderr = text(stderr)?.join("\n");
-        let parse = |line: &String| {
-            serde_json::from_str(line)
-                .with_context(|| format!("the observer printed what is no record: {line:?}"))
-        };
-        let records = text(stdout)?.iter().map(parse).collect::<Result<_>>()?;
         Ok(Finished {
-            records,
+            records: records(stdout)?,
             stderr,
             status,
         })
@@ -159,6 +165,14 @@ fn collect(from: impl Read + Send + 'static, ready: Option<Sender<()>>) -> JoinH
         }
         lines
     })
+}
+
+fn records(lines: JoinHandle<Vec<String>>) -> Result<Vec<Value>> {
+    let parse = |line: &String| {
+        serde_json::from_str(line)
+            .with_context(|| format!("the observer printed what is no record: {line:?}"))
+    };
+    text(lines)?.iter().map(parse).collect()
 }
 
 fn text(lines: JoinHandle<Vec<String>>) -> Result<Vec<String>> {
