@@ -127,16 +127,21 @@ impl ObserverProcess {
 
     /// Ends it as Ctrl-C would and returns all it said.
     pub fn stop(self) -> Result<Finished> {
+        self.stop_by(Signal::SIGINT)
+    }
+
+    /// Asks it by a signal to end, and returns all it said.
+    pub fn stop_by(self, signal: Signal) -> Result<Finished> {
         let Self {
             mut child,
             stdout,
             stderr,
         } = self;
-        child.signal(Signal::SIGINT)?;
+        child.signal(signal)?;
         let Some(status) = child.wait(STOP_TIMEOUT)? else {
             drop(child);
             bail!(
-                "the observer did not end within {STOP_TIMEOUT:?} of Ctrl-C; it said:\n{}",
+                "the observer did not end within {STOP_TIMEOUT:?} of {signal}; it said:\n{}",
                 text(stderr)?.join("\n")
             );
         };

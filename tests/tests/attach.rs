@@ -14,10 +14,11 @@ use rstest::rstest;
 use serde_json::Value;
 use tests::{
     attached::{self, SIDES},
+    child::poll_until,
     command, demo,
     doors::{FrontDoor, Kind, front_doors},
     lab::{Lab, LabNode},
-    neighbour::{Neighbour, Verdict},
+    neighbours::{Neighbours, Verdict},
     netns::Namespace,
     observer_process::ObserverProcess,
     privilege,
@@ -29,6 +30,8 @@ const UPLINK: &str = "eth0";
 const CONNECTIONS: usize = 5;
 /// A record follows the answer to the client within milliseconds.
 const PRINTED: Duration = Duration::from_millis(500);
+/// How long the observer may take to follow a change of interfaces.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How many programs TCX takes on one side (`include/linux/bpf_mprog.h`, `bpf_mprog_max`).
 const TCX_PROGRAMS_MAX: usize = 63;
 
@@ -227,7 +230,7 @@ fn programs_of_others_run_ahead_and_behind(#[case] hook: Hook) {
     tc(namespace, &format!("qdisc add dev {UPLINK} clsact"));
     let place = |options: fn(Hook) -> TcAttachOptions, hook: Hook| {
         SIDES.map(|side| {
-            Neighbour::attach(namespace, UPLINK, side, options(hook), Verdict::Unspecified)
+            Neighbours::one(namespace, UPLINK, side, options(hook), Verdict::Unspecified)
                 .expect("attached")
         })
     };
@@ -240,7 +243,11 @@ fn programs_of_others_run_ahead_and_behind(#[case] hook: Hook) {
     for (side, (ahead, behind)) in SIDES.into_iter().zip(ahead.iter().zip(&behind)) {
         let chain = chain(namespace, side);
         assert_eq!(chain.len(), 4, "{side:?}: {chain:?}");
-        assert_eq!((chain[0], chain[2]), (ahead.id(), behind.id()), "{side:?}");
+        assert_eq!(
+            (chain[0], chain[2]),
+            (ahead.ids()[0], behind.ids()[0]),
+            "{side:?}"
+        );
     }
     let neighbours = || ahead.iter().chain(&behind).chain(&beside);
     let runs = || -> Vec<u64> { neighbours().map(|it| it.runs().expect("a count")).collect() };
@@ -253,7 +260,7 @@ fn programs_of_others_run_ahead_and_behind(#[case] hook: Hook) {
 
     let options = hook.behind();
     let side = TcAttachType::Ingress;
-    let drops = Neighbour::attach(namespace, UPLINK, side, options, Verdict::Drop);
+    let drops = Neighbours::one(namespace, UPLINK, side, options, Verdict::Drop);
     let drops = drops.expect("attached");
     let dropped = traffic::open(&lab, &[door(&lab, node)]).expect("tried");
     assert!(dropped[0].result.is_err(), "{dropped:?}");
@@ -264,7 +271,7 @@ fn programs_of_others_run_ahead_and_behind(#[case] hook: Hook) {
     are_reported(opened.iter().chain(&dropped).chain(&more), &records);
     for (side, (ahead, behind)) in SIDES.into_iter().zip(ahead.iter().zip(&behind)) {
         let chain = chain(namespace, side);
-        assert_eq!(chain[..2], [ahead.id(), behind.id()], "{side:?}");
+        assert_eq!(chain[..2], [ahead.ids()[0], behind.ids()[0]], "{side:?}");
     }
     assert_eq!(qdiscs(namespace).len(), 1, "the qdisc was another's");
 }
@@ -275,17 +282,19 @@ fn an_interface_is_taken_whole_or_not_at_all() {
         return;
     };
     let node = node(&lab);
-    let crowd = [(); TCX_PROGRAMS_MAX].map(|()| {
-        let side = TcAttachType::Egress;
-        let options = Hook::Tcx.ahead();
-        Neighbour::attach(&node.namespace, UPLINK, side, options, Verdict::Unspecified)
-            .expect("attached")
-    });
+    let crowd = Neighbours::attach(
+        &node.namespace,
+        UPLINK,
+        TcAttachType::Egress,
+        (0..TCX_PROGRAMS_MAX).map(|_| Hook::Tcx.ahead()),
+        Verdict::Unspecified,
+    )
+    .expect("attached");
     let error = ObserverProcess::start(node, &demo::cluster_file(), &Hook::Tcx.option())
         .expect_err("there is no place for one more");
     let error = format!("{error:#}");
     assert!(error.contains(UPLINK), "{error}");
-    let of_others: BTreeSet<u32> = crowd.iter().map(Neighbour::id).collect();
+    let of_others: BTreeSet<u32> = crowd.ids().iter().copied().collect();
     assert_eq!(programs(&node.namespace), of_others);
 }
 
@@ -363,28 +372,34 @@ fn an_interface_asked_for_twice_is_taken_once(#[case] hook: Hook) {
 #[rstest]
 #[case::tcx(Hook::Tcx)]
 #[case::clsact(Hook::Clsact)]
-fn an_interface_may_vanish_under_an_observer(#[case] hook: Hook) {
-    let Some(lab) = raise("an_interface_may_vanish_under_an_observer", hook) else {
+fn an_interface_may_vanish_and_come_back(#[case] hook: Hook) {
+    let Some(lab) = raise("an_interface_may_vanish_and_come_back", hook) else {
         return;
     };
     let node = node(&lab);
-    let observer = start(node, hook);
-    let pod = lab
-        .pods()
-        .iter()
-        .find(|pod| pod.plan.node == node.plan.name);
-    let interface = &pod.expect("a pod").interface;
     let namespace = &node.namespace;
-    let there = |side| {
-        attached::chain(namespace, interface, side)
-            .expect("lists")
-            .len()
-    };
-    assert_eq!(SIDES.map(there), [1, 1]);
+    let mut pods = lab.pods().iter();
+    let pod = pods.find(|pod| pod.plan.node == node.plan.name);
+    let interface = &pod.expect("a pod").interface;
+    let attached = |side| attached::chain(namespace, interface, side).expect("lists");
+
+    let [option, name] = hook.option();
+    let more = [option, name, "--interface", interface];
+    let observer = ObserverProcess::start(node, &demo::cluster_file(), &more).expect("observes");
+    let before = SIDES.map(attached);
+    assert!(before.iter().all(|chain| chain.len() == 1), "{before:?}");
     namespace
         .ip(&format!("link delete {interface}"))
         .expect("deleted");
+    nothing_is_left(namespace);
 
+    namespace
+        .ip(&format!(
+            "link add {interface} type veth peer name peer\nlink set {interface} up\n"
+        ))
+        .expect("added");
+    let back = poll_until(PATIENCE, || (SIDES.map(attached) == before).then_some(()));
+    assert!(back.is_some(), "{:?} is attached", SIDES.map(attached));
     stop(observer);
     nothing_is_left(namespace);
 }
