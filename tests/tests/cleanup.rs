@@ -140,7 +140,7 @@ impl<'lab> Scene<'lab> {
     }
 
     /// After the start of `next`, whoever lives has what is theirs, and nobody else.
-    fn is_swept_by(self, next: ObserverProcess) {
+    fn swept_by(self, next: ObserverProcess) {
         let Self {
             node: LabNode { namespace, .. },
             of_killed,
@@ -177,6 +177,6 @@ fn the_next_start_removes_what_a_killed_observer_left() {
     );
     sleep(SILENCE);
     let late = start(later.node, &CLSACT);
-    later.is_swept_by(late);
-    at_once.is_swept_by(early);
+    later.swept_by(late);
+    at_once.swept_by(early);
 }
