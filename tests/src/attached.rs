@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
-    maps::loaded_maps,
+    maps::{Map, MapData, MapInfo, PerCpuArray, loaded_maps},
     programs::{ProgramError, ProgramInfo, SchedClassifier, TcAttachType, loaded_programs},
 };
 use nix::{errno::Errno, net::if_::if_nameindex};
@@ -65,6 +65,18 @@ fn loaded(programs: &BTreeSet<u32>) -> impl Iterator<Item = ProgramInfo> {
     // One that ends while they are listed is an error, and gone.
     let loaded = loaded_programs().flatten();
     loaded.filter(|program| programs.contains(&program.id()))
+}
+
+/// The values of the one of `maps` that is a per-CPU array of this name, over all CPUs.
+pub fn per_cpu_array(maps: &BTreeSet<u32>, name: &str) -> Result<Vec<u64>> {
+    let has_name =
+        |id: &&u32| MapInfo::from_id(**id).is_ok_and(|map| map.name_as_str() == Some(name));
+    let id = maps.iter().find(has_name);
+    let id = *id.with_context(|| format!("there is no map {name}"))?;
+    let array = PerCpuArray::<_, u64>::try_from(Map::from_map_data(MapData::from_id(id)?)?)?;
+    (0..array.len())
+        .map(|index| Ok(array.get(&index, 0)?.iter().sum()))
+        .collect()
 }
 
 /// The clsact and ingress qdiscs of a namespace, as `tc` prints them.

@@ -12,10 +12,11 @@ use tests::{
     attached,
     child::poll_until,
     demo,
+    doors::front_doors,
     lab::{Lab, LabNode},
     netns::Namespace,
     observer_process::ObserverProcess,
-    privilege,
+    privilege, traffic,
 };
 
 /// The kernel frees programs and maps a moment after their last user is gone.
@@ -24,7 +25,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longer than the silence after which an observer is taken for dead.
 const SILENCE: Duration = Duration::from_secs(11);
 
-/// By clsact, whose filters outlive their process.
 const CLSACT: [&str; 2] = ["--hook", "clsact"];
 
 /// What an observer has in the kernel.
@@ -114,69 +114,60 @@ fn nothing_of_an_observer_outlives_it(#[case] more: &[&str], #[case] signal: Sig
     footprint.must_vanish();
 }
 
-/// A node with an observer that was killed, and beside it one that lives.
-struct Scene<'lab> {
-    node: &'lab LabNode,
-    of_killed: Footprint,
-    living: ObserverProcess,
-    of_living: Footprint,
+/// Starts an observer on a node and kills it. By clsact, since TCX links would go with it.
+fn left_by_the_killed(node: &LabNode, others: &[&Footprint]) -> Footprint {
+    let observer = start(node, &CLSACT);
+    let footprint = Footprint::take(&node.namespace, others);
+    observer.kill().expect("killed");
+    assert_eq!(footprint.surviving(), footprint.whole());
+    footprint
 }
 
-impl<'lab> Scene<'lab> {
-    fn set(lab: &'lab Lab, node: &str) -> Self {
-        let node = lab.node(node).expect("a node");
-        let killed = start(node, &CLSACT);
-        let of_killed = Footprint::take(&node.namespace, &[]);
-        let living = start(node, &CLSACT);
-        let of_living = Footprint::take(&node.namespace, &[&of_killed]);
-        killed.kill().expect("killed");
-        assert_eq!(of_killed.surviving(), of_killed.whole());
-        Self {
-            node,
-            of_killed,
-            living,
-            of_living,
-        }
-    }
-
-    /// After the start of `next`, whoever lives has what is theirs, and nobody else.
-    fn swept_by(self, next: ObserverProcess) {
-        let Self {
-            node: LabNode { namespace, .. },
-            of_killed,
-            living,
-            of_living,
-        } = self;
-        of_killed.must_vanish();
-        let of_next = Footprint::take(namespace, &[&of_living]);
-        let of_both = of_living.programs.union(&of_next.programs).copied();
-        assert_eq!(attached(namespace), of_both.collect());
-        assert_eq!(of_living.surviving(), of_living.whole());
-        stop(next, Signal::SIGINT);
-        assert_eq!(attached(namespace), of_living.programs);
-        stop(living, Signal::SIGINT);
-        // The qdiscs came with the one that was killed.
-        nothing_is_attached(namespace);
-    }
+/// How many counters of a footprint change with a connection to a node.
+fn counters_changed(lab: &Lab, node: &LabNode, footprint: &Footprint) -> usize {
+    let counters = || attached::per_cpu_array(&footprint.maps, "COUNTERS").expect("counters");
+    let before = counters();
+    let doors = front_doors(lab.cluster()).expect("front doors");
+    let here = doors.iter().find(|door| door.entry == node.plan.name);
+    traffic::open(lab, &[here.expect("a door").clone()]).expect("opened");
+    let changed = before.iter().zip(counters());
+    changed.filter(|(before, after)| *before != after).count()
 }
 
-/// On one node the next start comes at once, as that of a container does, and on the other after
-/// the silence.
+/// On one node the next start comes at once, as that of a container does, and another observer
+/// lives there. On the other it comes after the silence.
 #[test]
 fn the_next_start_removes_what_a_killed_observer_left() {
     if !privilege::granted("the_next_start_removes_what_a_killed_observer_left") {
         return;
     }
     let lab = demo::raise().expect("raised");
-    let [at_once, later] = ["node1", "node2"].map(|node| Scene::set(&lab, node));
-    let early = start(at_once.node, &CLSACT);
+    let [node1, node2] = ["node1", "node2"].map(|name| lab.node(name).expect("a node"));
+    let beside = start(node1, &CLSACT);
+    let of_beside = Footprint::take(&node1.namespace, &[]);
+    let left1 = left_by_the_killed(node1, &[&of_beside]);
+    let left2 = left_by_the_killed(node2, &[]);
+    assert!(counters_changed(&lab, node2, &left2) > 1, "it goes on");
+    let at_once = start(node1, &CLSACT);
     assert_eq!(
-        at_once.of_killed.surviving(),
-        at_once.of_killed.whole(),
+        left1.surviving(),
+        left1.whole(),
         "so soon, it could be alive"
     );
+
     sleep(SILENCE);
-    let late = start(later.node, &CLSACT);
-    later.swept_by(late);
-    at_once.swept_by(early);
+    let changed = counters_changed(&lab, node2, &left2);
+    assert_eq!(changed, 1, "it only counts that it looks away");
+    let late = start(node2, &CLSACT);
+    left2.must_vanish();
+    stop(late, Signal::SIGINT);
+    // The qdiscs came with the one that was killed.
+    nothing_is_attached(&node2.namespace);
+
+    left1.must_vanish();
+    assert_eq!(of_beside.surviving(), of_beside.whole());
+    stop(beside, Signal::SIGINT);
+    Footprint::take(&node1.namespace, &[&of_beside]);
+    stop(at_once, Signal::SIGINT);
+    nothing_is_attached(&node1.namespace);
 }
