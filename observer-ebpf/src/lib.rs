@@ -189,6 +189,10 @@ pub struct NfConntrackTuple {
     pub dir: u8,
 }
 
+/// How long after its last heartbeat an observer is taken for dead: its programs stop, and the
+/// next observer removes their filters.
+pub const SILENCE_NS: u64 = 10_000_000_000;
+
 /// Index into the per-CPU array of counters. Each only ever grows.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -209,11 +213,13 @@ pub enum Counter {
     Truncated = 6,
     /// Reads of kernel memory that failed.
     ReadsFailed = 7,
+    /// Packets not looked at, because userspace had been silent for [`SILENCE_NS`].
+    Unattended = 8,
 }
 
 impl Counter {
     /// How many there are: the size of the array.
-    pub const COUNT: u32 = 8;
+    pub const COUNT: u32 = 9;
 }
 
 const _: () = {

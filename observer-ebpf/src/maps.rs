@@ -1,14 +1,14 @@
 //! All that the programs keep: arrivals that wait for their egress, the ring buffer to
-//! userspace, and counters of everything that could not be kept.
+//! userspace, counters of everything that could not be kept, and the heartbeat of userspace.
 
 use aya_ebpf::{
     bindings::BPF_NOEXIST,
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
     programs::TcContext,
 };
-use observer_ebpf::{Arrival, ArrivalKey, Counter, Observation, Tuple};
+use observer_ebpf::{Arrival, ArrivalKey, Counter, Observation, SILENCE_NS, Tuple};
 
 use crate::{conntrack::Conntrack, packet::Packet};
 
@@ -26,6 +26,10 @@ static OBSERVATIONS: RingBuf = RingBuf::with_byte_size(OBSERVATIONS_SIZE, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
+
+/// When userspace last showed that it lives, on the clock of [`now_ns`].
+#[map]
+static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
@@ -51,13 +55,25 @@ pub(crate) const NO_ARRIVAL: Arrival = Arrival {
 /// `EEXIST` as a helper returns it.
 const EXISTS: i32 = -17;
 
-/// This CPU's scratch.
+/// This CPU's scratch; none while nobody is there to read what would come of it.
 #[inline(always)]
 pub(crate) fn scratch() -> Option<&'static mut Scratch> {
+    if !is_attended() {
+        count(Counter::Unattended);
+        return None;
+    }
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: the slot is this CPU's own, and TC programs run to their end with softirqs off, so
     // none interrupts another on one CPU. The kernel zeroed it, and zero is a value of each field.
     Some(unsafe { &mut *scratch })
+}
+
+/// Filters outlive an observer that is killed; they must not go on to collect addresses.
+#[inline(always)]
+fn is_attended() -> bool {
+    HEARTBEAT
+        .get(0)
+        .is_some_and(|beat| now_ns().saturating_sub(*beat) < SILENCE_NS)
 }
 
 #[inline(always)]

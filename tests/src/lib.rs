@@ -17,6 +17,7 @@ pub mod demo;
 pub mod doors;
 pub mod kubeproxy;
 pub mod lab;
+pub mod neighbours;
 pub mod netns;
 pub mod observer_process;
 pub mod oracle;

@@ -116,30 +116,42 @@ impl ObserverProcess {
         self.child.id()
     }
 
+    /// Kills it, so that it can clean up nothing, and returns what it had printed.
+    pub fn kill(self) -> Result<Vec<Value>> {
+        let Self {
+            child,
+            stdout,
+            stderr: _,
+        } = self;
+        drop(child);
+        records(&text(stdout)?)
+    }
+
     /// Ends it as Ctrl-C would and returns all it said.
     pub fn stop(self) -> Result<Finished> {
+        self.stop_by(Signal::SIGINT)
+    }
+
+    /// Asks it by a signal to end, and returns all it said.
+    pub fn stop_by(self, signal: Signal) -> Result<Finished> {
         let Self {
             mut child,
             stdout,
             stderr,
         } = self;
-        child.signal(Signal::SIGINT)?;
+        child.signal(signal)?;
         let Some(status) = child.wait(STOP_TIMEOUT)? else {
             drop(child);
             bail!(
-                "the observer did not end within {STOP_TIMEOUT:?} of Ctrl-C; it said:\n{}",
+                "the observer did not end within {STOP_TIMEOUT:?} of {signal}; it said:\n{}",
                 text(stderr)?.join("\n")
             );
         };
         let stderr = text(stderr)?.join("\n");
-        let parse = |line: &String| {
-            serde_json::from_str(line)
-                .with_context(|| format!("the observer printed what is no record: {line:?}"))
-        };
         let lines = text(stdout)?;
         Ok(Finished {
             stdout: lines.iter().flat_map(|line| [line, "\n"]).collect(),
-            records: lines.iter().map(parse).collect::<Result<_>>()?,
+            records: records(&lines)?,
             stderr,
             status,
         })
@@ -172,6 +184,14 @@ fn collect(from: impl Read + Send + 'static, ready: Option<Sender<()>>) -> JoinH
         }
         lines
     })
+}
+
+fn records(lines: &[String]) -> Result<Vec<Value>> {
+    let parse = |line: &String| {
+        serde_json::from_str(line)
+            .with_context(|| format!("the observer printed what is no record: {line:?}"))
+    };
+    lines.iter().map(parse).collect()
 }
 
 fn text(lines: JoinHandle<Vec<String>>) -> Result<Vec<String>> {

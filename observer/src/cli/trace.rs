@@ -20,7 +20,7 @@ use super::report::Report;
 use crate::cluster::{Index, KubeProxy, file};
 use crate::kernel::layout;
 use crate::kernel::links::{Addresses, Link, Links};
-use crate::kernel::programs::{Hook, Programs};
+use crate::kernel::programs::{self, Hook, Programs};
 use crate::observation::{IfIndex, Moment};
 use crate::observe::{Epoch, Observer, Settings};
 use crate::output::Format;
@@ -64,6 +64,9 @@ pub(super) struct Options {
     /// Record what the verdicts rest on, for `observer replay`. The file holds clients' addresses.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    /// Attach by this hook or not at all.
+    #[arg(long, value_enum, hide = true)]
+    hook: Option<Hook>,
     /// Print the BPF programs' own debug lines to stderr.
     #[arg(long, hide = true)]
     debug_programs: bool,
@@ -96,6 +99,7 @@ async fn trace(options: Options) -> anyhow::Result<()> {
         answer_timeout,
         all,
         record,
+        hook,
         debug_programs,
     } = options;
     let objects = cluster_state.map(|path| file::objects(&path)).transpose()?;
@@ -135,7 +139,17 @@ async fn trace(options: Options) -> anyhow::Result<()> {
     });
     // Before anything is attached, so that nothing stays when the run is ended early.
     let stop = Stop::new()?;
-    let (programs, ring) = Programs::load(&layout, debug_programs)?;
+    match programs::sweep() {
+        Ok(0) => {}
+        Ok(swept) => say(&format!(
+            "removed {swept} filters of an observer that was killed"
+        )),
+        Err(error) => warn(&error, "filters of an observer that was killed may remain"),
+    }
+    let (mut programs, ring) = Programs::load(&layout, debug_programs)?;
+    if let Some(hook) = hook {
+        programs.only_by(hook);
+    }
     let node = settings.node.clone();
     let mut session = Session::new(Parts {
         programs,

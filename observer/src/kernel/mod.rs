@@ -6,4 +6,5 @@ pub mod layout;
 pub mod links;
 pub mod netfilter;
 pub mod programs;
+mod tc;
 pub mod wait;

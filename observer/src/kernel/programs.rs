@@ -3,18 +3,27 @@
 //! Minimum kernel: 5.10. Attaches by TCX where the kernel has it (6.6, some 5.14 of RHEL), else
 //! by clsact; which, is decided by trying.
 
+mod attach;
+mod heartbeat;
+mod sweep;
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
-use std::io;
 
 use aya::maps::{HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::tc::{self, NlOptions, TcAttachOptions, TcError};
-use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
+use nix::net::if_::if_nametoindex;
 use observer_ebpf::{Arrival, ArrivalKey, Counter, KernelLayout};
 
+use self::attach::Attachment;
+pub use self::attach::{AttachError, Hook};
+use self::heartbeat::Heartbeat;
+pub use self::sweep::{SweepError, sweep};
 use crate::kernel::links::LinkHeader;
-use crate::observation::{DecodeError, Moment, Observation};
+use crate::observation::{DecodeError, IfIndex, Moment, Observation};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-programs"));
@@ -23,6 +32,9 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/ob
 const ETHERNET: [&str; 2] = ["observer_in", "observer_out"];
 /// The same for interfaces whose packets begin with the IP header.
 const BARE: [&str; 2] = ["observer_in_ip", "observer_out_ip"];
+
+/// All of them.
+const PROGRAMS: [[&str; 2]; 2] = [ETHERNET, BARE];
 
 /// `aya_log::Level`s that the programs print: none, or up to debug.
 const LOG_OFF: u8 = 0;
@@ -48,7 +60,15 @@ pub enum ProgramsError {
         /// The interface.
         interface: String,
         /// Why.
-        source: Box<ProgramError>,
+        source: AttachError,
+    },
+    /// The programs could not be taken off an interface.
+    #[error("cannot detach from interface {interface}")]
+    Detach {
+        /// The interface.
+        interface: String,
+        /// Why.
+        source: AttachError,
     },
     /// A map could not be used.
     #[error("cannot use the map {map}")]
@@ -63,21 +83,18 @@ pub enum ProgramsError {
     Missing(&'static str),
 }
 
-/// By which hook the programs run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Hook {
-    /// TCX links.
-    Tcx,
-    /// Filters of the clsact qdisc.
-    Clsact,
-}
-
 /// What the programs counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters([u64; Counter::COUNT as usize]);
 
 /// The programs in the kernel.
+///
+/// The fields are in the order of the dismantling: no program is attached without a heartbeat.
 pub struct Programs {
+    attached: BTreeMap<IfIndex, Attachment>,
+    /// The one to attach by; none is by trying.
+    hook: Option<Hook>,
+    _heartbeat: Heartbeat,
     ebpf: Ebpf,
     arrivals: BpfHashMap<MapData, ArrivalKey, Arrival>,
     counters: PerCpuArray<MapData, u64>,
@@ -97,7 +114,7 @@ impl Programs {
             .override_global("LAYOUT", layout, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)?;
-        for program in ETHERNET.into_iter().chain(BARE) {
+        for program in PROGRAMS.into_iter().flatten() {
             classifier(&mut ebpf, program)?
                 .load()
                 .map_err(|source| ProgramsError::Program {
@@ -106,7 +123,20 @@ impl Programs {
                 })?;
         }
         let observations = map(&mut ebpf, "OBSERVATIONS")?;
+        let failed = |source| ProgramsError::Map {
+            map: heartbeat::MAP,
+            source,
+        };
+        let sweep_again = || {
+            // An error would be that of the sweep at the start again.
+            let _said_then = sweep();
+        };
+        let heartbeat =
+            Heartbeat::start(map(&mut ebpf, heartbeat::MAP)?, sweep_again).map_err(failed)?;
         let programs = Self {
+            attached: BTreeMap::new(),
+            hook: None,
+            _heartbeat: heartbeat,
             arrivals: map(&mut ebpf, "ARRIVALS")?,
             counters: map(&mut ebpf, "COUNTERS")?,
             ebpf,
@@ -114,38 +144,54 @@ impl Programs {
         Ok((programs, observations))
     }
 
+    /// Attaches by this hook or not at all.
+    pub fn only_by(&mut self, hook: Hook) {
+        self.hook = Some(hook);
+    }
+
     /// Puts both programs on an interface of the calling thread's network namespace, those for
-    /// its link header.
+    /// its link header. One that has them keeps them.
     pub fn attach(&mut self, interface: &str, header: LinkHeader) -> Result<Hook, ProgramsError> {
+        let failed = |source| ProgramsError::Attach {
+            interface: interface.to_owned(),
+            source,
+        };
+        let index =
+            if_nametoindex(interface).map_err(|_no_such_name| failed(AttachError::NoInterface))?;
+        let vacant = match self.attached.entry(IfIndex(index)) {
+            Entry::Occupied(attached) => return Ok(attached.get().hook),
+            Entry::Vacant(vacant) => vacant,
+        };
         let programs = match header {
             LinkHeader::Ethernet => ETHERNET,
             LinkHeader::None | LinkHeader::Other(_) => BARE,
         };
-        let failed = |source| ProgramsError::Attach {
-            interface: interface.to_owned(),
-            source: Box::new(source),
+        let mut put = |hook| {
+            let mut attachment = Attachment::new(IfIndex(index), interface, programs, hook);
+            attachment.put(&mut self.ebpf).map(|()| attachment)
         };
-        let mut attach = |options: fn() -> TcAttachOptions| {
-            let sides = [TcAttachType::Ingress, TcAttachType::Egress];
-            for (name, side) in programs.into_iter().zip(sides) {
-                classifier(&mut self.ebpf, name)?
-                    .attach_with_options(interface, side, options())
-                    .map_err(failed)?;
-            }
-            Ok(())
+        let attachment = match self.hook {
+            Some(hook) => put(hook),
+            None => match put(Hook::Tcx) {
+                Err(error) if error.lacks_tcx() => put(Hook::Clsact),
+                put => put,
+            },
         };
-        match attach(|| TcAttachOptions::TcxOrder(LinkOrder::default())) {
-            Ok(()) => return Ok(Hook::Tcx),
-            Err(ProgramsError::Attach { source, .. }) if lacks_tcx(&source) => {}
-            Err(error) => return Err(error),
-        }
-        match tc::qdisc_add_clsact(interface) {
-            Ok(()) => {}
-            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(EEXIST) => {}
-            Err(error) => return Err(failed(error.into())),
-        }
-        attach(|| TcAttachOptions::Netlink(NlOptions::default()))?;
-        Ok(Hook::Clsact)
+        Ok(vacant.insert(attachment.map_err(failed)?).hook)
+    }
+
+    /// Takes the programs off an interface, if they are there. One that is gone, and took them
+    /// along, is no error: its number may then serve for another.
+    pub fn detach(&mut self, interface: IfIndex) -> Result<(), ProgramsError> {
+        let Some(mut attachment) = self.attached.remove(&interface) else {
+            return Ok(());
+        };
+        attachment
+            .take_off()
+            .map_err(|source| ProgramsError::Detach {
+                interface: attachment.interface.clone(),
+                source,
+            })
     }
 
     /// Takes out of the map what arrived by `until` and never left. What came of each key.
@@ -207,15 +253,6 @@ impl Counters {
     }
 }
 
-impl fmt::Display for Hook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Tcx => "TCX",
-            Self::Clsact => "clsact",
-        })
-    }
-}
-
 impl fmt::Debug for Programs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Programs").finish_non_exhaustive()
@@ -239,18 +276,4 @@ fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(
         .ok_or(ProgramsError::Missing(map))?
         .try_into()
         .map_err(|source| ProgramsError::Map { map, source })
-}
-
-const EEXIST: i32 = 17;
-const EINVAL: i32 = 22;
-const EOPNOTSUPP: i32 = 95;
-
-/// Whether the kernel has no TCX: `BPF_LINK_CREATE` knows no such attach type before 6.6, nor
-/// without `CONFIG_NET_XGRESS`.
-fn lacks_tcx(error: &ProgramError) -> bool {
-    let ProgramError::SyscallError(error) = error else {
-        return false;
-    };
-    let error: &io::Error = &error.io_error;
-    matches!(error.raw_os_error(), Some(EINVAL | EOPNOTSUPP))
 }

@@ -75,6 +75,7 @@ impl Summary {
                 counters.get(Counter::ArrivalsLost),
             ),
             ("kernel reads failed", counters.get(Counter::ReadsFailed)),
+            ("observer suspended", counters.get(Counter::Unattended)),
             ("too many pending", pending_full),
             ("undecodable", undecodable),
             ("not looked up", not_looked_up),

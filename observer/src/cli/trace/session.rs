@@ -50,6 +50,7 @@ pub(super) struct Parts {
 pub(super) struct Stop {
     interrupt: Signal,
     terminate: Signal,
+    hangup: Signal,
 }
 
 impl Stop {
@@ -57,6 +58,7 @@ impl Stop {
         Ok(Self {
             interrupt: signal(SignalKind::interrupt()).context("cannot listen for Ctrl-C")?,
             terminate: signal(SignalKind::terminate()).context("cannot listen for SIGTERM")?,
+            hangup: signal(SignalKind::hangup()).context("cannot listen for SIGHUP")?,
         })
     }
 }
@@ -120,7 +122,7 @@ impl Session {
         .context("cannot read the connections that exist already")
     }
 
-    /// Until Ctrl-C, SIGTERM, the duration, the count, or a closed stdout.
+    /// Until Ctrl-C, SIGTERM, a closed terminal, the duration, the count, or a closed stdout.
     pub(super) async fn follow(
         &mut self,
         ring: RingBuf<MapData>,
@@ -143,6 +145,7 @@ impl Session {
         let Stop {
             mut interrupt,
             mut terminate,
+            mut hangup,
         } = stop;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -175,6 +178,7 @@ impl Session {
                 () = &mut deadline => break,
                 _ = interrupt.recv() => break,
                 _ = terminate.recv() => break,
+                _ = hangup.recv() => break,
             }
         }
         self.drain(ring.get_mut())
@@ -206,10 +210,16 @@ impl Session {
         Ok(())
     }
 
-    /// Attaches to what has come. What went took its programs along.
+    /// Attaches to what has come. What went took its programs along, and its number may come back.
     fn interfaces_changed(&mut self, links: &Links) -> anyhow::Result<()> {
-        self.attached
-            .retain(|index, name| links.get(*index).is_some_and(|link| link.name == *name));
+        let gone = self.attached.extract_if(.., |index, name| {
+            links.get(*index).is_none_or(|link| link.name != *name)
+        });
+        for (index, _) in gone {
+            if let Err(error) = self.parts.programs.detach(index) {
+                warn(&error, "filters may remain");
+            }
+        }
         // That none is left to observe is no error later on: one may come back.
         let chosen = self
             .parts
