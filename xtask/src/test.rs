@@ -1,7 +1,7 @@
 //! `cargo xtask test`: everything that must hold, and where the time went.
 
 use std::env;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
@@ -111,8 +111,10 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
         ("tidy", Box::new(tidy::check)),
         (
             "unit",
-            Box::new(|| {
-                process::run(process::cargo("test").args(["--workspace", "--exclude", "tests"]))
+            Box::new(move || {
+                let mut command = process::cargo("test");
+                command.args(["--workspace", "--exclude", "tests"]);
+                process::run(with_skips(&mut command, no_skips))
             }),
         ),
         (
@@ -130,10 +132,7 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
                     // The suites count what they left in the kernel: one at a time.
                     .args(["--package", "tests", "--no-fail-fast"])
                     .args(["--", "--test-threads=1"]);
-                if no_skips {
-                    command.env("OBSERVER_REQUIRE_PRIVILEGED", "1");
-                }
-                process::run(&mut command)
+                process::run(with_skips(&mut command, no_skips))
             }),
         ),
         (
@@ -149,6 +148,14 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
         ("deny-setup", Box::new(deny::install)),
         ("deny", Box::new(|| deny::check(options.online))),
     ]
+}
+
+/// Whether a test that cannot run here may be skipped, or fails.
+fn with_skips(tests: &mut Command, no_skips: bool) -> &mut Command {
+    if no_skips {
+        tests.env("OBSERVER_REQUIRE_PRIVILEGED", "1");
+    }
+    tests
 }
 
 fn table(outcomes: &[Outcome], total: Duration) -> Table {

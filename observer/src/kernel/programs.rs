@@ -6,6 +6,8 @@
 mod attach;
 mod heartbeat;
 mod sweep;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
