@@ -207,19 +207,22 @@ pub enum Counter {
     ArrivalsLost = 3,
     /// Observations handed to userspace.
     ObservationsSent = 4,
-    /// Observations lost because the ring buffer was full.
-    ObservationsLost = 5,
+    /// Opening packets, or this node's own answers to them, that found the ring buffer full: a
+    /// connection each, unless the packet passed several devices.
+    OpeningsLost = 5,
     /// Packets whose headers ended early.
     Truncated = 6,
     /// Reads of kernel memory that failed.
     ReadsFailed = 7,
     /// Packets not looked at, because userspace had been silent for [`SILENCE_NS`].
     Unattended = 8,
+    /// Answers to forwarded opening packets that found the ring buffer full.
+    AnswersLost = 9,
 }
 
 impl Counter {
     /// How many there are: the size of the array.
-    pub const COUNT: u32 = 9;
+    pub const COUNT: u32 = 10;
 }
 
 const _: () = {

@@ -10,7 +10,10 @@ use aya_ebpf::{
 };
 use observer_ebpf::{Arrival, ArrivalKey, Counter, Observation, SILENCE_NS, Tuple};
 
-use crate::{conntrack::Conntrack, packet::Packet};
+use crate::{
+    conntrack::Conntrack,
+    packet::{Packet, Role},
+};
 
 /// Connections whose opening packet or answer arrived and has not left: those under way, and
 /// those to the host itself until userspace takes them out. 8 MiB of kernel memory.
@@ -126,7 +129,12 @@ pub(crate) fn take(key: &ArrivalKey) -> Arrival {
 #[inline(always)]
 pub(crate) fn send(context: &TcContext, scratch: &Scratch, arrival: Arrival, opening: Arrival) {
     let Some(mut record) = OBSERVATIONS.reserve::<Observation>(0) else {
-        count(Counter::ObservationsLost);
+        let is_first = scratch.packet.role == Role::Opening || opening.time_ns != 0;
+        count(if is_first {
+            Counter::OpeningsLost
+        } else {
+            Counter::AnswersLost
+        });
         return;
     };
     let place = record.as_mut_ptr();

@@ -52,6 +52,8 @@ pub enum Event {
     },
     /// The node's interfaces or addresses are these from now on.
     Interfaces(Interfaces),
+    /// Observations were lost, at any time before this moment.
+    Lost(Moment),
     /// It is this late now.
     Tick(Moment),
     /// The run ends: what is pending comes out.
@@ -115,6 +117,10 @@ impl Observer {
     pub fn handle(&mut self, event: Event) -> Vec<Output> {
         let connections = match event {
             Event::Observation(observation) => self.flow.observe(observation).into_iter().collect(),
+            Event::Lost(now) => {
+                self.flow.lost(now);
+                return Vec::new();
+            }
             Event::Tick(now) => self.flow.tick(now),
             Event::End => self.flow.finish(),
             Event::Existing {

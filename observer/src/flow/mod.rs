@@ -69,6 +69,8 @@ pub struct Connection {
     pub answer: Answer,
     /// A reply that came back and never left translated: it went astray.
     pub stray: Option<Arrival>,
+    /// Whether observations were lost while it waited: its answer may be among them.
+    pub doubtful: bool,
     /// What conntrack held when no answer came; `None` if it was not asked, or cannot tell.
     pub entry: Option<Entry>,
 }
@@ -87,6 +89,7 @@ impl Connection {
             }),
             answer: Answer::None,
             stray: None,
+            doubtful: false,
             entry: Some(Entry::Present { reply, replied }),
         }
     }
@@ -139,6 +142,8 @@ pub struct Flow {
     /// Pending connections by whom their answer is for, and the sequence number it acknowledges.
     by_source_seen: HashMap<(SocketAddr, u32), Identity>,
     reported: LruCache<Identity, ()>,
+    /// When the last loss of observations was noticed.
+    lost_until: Option<Moment>,
     losses: Losses,
 }
 
@@ -159,6 +164,7 @@ impl Flow {
             pending: HashMap::new(),
             by_source_seen: HashMap::new(),
             reported: LruCache::new(REPORTED_MAX),
+            lost_until: None,
             losses: Losses::default(),
         }
     }
@@ -180,6 +186,11 @@ impl Flow {
                 arrival,
             } => self.answer_arrival(kind, reply, sequence, arrival),
         }
+    }
+
+    /// Observations were lost, at any time before `now`.
+    pub const fn lost(&mut self, now: Moment) {
+        self.lost_until = Some(now);
     }
 
     /// The connections that the answer time-out ends at `now`, oldest first.
@@ -232,6 +243,7 @@ impl Flow {
             translation: Some(Translation { reply, conntrack }),
             answer,
             stray: None,
+            doubtful: false,
             entry: None,
         })
     }
@@ -295,6 +307,7 @@ impl Flow {
             translation: None,
             answer: Answer::None,
             stray: None,
+            doubtful: false,
             entry: None,
         })
     }
@@ -357,6 +370,7 @@ impl Flow {
         } = pending;
         let seen = translation.reply.destination;
         self.by_source_seen.remove(&(seen, identity.sequence));
+        let doubtful = self.lost_until.is_some_and(|until| opened_at <= until);
         self.report(Connection {
             identity,
             opened_at: Some(opened_at),
@@ -365,6 +379,7 @@ impl Flow {
             translation: Some(translation),
             answer,
             stray,
+            doubtful,
             entry: None,
         })
     }

@@ -106,6 +106,7 @@ fn the_first_reply_brings_the_connection_out() {
                 arrival: Some(arrived(200, VETH)),
             }),
             stray: None,
+            doubtful: false,
             entry: None,
         }
     );
@@ -336,6 +337,20 @@ fn more_than_it_can_hold_is_counted_and_let_go() {
     }
     assert_eq!(flow.losses(), Losses { pending_full: 3 });
     assert_eq!(flow.finish().len(), PENDING_MAX);
+}
+
+#[test]
+fn silence_is_doubtful_while_observations_are_lost() {
+    let mut flow = Flow::new(TIMEOUT);
+    flow.observe(forward(identity(1, 7), 100));
+    flow.lost(Moment(200));
+    flow.observe(forward(identity(2, 7), 300));
+    let doubtful: Vec<_> = flow
+        .finish()
+        .iter()
+        .map(|connection| connection.doubtful)
+        .collect();
+    assert_eq!(doubtful, [true, false]);
 }
 
 /// Any observation of a few connections at any time, wanted or not.

@@ -230,16 +230,26 @@ impl Programs {
     pub fn counters(&self) -> Result<Counters, ProgramsError> {
         let mut counters = Counters::default();
         for (index, counter) in (0..Counter::COUNT).zip(&mut counters.0) {
-            let per_cpu = self
-                .counters
-                .get(&index, 0)
-                .map_err(|source| ProgramsError::Map {
-                    map: "COUNTERS",
-                    source,
-                })?;
-            *counter = per_cpu.iter().sum();
+            *counter = self.counter(index)?;
         }
         Ok(counters)
+    }
+
+    /// How many observations found the ring buffer full so far.
+    pub fn observations_lost(&self) -> Result<u64, ProgramsError> {
+        let lost = [Counter::OpeningsLost, Counter::AnswersLost];
+        lost.into_iter()
+            .map(|counter| self.counter(counter as u32))
+            .sum()
+    }
+
+    fn counter(&self, index: u32) -> Result<u64, ProgramsError> {
+        let per_cpu = self.counters.get(&index, 0);
+        let per_cpu = per_cpu.map_err(|source| ProgramsError::Map {
+            map: "COUNTERS",
+            source,
+        })?;
+        Ok(per_cpu.iter().sum())
     }
 
     /// The reader of the programs' debug lines.

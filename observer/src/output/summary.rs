@@ -69,7 +69,11 @@ impl Summary {
             not_looked_up,
         } = lost;
         let lost = [
-            ("ring buffer full", counters.get(Counter::ObservationsLost)),
+            ("ring buffer full", counters.get(Counter::OpeningsLost)),
+            (
+                "ring buffer full for an answer",
+                counters.get(Counter::AnswersLost),
+            ),
             (
                 "arrivals refused by the map",
                 counters.get(Counter::ArrivalsLost),

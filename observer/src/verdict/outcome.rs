@@ -17,6 +17,7 @@ impl Scene<'_> {
             (Answer::None, Some(Entry::Present { replied: true, .. })) if existed_before => {
                 Outcome::Answered
             }
+            (Answer::None, _) if self.connection.doubtful => Outcome::Unknown,
             // Bridges and queues may lose it after it left the first device.
             (Answer::None, Some(Entry::Absent { table_full: false })) if self.is_tracked() => {
                 Outcome::Dropped

@@ -167,6 +167,7 @@ fn answered(client: &str, door: &str, backend: &str, seen: &str) -> Connection {
             arrival: Some(arrival()),
         }),
         stray: None,
+        doubtful: false,
         entry: None,
     }
 }
@@ -412,6 +413,12 @@ fn a_reply_that_went_astray_explains_the_silence() {
     let verdict = judged(&unanswered);
     assert_eq!(verdict.outcome, Outcome::Unanswered);
     assert_eq!(verdict.outcome_cause, None);
+
+    let doubtful = Connection {
+        doubtful: true,
+        ..unanswered.clone()
+    };
+    assert_eq!(judged(&doubtful).outcome, Outcome::Unknown);
 
     let lost_on_its_way = unanswered
         .clone()

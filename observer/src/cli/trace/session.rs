@@ -70,6 +70,7 @@ pub(super) struct Session {
     attached: BTreeMap<IfIndex, String>,
     conntrack: Option<Conntrack>,
     look_ups_left: u32,
+    observations_lost: u64,
     lost: Lost,
 }
 
@@ -93,6 +94,7 @@ impl Session {
             attached: BTreeMap::new(),
             conntrack,
             look_ups_left: LOOK_UPS_PER_TICK,
+            observations_lost: 0,
             lost: Lost::default(),
         }
     }
@@ -187,6 +189,7 @@ impl Session {
     /// What is pending comes out; gives the summary.
     pub(super) fn end(mut self) -> anyhow::Result<String> {
         self.look_ups_left = LOOK_UPS_PER_TICK;
+        self.notice_losses()?;
         self.expire(0)?;
         self.feed(Event::End)?;
         if let Some(recorder) = &mut self.parts.recorder {
@@ -202,6 +205,7 @@ impl Session {
         if self.watch.as_ref().is_some_and(Watch::changed) {
             self.interfaces_changed(&Links::read().await?)?;
         }
+        self.notice_losses()?;
         self.expire(self.parts.answer_timeout_ns)?;
         self.feed(Event::Tick(now()?))?;
         if let Some(recorder) = &mut self.parts.recorder {
@@ -243,6 +247,16 @@ impl Session {
             }
         }
         self.feed(Event::Interfaces(links.interfaces()))
+    }
+
+    /// Before the silence of a connection is judged: its answer may be among what was lost.
+    fn notice_losses(&mut self) -> anyhow::Result<()> {
+        let lost = self.parts.programs.observations_lost()?;
+        if lost > self.observations_lost {
+            self.observations_lost = lost;
+            self.feed(Event::Lost(now()?))?;
+        }
+        Ok(())
     }
 
     fn drain(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
