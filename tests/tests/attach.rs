@@ -54,10 +54,7 @@ impl Hook {
     fn ahead(self) -> TcAttachOptions {
         match self {
             Self::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
-            Self::Clsact => TcAttachOptions::Netlink(NlOptions {
-                priority: 1,
-                ..NlOptions::default()
-            }),
+            Self::Clsact => filter(1),
         }
     }
 
@@ -65,12 +62,16 @@ impl Hook {
     fn behind(self) -> TcAttachOptions {
         match self {
             Self::Tcx => TcAttachOptions::TcxOrder(LinkOrder::last()),
-            Self::Clsact => TcAttachOptions::Netlink(NlOptions {
-                priority: u16::MAX,
-                ..NlOptions::default()
-            }),
+            Self::Clsact => filter(u16::MAX),
         }
     }
+}
+
+fn filter(priority: u16) -> TcAttachOptions {
+    TcAttachOptions::Netlink(NlOptions {
+        priority,
+        ..NlOptions::default()
+    })
 }
 
 fn start(node: &LabNode, hook: Hook) -> ObserverProcess {

@@ -143,11 +143,11 @@ fn the_next_start_removes_what_a_killed_observer_left() {
     }
     let lab = demo::raise().expect("raised");
     let [node1, node2] = ["node1", "node2"].map(|name| lab.node(name).expect("a node"));
+    let left2 = left_by_the_killed(node2, &[]);
+    assert!(counters_changed(&lab, node2, &left2) > 1, "it goes on");
     let beside = start(node1, &CLSACT);
     let of_beside = Footprint::take(&node1.namespace, &[]);
     let left1 = left_by_the_killed(node1, &[&of_beside]);
-    let left2 = left_by_the_killed(node2, &[]);
-    assert!(counters_changed(&lab, node2, &left2) > 1, "it goes on");
     let at_once = start(node1, &CLSACT);
     assert_eq!(
         left1.surviving(),
