@@ -204,6 +204,7 @@ impl Observer {
             outcome,
             outcome_cause,
             extra_hops,
+            expected,
         } = verdict;
         Record {
             schema: record::SCHEMA,
@@ -261,8 +262,8 @@ impl Observer {
                 }
                 _ => None,
             },
-            expected: None,
-            as_expected: None,
+            expected,
+            as_expected: expected.map(|expected| expected.is_met_by(source_ip, outcome)),
             advice: Vec::new(),
         }
     }

@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::Serialize;
 
 use crate::cluster::{FrontDoorKind, Protocol};
-use crate::verdict::{Cause, ClientKind, Outcome, OutcomeCause, RewriteOwner, SourceIp};
+use crate::verdict::{Cause, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp};
 
 /// The value of [`Record::schema`].
 pub const SCHEMA: &str = "observer.connection/v1";
@@ -107,15 +107,6 @@ pub struct Step {
     pub reply_ttl_in: Option<u8>,
     /// Nanoseconds from arrival to the last egress.
     pub forward_ns: Option<u64>,
-}
-
-/// What `predict` says of this front door, client kind and entry node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Expected {
-    /// What should become of the client's address.
-    pub source_ip: SourceIp,
-    /// What should become of the opening packet.
-    pub outcome: Outcome,
 }
 
 /// Something to change.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Family, PodRef, Protocol, ServicePort, ServiceRef};
+use super::{Family, Node, PodRef, Protocol, ServicePort, ServiceRef};
 
 /// A Service's external or internal traffic policy. Unset means `Cluster`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -174,9 +174,33 @@ impl ServiceEntry {
     /// The endpoints that policy `Cluster` may choose from on any node: the ready ones; if there
     /// are none, those that terminate and still serve (`pkg/proxy/topology.go`,
     /// `CategorizeEndpoints`). Hints, which may narrow the choice on a node but never to nothing,
-    /// are left to the caller.
+    /// are left to [`ServiceEntry::cluster_endpoints`].
     pub fn usable_endpoints(&self, family: Family) -> Vec<&Endpoint> {
         usable(self.endpoints(family).iter())
+    }
+
+    /// Those of [`ServiceEntry::usable_endpoints`] that policy `Cluster` chooses from on `node`: for
+    /// which topology hints mean them, if every ready one has a hint and one means this node, or
+    /// else its zone (`pkg/proxy/topology.go`, `topologyModeFromHints`; KEP-2433, KEP-3015).
+    pub fn cluster_endpoints(&self, family: Family, node: &Node) -> Vec<&Endpoint> {
+        let usable = self.usable_endpoints(family);
+        let by_node = |endpoint: &Endpoint| {
+            let hints = endpoint.hints.as_deref();
+            hints.map(|hints| (!hints.nodes.is_empty(), hints.nodes.contains(&node.name)))
+        };
+        let by_zone = |endpoint: &Endpoint| {
+            let hints = endpoint.hints.as_deref();
+            hints.map(|hints| {
+                let here = node.zone.as_ref();
+                (
+                    !hints.zones.is_empty(),
+                    here.is_some_and(|zone| hints.zones.contains(zone)),
+                )
+            })
+        };
+        narrowed(&usable, by_node)
+            .or_else(|| narrowed(&usable, by_zone))
+            .unwrap_or(usable)
     }
 
     /// The endpoints that policy `Local` may choose from on `node`: as
@@ -209,6 +233,23 @@ impl Endpoint {
     fn is_usable(&self) -> bool {
         self.ready || (self.serving && self.terminating)
     }
+}
+
+/// Those that are meant, if each of `endpoints` is ready and has a hint and one is meant. `hint`:
+/// whether one has a hint, and whether that means here.
+fn narrowed<'a>(
+    endpoints: &[&'a Endpoint],
+    hint: impl Fn(&Endpoint) -> Option<(bool, bool)>,
+) -> Option<Vec<&'a Endpoint>> {
+    let is_hinted = |endpoint: &&Endpoint| {
+        endpoint.ready && hint(endpoint).is_some_and(|(is_hinted, _)| is_hinted)
+    };
+    let meant: Vec<_> = endpoints
+        .iter()
+        .copied()
+        .filter(|endpoint| hint(endpoint).is_some_and(|(_, is_meant)| is_meant))
+        .collect();
+    (endpoints.iter().all(is_hinted) && !meant.is_empty()).then_some(meant)
 }
 
 /// The ready ones of `endpoints`; if there are none, those that terminate and still serve.

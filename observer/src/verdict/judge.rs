@@ -5,12 +5,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use super::predict::{Question, Terms, predict};
 use super::vocabulary::{
-    Basis, Cause, CauseCode, ClientKind, Outcome, OutcomeCause, RewriteOwner, SourceIp,
+    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp,
 };
 use crate::cluster::{
-    AddressKind, FrontDoorKind, Index, KubeProxy, LocalAddresses, PodRef, Protocol, ServiceEntry,
-    ServicePort, TrafficPolicy,
+    AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, PodRef, Protocol,
+    ServiceEntry, ServicePort, TrafficPolicy,
 };
 use crate::flow::Connection;
 use crate::observation::IfIndex;
@@ -91,6 +92,8 @@ pub struct Verdict {
     pub outcome_cause: Option<OutcomeCause>,
     /// Nodes on the way beyond the first; `None` if that cannot be told.
     pub extra_hops: Option<u8>,
+    /// What the objects promise of it; `None` if they promise nothing.
+    pub expected: Option<Expected>,
 }
 
 /// What the objects say of one connection's ends.
@@ -116,6 +119,7 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
     let outcome = scene.outcome();
     let outcome_cause = scene.outcome_cause(outcome);
     let extra_hops = scene.extra_hops(source_ip, backend.as_ref());
+    let expected = scene.expected();
     Some(Verdict {
         service: scene.entry.map(ServiceEntry::service_port),
         front_door: scene.front_door,
@@ -128,6 +132,7 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
         outcome,
         outcome_cause,
         extra_hops,
+        expected,
     })
 }
 
@@ -205,6 +210,38 @@ impl<'a> Scene<'a> {
             address,
             pod: known.as_ref().and_then(|known| known.pod.cloned()),
             node: known.and_then(|known| known.node.map(str::to_owned)),
+        })
+    }
+
+    /// What kube-proxy should have done, if this node is where the connection enters the Service.
+    fn expected(&self) -> Option<Expected> {
+        let Knowledge {
+            index,
+            kube_proxy,
+            local,
+            ..
+        } = self.knowledge;
+        let door = self.front_door.address.ip();
+        let kind = self.front_door.kind?;
+        if kind == FrontDoorKind::NodePort && !local.contains(door) {
+            return None;
+        }
+        let question = Question {
+            entry: self.entry?,
+            door: kind,
+            family: Family::of(door),
+            client: self.client.kind,
+            address: Some(self.client.address.ip()),
+            endpoint: self.chosen.map(|(backend, _)| backend.ip()),
+        };
+        let terms = Terms {
+            node: index?.node(local.node())?,
+            kube_proxy,
+        };
+        let prediction = predict(&question, terms)?;
+        Some(Expected {
+            source_ip: prediction.source_ip,
+            outcome: prediction.outcome,
         })
     }
 

@@ -4,12 +4,14 @@
 
 mod judge;
 mod outcome;
+mod predict;
 mod vocabulary;
 
 pub use judge::{Backend, Client, FrontDoor, Knowledge, Lost, Verdict, judge};
+pub use predict::{Prediction, Question, Terms, predict};
 pub use vocabulary::{
-    Basis, Cause, CauseCode, ClientKind, Outcome, OutcomeCause, OutcomeCauseCode, RewriteOwner,
-    SourceIp,
+    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, OutcomeCauseCode,
+    RewriteOwner, SourceIp,
 };
 
 #[cfg(test)]

@@ -145,3 +145,23 @@ pub struct OutcomeCause {
     /// For people.
     pub explanation: String,
 }
+
+/// What should have become of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Expected {
+    /// Of the client's address; unknown if the objects do not tell.
+    pub source_ip: SourceIp,
+    /// Of the opening packet.
+    pub outcome: Outcome,
+}
+
+impl Expected {
+    /// Whether what happened is no finding.
+    pub fn is_met_by(self, source_ip: SourceIp, outcome: Outcome) -> bool {
+        let Self {
+            source_ip: expected,
+            outcome: expected_outcome,
+        } = self;
+        outcome == expected_outcome && (expected == SourceIp::Unknown || expected == source_ip)
+    }
+}

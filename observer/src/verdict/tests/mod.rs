@@ -1,5 +1,7 @@
 //! What is made of a connection, seen from node1 of a cluster of two.
 
+mod predict;
+
 use std::net::SocketAddr;
 
 use rstest::rstest;
@@ -501,4 +503,32 @@ fn what_goes_to_a_cluster_ip_is_masqueraded_for_a_reason(
     .expect("reported");
     assert_eq!(verdict.source_ip, SourceIp::Lost);
     assert_eq!(code(&verdict), Some(expected));
+}
+
+#[test]
+fn what_happened_is_held_against_what_should_have() {
+    let as_it_should = judged(&answered(CLIENT, WEB, REMOTE_POD, NODE1_MASQUERADE));
+    let lost = Expected {
+        source_ip: SourceIp::Lost,
+        outcome: Outcome::Answered,
+    };
+    assert_eq!(as_it_should.expected, Some(lost));
+    assert!(lost.is_met_by(SourceIp::Lost, Outcome::Answered));
+    assert!(!lost.is_met_by(SourceIp::Preserved, Outcome::Answered));
+    assert!(!lost.is_met_by(SourceIp::Lost, Outcome::Refused));
+
+    let second_half = judged(&answered(
+        "172.31.0.12:50513",
+        LOCAL_POD,
+        LOCAL_POD,
+        "172.31.0.12:50513",
+    ));
+    assert_eq!(second_half.expected, None);
+    let by_another_node = judged(&answered(
+        "10.244.1.5:40000",
+        "172.31.0.12:30080",
+        "172.31.0.12:30080",
+        "10.244.1.5:40000",
+    ));
+    assert_eq!(by_another_node.expected, None, "node2's kube-proxy decides");
 }

@@ -1,0 +1,195 @@
+//! What kube-proxy should do with a connection, from the objects alone.
+//!
+//! As kube-proxy's modes `iptables` and `nftables` do it (`pkg/proxy/iptables/proxier.go`,
+//! `pkg/proxy/nftables/proxier.go`); both mark for masquerade and choose endpoints by the same
+//! rules. What a network plugin or a load balancer adds is not in here.
+
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use super::vocabulary::{Basis, CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
+use crate::cluster::{
+    Endpoint, Family, FrontDoorKind, KubeProxy, Node, ServiceEntry, TrafficPolicy,
+};
+
+/// What the objects say of one node and of kube-proxy.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<'a> {
+    /// The node that the connection enters by.
+    pub node: &'a Node,
+    /// kube-proxy's configuration; `None`: taken to be as kubeadm sets it up.
+    pub kube_proxy: Option<&'a KubeProxy>,
+}
+
+/// A connection that may come.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// The Service port it goes to.
+    pub entry: &'a ServiceEntry,
+    /// By which kind of front door.
+    pub door: FrontDoorKind,
+    /// In which family.
+    pub family: Family,
+    /// Who opens it: from outside, a pod of the node, or the node itself.
+    pub client: ClientKind,
+    /// From which address, if a single one is meant.
+    pub address: Option<IpAddr>,
+    /// Which endpoint it will get, if a single one is meant.
+    pub endpoint: Option<IpAddr>,
+}
+
+/// What should become of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prediction {
+    /// What becomes of the client's address; `Unknown` if that depends on what the objects do not
+    /// tell, or on which endpoint is chosen.
+    pub source_ip: SourceIp,
+    /// Why it is masqueraded, if it is marked for that.
+    pub cause: Option<CauseCode>,
+    /// What becomes of the opening packet.
+    pub outcome: Outcome,
+    /// Why.
+    pub outcome_cause: Option<OutcomeCauseCode>,
+    /// Nodes on the way beyond this one, at least and at most; `None` if no endpoint is chosen, or
+    /// where one lives is not known.
+    pub extra_hops: Option<RangeInclusive<u8>>,
+    /// What that rests on.
+    pub basis: Basis,
+}
+
+/// Predicts. `None`: kube-proxy has no part in it (a pod reached directly, a host port, another
+/// proxy mode's business), or the client is of a kind that the rules do not tell apart.
+pub fn predict(question: &Question<'_>, terms: Terms<'_>) -> Option<Prediction> {
+    let Question {
+        entry,
+        door,
+        family,
+        client,
+        ..
+    } = *question;
+    let from_outside = match door {
+        FrontDoorKind::NodePort | FrontDoorKind::LoadBalancer | FrontDoorKind::ExternalIP => true,
+        FrontDoorKind::ClusterIP => false,
+        FrontDoorKind::HostPort | FrontDoorKind::Pod => return None,
+    };
+    if !matches!(
+        client,
+        ClientKind::External | ClientKind::Pod | ClientKind::Node
+    ) {
+        return None;
+    }
+    let basis = match terms.kube_proxy {
+        Some(_) => Basis::Config,
+        None => Basis::Inferred,
+    };
+    let nobody = |outcome, cause| Prediction {
+        source_ip: SourceIp::Unknown,
+        cause: None,
+        outcome,
+        outcome_cause: Some(cause),
+        extra_hops: None,
+        basis,
+    };
+    if !entry.has_usable_endpoint(family) {
+        return Some(nobody(Outcome::Refused, OutcomeCauseCode::NoEndpoints));
+    }
+    if door == FrontDoorKind::LoadBalancer && is_fenced_out(question) {
+        return Some(nobody(Outcome::Dropped, OutcomeCauseCode::SourceRanges));
+    }
+    let local_only = if from_outside {
+        // Pods and the node itself are spared the policy, and get any endpoint.
+        entry.service.external_traffic_policy == TrafficPolicy::Local
+            && client == ClientKind::External
+    } else {
+        entry.service.internal_traffic_policy == TrafficPolicy::Local
+    };
+    let candidates = if local_only {
+        entry.usable_local_endpoints(family, &terms.node.name)
+    } else {
+        entry.cluster_endpoints(family, terms.node)
+    };
+    if candidates.is_empty() {
+        return Some(nobody(Outcome::Dropped, OutcomeCauseCode::NoLocalEndpoints));
+    }
+    let mark = mark(question, from_outside, terms);
+    let source_ip = match (mark, question.endpoint) {
+        (None, _) => SourceIp::Preserved,
+        // A node's own connection has the address of the interface it leaves by, and so has its
+        // masquerade: whether they differ is a matter of routes.
+        (Some(_), _) if client == ClientKind::Node => SourceIp::Unknown,
+        (Some(_), Some(endpoint)) => masqueraded([endpoint], terms.node),
+        (Some(_), None) => masqueraded(candidates.iter().map(|one| one.address), terms.node),
+    };
+    Some(Prediction {
+        source_ip,
+        cause: mark,
+        outcome: Outcome::Answered,
+        outcome_cause: None,
+        extra_hops: extra_hops(&candidates, terms.node),
+        basis,
+    })
+}
+
+/// Whether the client is in none of the ranges that may come by the load balancer's address.
+/// Without an address a client from outside is taken for one that may.
+fn is_fenced_out(question: &Question<'_>) -> bool {
+    let service = &question.entry.service;
+    let mut ranges = service.source_ranges(question.family).peekable();
+    question.address.is_some_and(|address| {
+        ranges.peek().is_some() && !ranges.any(|range| range.contains(&address))
+    })
+}
+
+/// Why the connection is marked for masquerade, if it is.
+fn mark(question: &Question<'_>, from_outside: bool, terms: Terms<'_>) -> Option<CauseCode> {
+    let Question { entry, client, .. } = *question;
+    if question.endpoint.is_some() && question.endpoint == question.address {
+        return Some(CauseCode::Hairpin);
+    }
+    let cluster = entry.service.external_traffic_policy == TrafficPolicy::Cluster;
+    match client {
+        // `! -s clusterCIDR` for a cluster IP, `--src-type LOCAL` or everything for the others.
+        ClientKind::Node => Some(CauseCode::NodeLocalClient),
+        _ if from_outside => cluster.then_some(CauseCode::ExternalTrafficPolicyCluster),
+        _ if terms.kube_proxy.is_some_and(|config| config.masquerade_all) => {
+            Some(CauseCode::MasqueradeAll)
+        }
+        _ => is_outside(question, terms).then_some(CauseCode::OutsideClusterCidr),
+    }
+}
+
+/// Whether kube-proxy takes the client for one outside the cluster.
+fn is_outside(question: &Question<'_>, terms: Terms<'_>) -> bool {
+    let configured = terms
+        .kube_proxy
+        .zip(question.address)
+        .and_then(|(config, address)| config.is_outside(address, Some(terms.node)));
+    configured.unwrap_or(question.client == ClientKind::External)
+}
+
+/// What becomes of the source on the way to any of `endpoints` under a mark for masquerade: what
+/// is delivered to the node itself never reaches the chain that masquerades.
+fn masqueraded(endpoints: impl IntoIterator<Item = IpAddr>, node: &Node) -> SourceIp {
+    let mut fates = endpoints.into_iter().map(|endpoint| {
+        if node.addresses.contains(&endpoint) {
+            SourceIp::Preserved
+        } else {
+            SourceIp::Lost
+        }
+    });
+    let first = fates.next().unwrap_or(SourceIp::Unknown);
+    if fates.all(|fate| fate == first) {
+        first
+    } else {
+        SourceIp::Unknown
+    }
+}
+
+fn extra_hops(candidates: &[&Endpoint], node: &Node) -> Option<RangeInclusive<u8>> {
+    let hops: Option<Vec<_>> = candidates
+        .iter()
+        .map(|endpoint| Some(u8::from(*endpoint.node.as_ref()? != node.name)))
+        .collect();
+    let hops = hops?;
+    Some(*hops.iter().min()?..=*hops.iter().max()?)
+}
