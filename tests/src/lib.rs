@@ -23,4 +23,5 @@ pub mod observer_process;
 pub mod oracle;
 pub mod plan;
 pub mod privilege;
+pub mod recording;
 pub mod traffic;
