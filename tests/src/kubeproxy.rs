@@ -16,6 +16,7 @@ use anyhow::Result;
 
 use crate::{cluster::Cluster, netns::Namespace, plan::Plan};
 
+pub mod doors;
 mod endpoints;
 mod hash;
 pub mod iptables;

@@ -18,6 +18,7 @@ use tests::{
     },
     netns::Namespace,
     privilege, recording,
+    scene::Scene,
 };
 
 /// What a kube-proxy programs, in either of its modes.
@@ -98,8 +99,15 @@ fn rules_are_those_of_a_real_kube_proxy(
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
     let Some(captures) = captures() else { return };
-    let cluster = recording::cluster(&captures).expect("the recorded objects");
-    let ours = rendered(&cluster, &recording::settings(mode), node, family);
+    let cluster = Scene::recorded(&captures)
+        .cluster()
+        .expect("the recorded objects");
+    let ours = rendered(
+        &cluster,
+        &Scene::recorded(&captures).settings(mode),
+        node,
+        family,
+    );
     assert_same(&ours, &recorded(&captures, mode, node, family));
 }
 
@@ -119,9 +127,17 @@ fn the_kernel_holds_what_it_held_for_a_real_kube_proxy(
         return;
     }
     let Some(captures) = captures() else { return };
-    let cluster = recording::cluster(&captures).expect("the recorded objects");
+    let cluster = Scene::recorded(&captures)
+        .cluster()
+        .expect("the recorded objects");
     let namespace = Namespace::create("rules").expect("a namespace");
-    kubeproxy::program(&namespace, &cluster, node, &recording::settings(mode)).expect("programmed");
+    kubeproxy::program(
+        &namespace,
+        &cluster,
+        node,
+        &Scene::recorded(&captures).settings(mode),
+    )
+    .expect("programmed");
     for family in Family::ALL {
         assert_same(
             &held(&namespace, mode, family),
@@ -144,7 +160,7 @@ fn the_kernel_takes_every_setting(
     if !privilege::granted("the_kernel_takes_every_setting") {
         return;
     }
-    let cluster = Cluster::read(&tests::demo::cluster_file()).expect("the demo cluster");
+    let cluster = Scene::demo().cluster().expect("the demo cluster");
     for settings in other_settings(mode) {
         let namespace = Namespace::create("settings").expect("a namespace");
         kubeproxy::program(&namespace, &cluster, "node1", &settings).expect("programmed");

@@ -277,7 +277,7 @@ mod tests {
                 rules
                     .object(Kind::Chain, "service-A")
                     .lines
-                    .push("drop".to_owned())
+                    .push("drop".to_owned());
             },
             |rules| rules.object(Kind::Map, "service-ips").elements.clear(),
             |rules| drop(rules.object(Kind::Set, "cluster-ips").elements.pop_first()),
