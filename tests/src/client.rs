@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _},
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _},
     time::{Duration, Instant},
 };
@@ -102,7 +102,7 @@ pub fn connect(
     to: SocketAddr,
     timeout: Duration,
 ) -> Result<Answer, ConnectError> {
-    let tried = from.run(|| connect_from_here(to, timeout));
+    let tried = from.run(|| connect_from_here(None, to, timeout));
     tried.unwrap_or_else(|error| {
         Err(ConnectError {
             local: None,
@@ -111,10 +111,14 @@ pub fn connect(
     })
 }
 
-/// The same from the namespace the calling thread is in.
-pub fn connect_from_here(to: SocketAddr, timeout: Duration) -> Result<Answer, ConnectError> {
+/// The same from the namespace the calling thread is in, and from `source` if it is given.
+pub fn connect_from_here(
+    source: Option<IpAddr>,
+    to: SocketAddr,
+    timeout: Duration,
+) -> Result<Answer, ConnectError> {
     let deadline = Instant::now() + timeout;
-    let stream = open(to).map_err(|failure| ConnectError {
+    let stream = open(source, to).map_err(|failure| ConnectError {
         local: None,
         failure,
     })?;
@@ -148,14 +152,15 @@ pub fn connect_from_here(to: SocketAddr, timeout: Duration) -> Result<Answer, Co
 }
 
 /// A socket that has its port already.
-fn open(to: SocketAddr) -> Result<TcpStream, Failure> {
-    let (family, any): (_, SocketAddr) = match to {
-        SocketAddr::V4(_) => (AddressFamily::Inet, (Ipv4Addr::UNSPECIFIED, 0).into()),
-        SocketAddr::V6(_) => (AddressFamily::Inet6, (Ipv6Addr::UNSPECIFIED, 0).into()),
+fn open(source: Option<IpAddr>, to: SocketAddr) -> Result<TcpStream, Failure> {
+    let (family, any): (_, IpAddr) = match to {
+        SocketAddr::V4(_) => (AddressFamily::Inet, Ipv4Addr::UNSPECIFIED.into()),
+        SocketAddr::V6(_) => (AddressFamily::Inet6, Ipv6Addr::UNSPECIFIED.into()),
     };
+    let local: SocketAddr = (source.unwrap_or(any), 0).into();
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
     let socket = socket(family, SockType::Stream, flags, None)?;
-    bind(socket.as_raw_fd(), &SockaddrStorage::from(any))?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?;
     Ok(socket.into())
 }
 

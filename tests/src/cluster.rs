@@ -6,9 +6,11 @@
 use std::{fs, net::IpAddr, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
+use ipnet::IpNet;
 use k8s_openapi::api::{
     core::v1::{Node, Service},
     discovery::v1::EndpointSlice,
+    networking::v1::ServiceCIDR,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -22,6 +24,8 @@ pub struct Cluster {
     pub slices: Vec<EndpointSlice>,
     /// Every Node of the list.
     pub nodes: Vec<Node>,
+    /// The ranges of every `ServiceCIDR` of the list: where cluster IPs are taken from.
+    pub service_cidrs: Vec<IpNet>,
 }
 
 #[derive(Deserialize)]
@@ -71,6 +75,16 @@ impl Cluster {
             "Service" => self.services.push(serde_json::from_value(item)?),
             "EndpointSlice" => self.slices.push(serde_json::from_value(item)?),
             "Node" => self.nodes.push(serde_json::from_value(item)?),
+            "ServiceCIDR" => {
+                let object: ServiceCIDR = serde_json::from_value(item)?;
+                let cidrs = object.spec.and_then(|spec| spec.cidrs);
+                for cidr in cidrs.into_iter().flatten() {
+                    let cidr = cidr
+                        .parse()
+                        .with_context(|| format!("it has the range {cidr:?}"))?;
+                    self.service_cidrs.push(cidr);
+                }
+            }
             _ => {}
         }
         Ok(())

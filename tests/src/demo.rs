@@ -1,23 +1,19 @@
 //! The demonstration: a whole cluster, its front doors tried one by one, and what the observer
 //! says of each beside what the pod's own socket saw.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
-use tempfile::TempDir;
 
 use crate::{
-    cluster::Cluster,
-    doors::{FrontDoor, front_doors},
-    lab::{Lab, LabNode, Options},
-    observer_process::{Finished, ObserverProcess},
-    oracle::{Finding, Records, Report, judge},
-    traffic::{self, Opened},
+    kubeproxy::doors::{FrontDoor, Kind, Policy, front_doors},
+    lab::{Lab, Options},
+    oracle::{Finding, Report},
+    run::{self, Run},
+    scene::Scene,
+    traffic::{Way, from_outside},
 };
 
 /// How many connections go through a door behind which chance decides.
@@ -25,46 +21,23 @@ const CONNECTIONS_OF_CHANCE: usize = 2;
 
 /// The objects of the demo cluster.
 pub fn cluster_file() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("clusters/demo.json")
+    Scene::demo().objects
 }
 
-/// What a run of observers over a lab came to.
-#[derive(Debug)]
-pub struct Run {
-    /// What was opened.
-    pub opened: Vec<Opened>,
-    /// What was reported of it.
-    pub records: Records,
-    /// What each observer printed, by node.
-    pub printed: BTreeMap<String, String>,
-    /// Where each observer recorded, by node; see [`Run::recording`].
-    recordings: TempDir,
-    /// What each observer said beside, by node.
-    pub stderr: Vec<(String, String)>,
-}
-
-impl Run {
-    /// The recording of a node.
-    pub fn recording(&self, node: &str) -> PathBuf {
-        self.recordings.path().join(node)
-    }
-}
-
-/// The connections of the demo: every front door by every node, in both families, and twice
-/// where the policy leaves the choice of the pod to chance.
-pub fn doors(cluster: &Cluster) -> Result<Vec<FrontDoor>> {
-    let doors = front_doors(cluster)?;
-    let times = |door: &FrontDoor| {
-        if door.masquerades {
-            CONNECTIONS_OF_CHANCE
-        } else {
-            1
-        }
+/// The ways of the demo: the external client through every front door that is meant for it, by
+/// every node, in both families, and twice where the policy leaves the choice of the pod to chance.
+pub fn ways_from_outside(lab: &Lab) -> Result<Vec<Way>> {
+    let doors = front_doors(lab.cluster(), lab.kube_proxy())?;
+    let times = |door: &FrontDoor| match door.policy {
+        Policy::Cluster => CONNECTIONS_OF_CHANCE,
+        Policy::Local => 1,
     };
-    Ok(doors
+    let doors: Vec<FrontDoor> = doors
         .into_iter()
+        .filter(|door| door.kind != Kind::ClusterIp)
         .flat_map(|door| vec![door.clone(); times(&door)])
-        .collect())
+        .collect();
+    Ok(from_outside(lab, &doors))
 }
 
 /// Raises the demo cluster.
@@ -74,42 +47,12 @@ pub fn raise() -> Result<Lab> {
 
 /// Raises the demo cluster with other wiring or rules.
 pub fn raise_with(options: Options) -> Result<Lab> {
-    Lab::raise(Cluster::read(&cluster_file())?, options)
+    Lab::raise(Scene::demo().cluster()?, options)
 }
 
-/// Observes every node while connections are opened through `doors`.
-pub fn observe(lab: &Lab, doors: &[FrontDoor]) -> Result<Run> {
-    let mut run = Run {
-        opened: Vec::new(),
-        records: Records::new(),
-        printed: BTreeMap::new(),
-        recordings: TempDir::new().context("failed to make a directory for recordings")?,
-        stderr: Vec::new(),
-    };
-    let start = |node: &LabNode| {
-        let recording = run.recording(&node.plan.name);
-        let recording = recording.to_str().context("the directory is not UTF-8")?;
-        ObserverProcess::start(node, &cluster_file(), &["--record", recording])
-    };
-    let observers = lab.nodes().iter().map(start).collect::<Result<Vec<_>>>()?;
-    run.opened = traffic::open(lab, doors)?;
-    for (node, observer) in lab.nodes().iter().zip(observers) {
-        let node = &node.plan.name;
-        let Finished {
-            stdout,
-            records,
-            stderr,
-            status,
-        } = observer.stop()?;
-        ensure!(
-            status.success(),
-            "the observer of {node} ended with {status}; it said:\n{stderr}"
-        );
-        run.printed.insert(node.clone(), stdout);
-        run.records.insert(node.clone(), records);
-        run.stderr.push((node.clone(), stderr));
-    }
-    Ok(run)
+/// Observes every node while connections are opened.
+pub fn observe(lab: &Lab, ways: &[Way]) -> Result<Run> {
+    run::observe(lab, &cluster_file(), ways)
 }
 
 /// The two views of every connection, side by side.
@@ -152,7 +95,7 @@ fn row(finding: &Finding<'_>) -> [String; 7] {
     } else {
         "NO"
     };
-    let door = &opened.door;
+    let door = &opened.way.door;
     let by = if door.kind.is_routed() {
         format!("\nby {}", door.entry)
     } else {
@@ -161,7 +104,7 @@ fn row(finding: &Finding<'_>) -> [String; 7] {
     [
         opened.client.to_string(),
         format!("{door}{by}"),
-        opened.door.service_port(),
+        door.service_port(),
         backend,
         record
             .as_ref()
@@ -196,9 +139,4 @@ fn verdict(record: &Value) -> String {
         }
         _ => format!("{source}, {hops}"),
     }
-}
-
-/// Judges a run; see [`oracle`](crate::oracle).
-pub fn judged<'run>(lab: &Lab, run: &'run Run) -> Report<'run> {
-    judge(lab, &run.opened, run.records.clone())
 }

@@ -9,10 +9,11 @@
 //!                                         └── node-node2 …
 //! ```
 //!
-//! By default ([`network`] has more) the pod network is routed, as Calico's without encapsulation or a flannel host-gw is: the
-//! host's end of a pod's veth has no IPv4 address, each node has a host route to each of its
-//! pods, and routes to the pod CIDRs of the other nodes through their addresses. Every node
-//! believes the rest of the world to be on its link, so any client address works.
+//! By default ([`network`] has more) the pod network is routed, as Calico's without encapsulation
+//! or a flannel host-gw is: the host's end of a pod's veth has no IPv4 address, each node has a
+//! host route to each of its pods, and routes to the pod CIDRs of the other nodes through their
+//! addresses. Every node believes the rest of the world to be on its link, so any client address
+//! works. Endpoints that are on no node stand beside the client.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -28,7 +29,7 @@ use crate::{
     cluster::Cluster,
     kubeproxy::{self, Settings},
     netns::Namespace,
-    plan::{NodePlan, Plan, PodPlan},
+    plan::{NodePlan, OutsiderPlan, Plan, PodPlan},
 };
 
 use self::{network::Network, wiring::pods::Link};
@@ -70,6 +71,7 @@ pub struct Lab {
     backends: Vec<Backend>,
     pods: Vec<LabPod>,
     nodes: Vec<LabNode>,
+    outsiders: Vec<Namespace>,
     client: Namespace,
     /// Held for the bridge in it.
     _switch: Namespace,
@@ -123,10 +125,16 @@ impl Lab {
             .filter(|pod| !pod.host_network)
             .map(|pod| raise_pod(pod, &nodes, options.network))
             .collect::<Result<Vec<_>>>()?;
+        let outsiders = plan
+            .outsiders
+            .iter()
+            .map(|outsider| raise_outsider(outsider, &plan, &switch))
+            .collect::<Result<Vec<_>>>()?;
         let mut lab = Self {
             backends: Vec::new(),
             pods,
             nodes,
+            outsiders,
             client,
             _switch: switch,
             options,
@@ -157,15 +165,6 @@ impl Lab {
         self.options.client.iter().map(IpNet::addr).collect()
     }
 
-    /// The client's address of the family of `like`.
-    pub fn client_address(&self, like: IpAddr) -> Option<IpAddr> {
-        self.options
-            .client
-            .iter()
-            .map(IpNet::addr)
-            .find(|address| address.is_ipv4() == like.is_ipv4())
-    }
-
     /// The nodes, in the order of the objects.
     pub fn nodes(&self) -> &[LabNode] {
         &self.nodes
@@ -177,9 +176,21 @@ impl Lab {
         node.with_context(|| format!("the lab has no node {name}"))
     }
 
+    /// The pod of this name on a node, if it has a namespace of its own.
+    pub fn pod(&self, name: &str, node: &str) -> Option<&LabPod> {
+        self.pods
+            .iter()
+            .find(|pod| pod.plan.name == name && pod.plan.node == node)
+    }
+
     /// The pods with a namespace of their own.
     pub fn pods(&self) -> &[LabPod] {
         &self.pods
+    }
+
+    /// How its nodes are programmed.
+    pub fn kube_proxy(&self) -> &Settings {
+        &self.options.kube_proxy
     }
 
     /// What the lab was made from.
@@ -225,31 +236,49 @@ impl Lab {
         client::connect(&self.client, to, timeout)
     }
 
+    /// The first interface by which the world's packets come to a node.
+    pub fn wire(&self) -> &'static str {
+        network::WIRE
+    }
+
+    /// The interface by which a node gets what another node sends to its endpoint `address`: the
+    /// tunnel, if there is one and the address is a pod's.
+    pub fn interface_between_nodes(&self, address: IpAddr) -> &'static str {
+        if self.plan.is_of_host(address) {
+            network::WIRE
+        } else {
+            self.options.network.towards_other_nodes()
+        }
+    }
+
     /// The last interface by which `node` sends to the endpoint `address`: a pod's veth for its
     /// own, the wire or the tunnel for the others, none for the host's own network.
     pub fn interface_towards(&self, node: &str, address: IpAddr) -> Option<&str> {
-        if self.plan.node_of(address)? != node {
-            return Some(self.options.network.towards_other_nodes());
+        match self.plan.node_of(address) {
+            None => Some(network::WIRE),
+            Some(other) if other != node => Some(self.interface_between_nodes(address)),
+            Some(_) => {
+                let mut pods = self.pods.iter();
+                let pod = pods.find(|pod| pod.plan.addresses.contains(&address));
+                pod.map(LabPod::interface)
+            }
         }
-        let pod = self
-            .pods
-            .iter()
-            .find(|pod| pod.plan.addresses.contains(&address));
-        pod.map(LabPod::interface)
     }
 
     fn start_backends(&mut self) -> Result<()> {
         for pod in &self.plan.pods {
-            let own = self
-                .pods
-                .iter()
-                .find(|raised| raised.plan.name == pod.name && raised.plan.node == pod.node);
-            let namespace = match own {
+            let namespace = match self.pod(&pod.name, &pod.node) {
                 Some(own) => &own.namespace,
                 None => &self.node(&pod.node)?.namespace,
             };
             let backend = Backend::start(namespace, &pod.name, &pod.ports)
                 .with_context(|| format!("failed to start the backend of {}", pod.name))?;
+            self.backends.push(backend);
+        }
+        for (outsider, namespace) in self.plan.outsiders.iter().zip(&self.outsiders) {
+            let name = outsider.address.to_string();
+            let backend = Backend::start(namespace, &name, &outsider.ports)
+                .with_context(|| format!("failed to start the backend at {name}"))?;
             self.backends.push(backend);
         }
         Ok(())
@@ -271,6 +300,15 @@ fn raise_node(
         })
     };
     raise().with_context(|| format!("failed to raise the node {}", node.name))
+}
+
+fn raise_outsider(outsider: &OutsiderPlan, plan: &Plan, switch: &Namespace) -> Result<Namespace> {
+    let raise = || -> Result<Namespace> {
+        let namespace = Namespace::create("outsider")?;
+        wiring::outsider(&namespace, outsider.address, &plan.nodes, switch)?;
+        Ok(namespace)
+    };
+    raise().with_context(|| format!("failed to raise the endpoint {}", outsider.address))
 }
 
 fn raise_pod(pod: &PodPlan, nodes: &[LabNode], network: Network) -> Result<LabPod> {

@@ -2,20 +2,22 @@
 //!
 //! The pod's own socket saw a peer. The source is lost if and only if that peer is not the
 //! client; what the observer calls the source seen must be that peer, address and port; there
-//! was an extra hop if the pod lives on another node than the one the client entered by.
+//! was an extra hop if the pod lives on another node than the one the client entered by. What no
+//! socket tells (why) follows from the objects, kube-proxy's settings and who the client was.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::fmt;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::{
-    client::{Answer, Failure},
-    lab::Lab,
-    traffic::Opened,
-};
+use crate::{lab::Lab, traffic::Opened};
 
-/// The records of one run, by the node whose observer printed them.
-pub type Records = BTreeMap<String, Vec<Value>>;
+mod records;
+mod truth;
+
+pub use records::Records;
+
+use records::Unclaimed;
+use truth::{Expected, Half, Halves};
 
 /// What is to be said of a run.
 #[derive(Debug)]
@@ -33,238 +35,145 @@ pub struct Finding<'run> {
     pub opened: &'run Opened,
     /// What the entry node's observer said of it.
     pub record: Option<Value>,
-    /// Where the observers are wrong, in words; empty if they are right.
-    pub disagreements: Vec<String>,
+    /// Where the observers are wrong; empty if they are right.
+    pub disagreements: Vec<Disagreement>,
 }
 
-impl Report<'_> {
-    /// Everything that is wrong, in words; empty if nothing is.
-    pub fn complaints(&self) -> Vec<String> {
-        let of_connections = self.findings.iter().flat_map(|finding| {
-            let Finding {
-                opened,
-                record: _,
-                disagreements,
-            } = finding;
-            let what = format!(
-                "{} -> {} by {}",
-                opened.client, opened.door, opened.door.entry
-            );
-            disagreements
-                .iter()
-                .map(move |disagreement| format!("{what}: {disagreement}"))
-        });
-        let strays = self.strays.iter().map(|(node, record)| {
-            format!(
+/// One thing that is wrong.
+#[derive(Debug)]
+pub enum Complaint<'run> {
+    /// What an observer said, or failed to say, of a connection.
+    Wrong(&'run Opened, Disagreement),
+    /// A node reported a connection that no one opened, or that it had reported.
+    Stray(String, Value),
+}
+
+/// Where an observer is wrong about a connection.
+#[derive(Clone, Debug)]
+pub struct Disagreement {
+    /// The field of the record; none if there is no record.
+    pub field: Option<&'static str>,
+    /// In words.
+    pub what: String,
+}
+
+impl Complaint<'_> {
+    /// What it is about, in a word or two.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Wrong(_, disagreement) => disagreement.field.unwrap_or("not reported"),
+            Self::Stray(..) => "reported, and should not",
+        }
+    }
+}
+
+impl fmt::Display for Complaint<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Wrong(
+                Opened {
+                    way,
+                    client,
+                    result,
+                },
+                Disagreement { field: _, what },
+            ) => {
+                let result = match result {
+                    Ok(answer) => format!("{} saw {}", answer.backend, answer.peer_seen),
+                    Err(failure) => failure.to_string(),
+                };
+                write!(formatter, "{way} ({client}): {result}: {what}")
+            }
+            Self::Stray(node, record) => write!(
+                formatter,
                 "{node} reported a connection that no one opened, or that it had reported: {record}"
-            )
+            ),
+        }
+    }
+}
+
+impl<'run> Report<'run> {
+    /// Everything that is wrong; empty if nothing is.
+    pub fn complaints(&self) -> Vec<Complaint<'run>> {
+        let of_connections = self.findings.iter().flat_map(|finding| {
+            let of_connection = finding.disagreements.iter().cloned();
+            of_connection.map(|disagreement| Complaint::Wrong(finding.opened, disagreement))
         });
-        of_connections.chain(strays).collect()
+        let strays = self.strays.iter().cloned();
+        of_connections
+            .chain(strays.map(|(node, record)| Complaint::Stray(node, record)))
+            .collect()
     }
 }
 
 /// Compares the records of a run with the connections that were opened in it.
-pub fn judge<'run>(lab: &Lab, opened: &'run [Opened], mut records: Records) -> Report<'run> {
+pub fn judge<'run>(lab: &Lab, opened: &'run [Opened], records: Records) -> Report<'run> {
+    let mut unclaimed = Unclaimed::from(records);
     let findings = opened
         .iter()
-        .map(|opened| finding(lab, opened, &mut records))
+        .map(|opened| finding(lab, opened, &mut unclaimed))
         .collect();
-    let strays = records
-        .into_iter()
-        .flat_map(|(node, records)| {
-            records
-                .into_iter()
-                .map(move |record| (node.clone(), record))
-        })
-        .collect();
-    Report { findings, strays }
+    Report {
+        findings,
+        strays: unclaimed.rest(),
+    }
 }
 
-fn finding<'run>(lab: &Lab, opened: &'run Opened, records: &mut Records) -> Finding<'run> {
-    let mut disagreements = Vec::new();
-    let record = take(records, &opened.door.entry, opened.client, opened.door.to);
-    match &record {
-        Some(record) => disagreements.extend(disagreements_of(record, first_half(lab, opened))),
-        None => disagreements.push(format!("{} did not report it", opened.door.entry)),
-    }
-    if let Ok(answer) = &opened.result
-        && let Some(node) = lab
-            .plan()
-            .node_of(answer.backend.ip())
-            .filter(|node| *node != opened.door.entry)
-    {
-        match take(records, node, answer.peer_seen, answer.backend) {
-            Some(record) => {
-                let found = disagreements_of(&record, second_half(opened, answer, node));
-                disagreements.extend(found.map(|found| format!("its second half: {found}")));
-            }
-            None => disagreements.push(format!("{node} did not report its second half")),
-        }
+fn finding<'run>(lab: &Lab, opened: &'run Opened, unclaimed: &mut Unclaimed) -> Finding<'run> {
+    let Halves { first, second } = Halves::of(lab, opened);
+    let mut found = Vec::new();
+    let record = compare(first, "", unclaimed, &mut found);
+    if let Some(second) = second {
+        compare(second, "its second half: ", unclaimed, &mut found);
     }
     Finding {
         opened,
         record,
-        disagreements,
+        disagreements: found,
     }
 }
 
-/// Takes the record of a node about the connection from `client` to `front_door`.
-fn take(
-    records: &mut Records,
-    node: &str,
-    client: SocketAddr,
-    front_door: SocketAddr,
+/// Compares what a node said with what it must say. Gives its record.
+fn compare(
+    half: Half,
+    which: &str,
+    unclaimed: &mut Unclaimed,
+    found: &mut Vec<Disagreement>,
 ) -> Option<Value> {
-    let of_node = records.get_mut(node)?;
-    let ends = [("/client", client), ("/front_door", front_door)];
-    let is_it = |record: &Value| {
-        ends.iter().all(|(part, end)| {
-            record.pointer(&format!("{part}/ip")) == Some(&json!(end.ip()))
-                && record.pointer(&format!("{part}/port")) == Some(&json!(end.port()))
-        })
-    };
-    let index = of_node.iter().position(is_it)?;
-    Some(of_node.remove(index))
-}
-
-/// Fields of a record by their JSON pointers, and what they must be.
-type Expected = Vec<(&'static str, Value)>;
-
-/// What the node that the client entered by must say.
-fn first_half(lab: &Lab, opened: &Opened) -> Expected {
-    let Opened {
-        door,
+    let Half {
+        node,
         client,
-        result,
-    } = opened;
-    let mut expected = common(opened, &door.entry);
-    expected.extend([
-        (
-            "/front_door",
-            json!({"kind": door.kind.as_str(), "ip": door.to.ip(), "port": door.to.port()}),
-        ),
-        ("/client/kind", json!("external")),
-    ]);
-    let answer = match result {
-        Ok(answer) => answer,
-        Err(failure) => {
-            expected.extend(nobody_chosen(failure));
-            return expected;
-        }
-    };
-    let node = lab.plan().node_of(answer.backend.ip());
-    expected.extend(answered(answer, node));
-    expected.push(("/extra_hops", json!(u8::from(node != Some(&door.entry)))));
-    if answer.peer_seen.ip() == client.ip() {
-        expected.extend([
-            ("/source_ip", json!("preserved")),
-            ("/lost_at", json!(null)),
-            ("/cause", json!(null)),
-        ]);
-    } else {
-        let interface = lab.interface_towards(&door.entry, answer.backend.ip());
-        expected.extend([
-            ("/source_ip", json!("lost")),
-            (
-                "/lost_at",
-                json!({"node": door.entry, "interface": interface, "by": "kube-proxy"}),
-            ),
-            ("/cause/code", json!("external-traffic-policy-cluster")),
-        ]);
+        front_door,
+        must_be_reported,
+        expected,
+    } = half;
+    let record = unclaimed.take(&node, client, front_door);
+    match &record {
+        Some(record) => found.extend(disagreements(record, which, expected)),
+        None if must_be_reported => found.push(Disagreement {
+            field: None,
+            what: format!("{which}{node} did not report it"),
+        }),
+        None => {}
     }
-    expected
+    record
 }
 
-/// What the backend's node must say of what another node sent it: only what it saw itself.
-fn second_half(opened: &Opened, answer: &Answer, node: &str) -> Expected {
-    let mut expected = common(opened, node);
-    expected.extend(answered(answer, Some(node)));
-    expected.extend([
-        (
-            "/front_door",
-            json!({"kind": "Pod", "ip": answer.backend.ip(), "port": answer.backend.port()}),
-        ),
-        ("/source_ip", json!("unknown")),
-        ("/cause/code", json!("masqueraded-before-this-node")),
-        ("/lost_at", json!(null)),
-        ("/extra_hops", json!(null)),
-        ("/expected", json!(null)),
-    ]);
-    expected
-}
-
-fn common(opened: &Opened, node: &str) -> Expected {
-    let door = &opened.door;
-    let port = (!door.port_name.is_empty()).then_some(&door.port_name);
-    vec![
-        ("/schema", json!("observer.connection/v1")),
-        ("/node", json!(node)),
-        ("/from", json!("start")),
-        ("/protocol", json!("TCP")),
-        (
-            "/service",
-            json!({"namespace": door.namespace, "name": door.service, "port": port}),
-        ),
-    ]
-}
-
-fn answered(answer: &Answer, node: Option<&str>) -> Expected {
-    let Answer {
-        local: _,
-        peer_seen,
-        backend,
-        pod,
-    } = answer;
-    vec![
-        (
-            "/backend",
-            json!({"ip": backend.ip(), "port": backend.port(), "pod": pod, "node": node}),
-        ),
-        (
-            "/source_seen",
-            json!({"ip": peer_seen.ip(), "port": peer_seen.port()}),
-        ),
-        ("/outcome", json!("answered")),
-        ("/outcome_cause", json!(null)),
-    ]
-}
-
-/// No endpoint was chosen. The refusals of a lab all reach their client, so what the client
-/// felt is what happened.
-fn nobody_chosen(failure: &Failure) -> Expected {
-    let outcome = match failure {
-        Failure::Refused => "refused",
-        Failure::TimedOut => "dropped",
-        // Nothing in a lab ends so; the observer's own word then shows up as a disagreement.
-        Failure::Reset
-        | Failure::Unreachable(_)
-        | Failure::Other(_)
-        | Failure::NotABackend { .. }
-        | Failure::Lab(_) => "no outcome that a lab knows",
-    };
-    let mut expected = vec![
-        ("/source_ip", json!("unknown")),
-        ("/outcome", json!(outcome)),
-    ];
-    expected.extend(
-        [
-            "/backend",
-            "/source_seen",
-            "/lost_at",
-            "/cause",
-            "/extra_hops",
-        ]
-        .map(|field| (field, json!(null))),
-    );
-    expected
-}
-
-fn disagreements_of(record: &Value, expected: Expected) -> impl Iterator<Item = String> {
-    expected
-        .into_iter()
-        .filter_map(|(field, expected)| match record.pointer(field) {
-            Some(said) if *said == expected => None,
-            Some(said) => Some(format!("{field} is {said}, not {expected}")),
-            None => Some(format!("{field} is absent, not {expected}")),
+/// Where a record says something else than expected.
+fn disagreements(
+    record: &Value,
+    which: &str,
+    expected: Expected,
+) -> impl Iterator<Item = Disagreement> {
+    expected.into_iter().filter_map(move |(field, expected)| {
+        let what = match record.pointer(field) {
+            Some(said) if *said == expected => return None,
+            Some(said) => format!("{which}{field} is {said}, not {expected}"),
+            None => format!("{which}{field} is absent, not {expected}"),
+        };
+        Some(Disagreement {
+            field: Some(field),
+            what,
         })
+    })
 }

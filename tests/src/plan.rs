@@ -1,7 +1,10 @@
 //! What to raise for a cluster's objects: the nodes, and the pods that must stand behind their
 //! endpoints. Pure: objects in, plan out.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
@@ -19,6 +22,8 @@ pub struct Plan {
     pub nodes: Vec<NodePlan>,
     /// Sorted by node and name.
     pub pods: Vec<PodPlan>,
+    /// Sorted by address.
+    pub outsiders: Vec<OutsiderPlan>,
 }
 
 /// A node of the lab.
@@ -47,11 +52,23 @@ pub struct PodPlan {
     pub host_network: bool,
 }
 
+/// An endpoint that is on no node of the cluster: the API server, an external database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutsiderPlan {
+    /// Its address.
+    pub address: IpAddr,
+    /// The target ports of the Services that lead there.
+    pub ports: BTreeSet<u16>,
+}
+
+/// What one endpoint of a slice tells of.
+enum Part {
+    Pod(PodPlan),
+    Outsider(OutsiderPlan),
+}
+
 impl Plan {
     /// Plans the lab for a cluster.
-    ///
-    /// Endpoints that are on no node of the cluster (the API server, an external database) get
-    /// no pod.
     pub fn of(cluster: &Cluster) -> Result<Self> {
         let nodes = cluster
             .nodes
@@ -60,15 +77,28 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         ensure!(!nodes.is_empty(), "the objects hold no Node");
         let mut pods: Vec<PodPlan> = Vec::new();
+        let mut outsiders: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
         for slice in &cluster.slices {
             for endpoint in slice.endpoints.iter().flatten() {
-                if let Some(pod) = PodPlan::of(slice, endpoint, &nodes)? {
-                    merge(&mut pods, pod);
+                match Part::of(slice, endpoint, &nodes)? {
+                    Some(Part::Pod(pod)) => merge(&mut pods, pod),
+                    Some(Part::Outsider(OutsiderPlan { address, ports })) => {
+                        outsiders.entry(address).or_default().extend(ports);
+                    }
+                    None => {}
                 }
             }
         }
         pods.sort_by(|one, other| (&one.node, &one.name).cmp(&(&other.node, &other.name)));
-        Ok(Self { nodes, pods })
+        let outsiders = outsiders
+            .into_iter()
+            .map(|(address, ports)| OutsiderPlan { address, ports })
+            .collect();
+        Ok(Self {
+            nodes,
+            pods,
+            outsiders,
+        })
     }
 
     /// The node that an address belongs to: its own, or that of a pod on it.
@@ -83,6 +113,19 @@ impl Plan {
             .find(|node| node.addresses.contains(&address));
         pod.map(|pod| pod.node.as_str())
             .or(node.map(|node| node.name.as_str()))
+    }
+
+    /// Whether an address is a pod's own.
+    pub fn is_of_pod(&self, address: IpAddr) -> bool {
+        let own = |pod: &PodPlan| !pod.host_network && pod.addresses.contains(&address);
+        self.pods.iter().any(own)
+    }
+
+    /// Whether an address is a node's own: of what lives in its network.
+    pub fn is_of_host(&self, address: IpAddr) -> bool {
+        self.nodes
+            .iter()
+            .any(|node| node.addresses.contains(&address))
     }
 }
 
@@ -128,8 +171,8 @@ impl NodePlan {
     }
 }
 
-impl PodPlan {
-    /// The part of a pod that one endpoint of a slice tells of.
+impl Part {
+    /// The part of a pod, or the outsider, that one endpoint of a slice tells of.
     fn of(slice: &EndpointSlice, endpoint: &Endpoint, nodes: &[NodePlan]) -> Result<Option<Self>> {
         let of_slice = || {
             format!(
@@ -157,9 +200,6 @@ impl PodPlan {
                 .iter()
                 .find(|node| node.pod_cidrs.iter().any(|cidr| cidr.contains(&address)))
         };
-        let Some(node) = endpoint.node_name.as_ref().and_then(named).or_else(holding) else {
-            return Ok(None);
-        };
         let ports = slice.ports.iter().flatten().filter_map(|port| port.port);
         let ports = ports
             .map(|port| {
@@ -168,17 +208,20 @@ impl PodPlan {
                 })
             })
             .collect::<Result<_>>()?;
+        let Some(node) = endpoint.node_name.as_ref().and_then(named).or_else(holding) else {
+            return Ok(Some(Self::Outsider(OutsiderPlan { address, ports })));
+        };
         let reference = endpoint
             .target_ref
             .as_ref()
             .and_then(|reference| reference.name.clone());
-        Ok(Some(Self {
+        Ok(Some(Self::Pod(PodPlan {
             name: reference.unwrap_or_else(|| address.to_string()),
             node: node.name.clone(),
             addresses: vec![address],
             ports,
             host_network: node.addresses.contains(&address),
-        }))
+        })))
     }
 }
 
@@ -246,8 +289,18 @@ mod tests {
 
     #[test]
     fn an_endpoint_without_a_node_is_found_by_the_pod_cidr_and_outsiders_get_no_pod() {
-        let names: Vec<String> = plan().pods.into_iter().map(|pod| pod.name).collect();
+        let Plan {
+            nodes: _,
+            pods,
+            outsiders,
+        } = plan();
+        let names: Vec<String> = pods.into_iter().map(|pod| pod.name).collect();
         assert_eq!(names, ["10.244.1.6", "agent", "web-0"]);
+        let [outsider] = &outsiders[..] else {
+            panic!("one is on no node: {outsiders:?}")
+        };
+        assert_eq!(outsider.address.to_string(), "192.0.2.1");
+        assert_eq!(outsider.ports, BTreeSet::from([8080]));
     }
 
     #[test]

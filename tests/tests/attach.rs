@@ -16,13 +16,13 @@ use tests::{
     attached::{self, SIDES},
     child::poll_until,
     command, demo,
-    doors::{FrontDoor, Kind, front_doors},
+    kubeproxy::doors::{FrontDoor, Kind, front_doors},
     lab::{Lab, LabNode},
     neighbours::{Neighbours, Verdict},
     netns::Namespace,
     observer_process::ObserverProcess,
     privilege,
-    traffic::{self, Opened},
+    traffic::{self, Opened, from_outside},
 };
 
 /// The interface of a node towards the client and the other nodes.
@@ -109,7 +109,7 @@ fn node(lab: &Lab) -> &LabNode {
 
 /// A door by this node that leads to pods.
 fn door(lab: &Lab, node: &LabNode) -> FrontDoor {
-    let doors = front_doors(lab.cluster()).expect("front doors");
+    let doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
     let is_wanted = |door: &&FrontDoor| {
         door.kind == Kind::NodePort
             && door.to.is_ipv4()
@@ -120,7 +120,8 @@ fn door(lab: &Lab, node: &LabNode) -> FrontDoor {
 }
 
 fn open(lab: &Lab, node: &LabNode) -> Vec<Opened> {
-    let opened = traffic::open(lab, &vec![door(lab, node); CONNECTIONS]).expect("opened");
+    let opened = traffic::open(lab, &from_outside(lab, &vec![door(lab, node); CONNECTIONS]))
+        .expect("opened");
     for connection in &opened {
         assert!(connection.result.is_ok(), "{connection:?}");
     }
@@ -263,7 +264,7 @@ fn programs_of_others_run_ahead_and_behind(#[case] hook: Hook) {
     let side = TcAttachType::Ingress;
     let drops = Neighbours::one(namespace, UPLINK, side, options, Verdict::Drop);
     let drops = drops.expect("attached");
-    let dropped = traffic::open(&lab, &[door(&lab, node)]).expect("tried");
+    let dropped = traffic::open(&lab, &from_outside(&lab, &[door(&lab, node)])).expect("tried");
     assert!(dropped[0].result.is_err(), "{dropped:?}");
     drop(drops);
     let more = open(&lab, node);

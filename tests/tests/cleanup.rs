@@ -12,11 +12,12 @@ use tests::{
     attached,
     child::poll_until,
     demo,
-    doors::front_doors,
+    kubeproxy::doors::front_doors,
     lab::{Lab, LabNode},
     netns::Namespace,
     observer_process::ObserverProcess,
-    privilege, traffic,
+    privilege,
+    traffic::{self, from_outside},
 };
 
 /// The kernel frees programs and maps a moment after their last user is gone.
@@ -127,9 +128,9 @@ fn left_by_the_killed(node: &LabNode, others: &[&Footprint]) -> Footprint {
 fn counters_changed(lab: &Lab, node: &LabNode, footprint: &Footprint) -> usize {
     let counters = || attached::per_cpu_array(&footprint.maps, "COUNTERS").expect("counters");
     let before = counters();
-    let doors = front_doors(lab.cluster()).expect("front doors");
+    let doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
     let here = doors.iter().find(|door| door.entry == node.plan.name);
-    traffic::open(lab, &[here.expect("a door").clone()]).expect("opened");
+    traffic::open(lab, &from_outside(lab, &[here.expect("a door").clone()])).expect("opened");
     let changed = before.iter().zip(counters());
     changed.filter(|(before, after)| *before != after).count()
 }

@@ -1,8 +1,8 @@
 //! The lab's rules against those that a real kube-proxy 1.36 left on two nodes.
 //!
 //! Goal: a lab that lies would make every other test worthless. Method: render the rules of the
-//! recorded cluster's objects and compare them with the recorded iptables-save, once as text and
-//! once after a trip through this kernel.
+//! recorded cluster's objects and compare them with what was recorded, once as text and once
+//! after a trip through this kernel.
 
 use std::{
     fs,
@@ -12,66 +12,72 @@ use std::{
 use rstest::rstest;
 use tests::{
     cluster::Cluster,
-    kubeproxy::{self, Family, Ruleset, Settings, differences, render},
+    kubeproxy::{
+        self, Backend, Family, Mode, Settings, iptables,
+        nftables::{self, Kind},
+    },
     netns::Namespace,
-    privilege,
+    privilege, recording,
+    scene::Scene,
 };
 
-/// The recordings, which belong to the developers' tree and not to a user's.
-fn captures() -> Option<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
-    if directory.is_dir() {
-        return Some(directory);
-    }
-    let why = format!("there are no recordings at {}", directory.display());
-    privilege::skipped("the comparison with a real kube-proxy", &why);
-    None
+/// What a kube-proxy programs, in either of its modes.
+enum Rules {
+    Iptables(iptables::Ruleset),
+    Nftables(nftables::Ruleset),
 }
 
-/// The settings of the recorded kube-proxy; its IPv6 cluster CIDR is as wrong as it was there.
-fn settings() -> Settings {
-    let cidrs = ["10.244.0.0/16", "fd00:244::/48"];
-    Settings {
-        cluster_cidrs: cidrs.map(|cidr| cidr.parse().expect("a range")).to_vec(),
-        ..Settings::default()
-    }
-}
-
-fn recorded(captures: &Path, node: &str, family: Family) -> Ruleset {
-    let folder = if node == "node1" {
-        "iptables"
-    } else {
-        "iptables-node2"
+/// What was recorded of a node.
+fn recorded(captures: &Path, mode: Mode, node: &str, family: Family) -> Rules {
+    let folder = match node {
+        "node1" => mode.to_string(),
+        _ => format!("{mode}-{node}"),
     };
-    let file = if family == Family::V4 {
-        "iptables-save.txt"
-    } else {
-        "ip6tables-save.txt"
-    };
-    let path = captures.join(folder).join(file);
-    fs::read_to_string(&path)
-        .expect("a recording")
-        .parse()
-        .expect("a rule set")
+    let read = |file: &str| fs::read_to_string(captures.join(folder).join(file)).expect("recorded");
+    match (mode, family) {
+        (Mode::Iptables(_), Family::V4) => {
+            Rules::Iptables(read("iptables-save.txt").parse().expect("a rule set"))
+        }
+        (Mode::Iptables(_), Family::V6) => {
+            Rules::Iptables(read("ip6tables-save.txt").parse().expect("a rule set"))
+        }
+        (Mode::Nftables, _) => {
+            Rules::Nftables(nftables::Ruleset::parse(&read("nft.txt"), family).expect("a table"))
+        }
+    }
 }
 
-fn ours(captures: &Path, node: &str, family: Family) -> Ruleset {
-    let cluster = Cluster::read(&captures.join("objects.json")).expect("the recorded objects");
-    render(&cluster, node, family, &settings()).expect("renders")
+fn rendered(cluster: &Cluster, settings: &Settings, node: &str, family: Family) -> Rules {
+    match settings.mode {
+        Mode::Iptables(_) => {
+            Rules::Iptables(iptables::render(cluster, node, family, settings).expect("renders"))
+        }
+        Mode::Nftables => {
+            Rules::Nftables(nftables::render(cluster, node, family, settings).expect("renders"))
+        }
+    }
 }
 
-/// Nothing may differ: not a chain, not a rule, not the order. The list of allowed differences
-/// is empty.
-#[rstest]
-fn rules_are_those_of_a_real_kube_proxy(
-    #[values("node1", "node2")] node: &str,
-    #[values(Family::V4, Family::V6)] family: Family,
-) {
-    let Some(captures) = captures() else { return };
-    let found = differences(
-        &ours(&captures, node, family),
-        &recorded(&captures, node, family),
-    );
+/// What the kernel gives back of what it was given.
+fn held(namespace: &Namespace, mode: Mode, family: Family) -> Rules {
+    match mode {
+        Mode::Iptables(backend) => {
+            Rules::Iptables(iptables::save(namespace, backend, family).expect("saved"))
+        }
+        Mode::Nftables => Rules::Nftables(nftables::list(namespace, family).expect("listed")),
+    }
+}
+
+fn differences(ours: &Rules, recorded: &Rules) -> Vec<String> {
+    match (ours, recorded) {
+        (Rules::Iptables(ours), Rules::Iptables(recorded)) => iptables::differences(ours, recorded),
+        (Rules::Nftables(ours), Rules::Nftables(recorded)) => nftables::differences(ours, recorded),
+        _ => panic!("rules of two modes cannot be compared"),
+    }
+}
+
+fn assert_same(ours: &Rules, recorded: &Rules) {
+    let found = differences(ours, recorded);
     assert!(
         found.is_empty(),
         "{} differences:\n{}",
@@ -80,34 +86,129 @@ fn rules_are_those_of_a_real_kube_proxy(
     );
 }
 
-/// The kernel takes the rules and gives back what it gave back to the real kube-proxy.
+fn captures() -> Option<PathBuf> {
+    recording::captures("the comparison with a real kube-proxy")
+}
+
+/// Nothing may differ: not a chain, not a rule, not an element, not the order where it counts.
+/// The list of allowed differences is empty.
 #[rstest]
-fn the_kernel_holds_what_it_held_for_a_real_kube_proxy(
+fn rules_are_those_of_a_real_kube_proxy(
+    #[values(Mode::Iptables(Backend::Nft), Mode::Nftables)] mode: Mode,
     #[values("node1", "node2")] node: &str,
     #[values(Family::V4, Family::V6)] family: Family,
+) {
+    let Some(captures) = captures() else { return };
+    let cluster = Scene::recorded(&captures)
+        .cluster()
+        .expect("the recorded objects");
+    let ours = rendered(
+        &cluster,
+        &Scene::recorded(&captures).settings(mode),
+        node,
+        family,
+    );
+    assert_same(&ours, &recorded(&captures, mode, node, family));
+}
+
+/// The kernel takes the rules and gives back what it gave back to the real kube-proxy, by either
+/// of its backends.
+#[rstest]
+fn the_kernel_holds_what_it_held_for_a_real_kube_proxy(
+    #[values(
+        Mode::Iptables(Backend::Nft),
+        Mode::Iptables(Backend::Legacy),
+        Mode::Nftables
+    )]
+    mode: Mode,
+    #[values("node1", "node2")] node: &str,
 ) {
     if !privilege::granted("the_kernel_holds_what_it_held_for_a_real_kube_proxy") {
         return;
     }
     let Some(captures) = captures() else { return };
-    let cluster = Cluster::read(&captures.join("objects.json")).expect("the recorded objects");
+    let cluster = Scene::recorded(&captures)
+        .cluster()
+        .expect("the recorded objects");
     let namespace = Namespace::create("rules").expect("a namespace");
-    kubeproxy::program(&namespace, &cluster, node, &settings()).expect("programmed");
-    let held = kubeproxy::save(&namespace, family).expect("saved");
-    let found = differences(&held, &recorded(&captures, node, family));
-    assert!(
-        found.is_empty(),
-        "{} differences:\n{}",
-        found.len(),
-        found.join("\n")
-    );
+    kubeproxy::program(
+        &namespace,
+        &cluster,
+        node,
+        &Scene::recorded(&captures).settings(mode),
+    )
+    .expect("programmed");
+    for family in Family::ALL {
+        assert_same(
+            &held(&namespace, mode, family),
+            &recorded(&captures, mode, node, family),
+        );
+    }
+}
+
+/// Settings that no recording shows must at least be what the kernel understands, and come back
+/// as they were written.
+#[rstest]
+fn the_kernel_takes_every_setting(
+    #[values(
+        Mode::Iptables(Backend::Nft),
+        Mode::Iptables(Backend::Legacy),
+        Mode::Nftables
+    )]
+    mode: Mode,
+) {
+    if !privilege::granted("the_kernel_takes_every_setting") {
+        return;
+    }
+    let cluster = Scene::demo().cluster().expect("the demo cluster");
+    for settings in other_settings(mode) {
+        let namespace = Namespace::create("settings").expect("a namespace");
+        kubeproxy::program(&namespace, &cluster, "node1", &settings).expect("programmed");
+        for family in Family::ALL {
+            let rendered = rendered(&cluster, &settings, "node1", family);
+            assert_same(&held(&namespace, mode, family), &rendered);
+        }
+    }
+}
+
+fn other_settings(mode: Mode) -> Vec<Settings> {
+    use kubeproxy::{DetectLocal, NodePortAddresses};
+    let default = Settings::of(mode);
+    let everywhere = ["0.0.0.0/0", "::/0"].map(|range| range.parse().expect("a range"));
+    let detect = |detect_local| Settings {
+        detect_local,
+        ..default.clone()
+    };
+    let node_ports = |node_port_addresses| Settings {
+        node_port_addresses,
+        ..default.clone()
+    };
+    vec![
+        Settings {
+            masquerade_all: true,
+            ..default.clone()
+        },
+        Settings {
+            cluster_cidrs: Vec::new(),
+            localhost_node_ports: false,
+            ..default.clone()
+        },
+        detect(DetectLocal::NodeCidr),
+        detect(DetectLocal::BridgeInterface("cni0".to_owned())),
+        detect(DetectLocal::InterfaceNamePrefix("cali".to_owned())),
+        node_ports(NodePortAddresses::Primary),
+        node_ports(NodePortAddresses::Within(everywhere.to_vec())),
+    ]
 }
 
 /// A comparison that cannot fail proves nothing: each changed rule must be reported.
 #[test]
 fn a_changed_rule_is_reported() {
     let Some(captures) = captures() else { return };
-    let recorded = recorded(&captures, "node1", Family::V4);
+    let mode = Mode::Iptables(Backend::Nft);
+    let Rules::Iptables(recorded) = recorded(&captures, mode, "node1", Family::V4) else {
+        panic!("rules of iptables")
+    };
     let chains: Vec<(String, String, usize)> = recorded
         .chains()
         .map(|(table, chain, rules)| (table.to_owned(), chain.to_owned(), rules.len()))
@@ -115,11 +216,10 @@ fn a_changed_rule_is_reported() {
     let mut changed = 0;
     for (table, chain, length) in chains {
         for number in 0..length {
-            let mut ours = ours(&captures, "node1", Family::V4);
+            let mut ours = recorded.clone();
             ours.rules(&table, &chain)[number].push_str(" -m changed");
-            let found = differences(&ours, &recorded);
             assert!(
-                !found.is_empty(),
+                !iptables::differences(&ours, &recorded).is_empty(),
                 "{table} {chain}: the change of rule {} went unseen",
                 number + 1
             );
@@ -127,4 +227,39 @@ fn a_changed_rule_is_reported() {
         }
     }
     assert!(changed > 150, "only {changed} rules were changed");
+}
+
+/// The same in nftables mode, for lines and elements.
+#[test]
+fn a_changed_line_or_element_is_reported() {
+    let Some(captures) = captures() else { return };
+    let Rules::Nftables(recorded) = recorded(&captures, Mode::Nftables, "node1", Family::V6) else {
+        panic!("a table of nftables")
+    };
+    let objects: Vec<(Kind, String, nftables::Object)> = recorded
+        .objects()
+        .map(|(kind, name, object)| (kind, name.to_owned(), object.clone()))
+        .collect();
+    let mut changed = 0;
+    for (kind, name, object) in objects {
+        let mut see = |change: &dyn Fn(&mut nftables::Object)| {
+            let mut ours = recorded.clone();
+            change(ours.object(kind, &name));
+            assert!(
+                !nftables::differences(&ours, &recorded).is_empty(),
+                "{name}: the change {changed} went unseen"
+            );
+            changed += 1;
+        };
+        for number in 0..object.lines.len() {
+            see(&|object| object.lines[number].push_str(" changed"));
+        }
+        for element in &object.elements {
+            see(&|object| drop(object.elements.take(element)));
+        }
+    }
+    assert!(
+        changed > 100,
+        "only {changed} lines and elements were changed"
+    );
 }

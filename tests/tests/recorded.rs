@@ -12,12 +12,13 @@ use std::{
     time::Duration,
 };
 
+use rstest::rstest;
 use tests::{
     client,
-    cluster::Cluster,
-    kubeproxy::Settings,
-    lab::{Lab, Options},
-    privilege,
+    kubeproxy::{Backend, Family, Mode},
+    lab::Lab,
+    privilege, recording,
+    scene::Scene,
 };
 
 /// A Service with session affinity: each client has one pod, so that six connections of one
@@ -62,7 +63,8 @@ fn recorded(line: &str) -> Option<(Way, Recorded)> {
         let [_, pod, _, peer] = words[..] else {
             panic!("{case:?}")
         };
-        seen.insert((pod_address(pod, to), as_in_a_lab(peer)));
+        let peer: IpAddr = peer.parse().expect("an address");
+        seen.insert((pod_address(pod, to), peer.to_canonical()));
     }
     let fails = line.contains("rc=");
     Some(((from == "kp-pod-1-10", to), Recorded { seen, fails }))
@@ -86,15 +88,6 @@ fn pod_address(pod: &str, reached_by: SocketAddr) -> IpAddr {
     address.parse().expect("an address")
 }
 
-/// A peer that a recorded pod saw, as a pod of a lab sees it. The recorded nodes had the address
-/// 169.254.1.1 on every veth; a lab's have none there, so the kernel takes the node's own.
-fn as_in_a_lab(peer: &str) -> IpAddr {
-    match peer.parse::<IpAddr>().expect("an address").to_canonical() {
-        on_the_veth if on_the_veth == IpAddr::from([169, 254, 1, 1]) => [10, 99, 0, 11].into(),
-        peer => peer,
-    }
-}
-
 /// The recorded connections that were sent to a pod which never ran there: where the client
 /// connected to, the pod, and the peer it would have seen. A lab's pods all run.
 fn unanswered(conntrack: &str) -> BTreeSet<(SocketAddr, Seen)> {
@@ -109,7 +102,7 @@ fn unanswered(conntrack: &str) -> BTreeSet<(SocketAddr, Seen)> {
         let pod = sources[1].parse().expect("an address");
         (
             to.parse().expect("an address"),
-            (pod, as_in_a_lab(&destinations[1])),
+            (pod, destinations[1].parse().expect("an address")),
         )
     };
     let lines = conntrack
@@ -118,39 +111,43 @@ fn unanswered(conntrack: &str) -> BTreeSet<(SocketAddr, Seen)> {
     lines.map(entry).collect()
 }
 
-/// All that was recorded. Six connections show a choice of three pods only in part; the nftables
-/// mode, recorded on the same cluster, answers the same clients with the same addresses.
+/// All that was recorded. Six connections show a choice of three pods only in part; the two
+/// modes, recorded on the same cluster, answer the same clients with the same addresses.
 fn all_recorded(captures: &Path) -> BTreeMap<Way, Recorded> {
     let read = |file: &str| fs::read_to_string(captures.join(file)).expect("the recording");
     let mut all: BTreeMap<Way, Recorded> = BTreeMap::new();
-    for file in ["iptables/smoke.txt", "nftables/smoke.txt"] {
-        for (way, Recorded { seen, fails }) in read(file).lines().filter_map(recorded) {
+    for mode in ["iptables", "nftables"] {
+        let smoke = read(&format!("{mode}/smoke.txt"));
+        for (way, Recorded { seen, fails }) in smoke.lines().filter_map(recorded) {
             let known = all.entry(way).or_default();
             known.seen.extend(seen);
             known.fails |= fails;
         }
-    }
-    let unanswered = unanswered(&read("iptables/conntrack-L-after-smoke.txt"));
-    for ((_, to), recorded) in &mut all {
-        let here = unanswered.iter().filter(|(unanswered, _)| unanswered == to);
-        recorded.seen.extend(here.map(|(_, seen)| *seen));
+        let unanswered = unanswered(&read(&format!("{mode}/conntrack-L-after-smoke.txt")));
+        for ((_, to), recorded) in &mut all {
+            let here = unanswered.iter().filter(|(unanswered, _)| unanswered == to);
+            recorded.seen.extend(here.map(|(_, seen)| *seen));
+        }
     }
     assert!(all.len() >= 20, "only {} ways were understood", all.len());
     all
 }
 
-fn raise(captures: &Path) -> Lab {
-    let range = |text: &str| text.parse().expect("a range");
-    let options = Options {
-        client: vec![range("10.99.0.100/24"), range("fd99::100/64")],
-        kube_proxy: Settings {
-            cluster_cidrs: vec![range("10.244.0.0/16"), range("fd00:244::/48")],
-            ..Settings::default()
-        },
-        ..Options::default()
-    };
-    let cluster = Cluster::read(&captures.join("objects.json")).expect("the recorded objects");
-    let lab = Lab::raise(cluster, options).expect("raised");
+/// The ways of one mode and family that were recorded in it.
+fn recorded_ways(captures: &Path, mode: Mode, family: Family) -> BTreeSet<Way> {
+    let file = captures.join(mode.to_string()).join("smoke.txt");
+    let smoke = fs::read_to_string(file).expect("the recording");
+    smoke
+        .lines()
+        .filter_map(recorded)
+        .map(|(way, _)| way)
+        .filter(|(_, to)| family.holds(to.ip()))
+        .collect()
+}
+
+fn raise(captures: &Path, mode: Mode) -> Lab {
+    let scene = Scene::recorded(captures);
+    let lab = scene.raise(scene.settings(mode)).expect("raised");
     for vip in ["10.99.0.200", "10.99.0.201", "10.99.0.202", "10.99.0.210"] {
         lab.route_vip(vip.parse().expect("an address"), "node1")
             .expect("routed");
@@ -159,31 +156,41 @@ fn raise(captures: &Path) -> Lab {
 }
 
 /// Whatever a pod of the lab sees, its twin in the recorded cluster saw, too.
-#[test]
-fn pods_see_what_the_recorded_ones_saw() {
+#[rstest]
+fn pods_see_what_the_recorded_ones_saw(
+    #[values(
+        Mode::Iptables(Backend::Nft),
+        Mode::Iptables(Backend::Legacy),
+        Mode::Nftables
+    )]
+    mode: Mode,
+    #[values(Family::V4, Family::V6)] family: Family,
+) {
     if !privilege::granted("pods_see_what_the_recorded_ones_saw") {
         return;
     }
-    let captures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures");
-    if !captures.is_dir() {
-        let why = format!("there are no recordings at {}", captures.display());
-        privilege::skipped("pods_see_what_the_recorded_ones_saw", &why);
+    let Some(captures) = recording::captures("pods_see_what_the_recorded_ones_saw") else {
         return;
-    }
-    let lab = raise(&captures);
+    };
+    let lab = raise(&captures, mode);
     let inside = "10.244.1.10".parse().expect("an address");
     let mut pods = lab.pods().iter();
     let pod = pods
         .find(|pod| pod.plan.addresses.contains(&inside))
         .expect("the pod");
+    let all = all_recorded(&captures);
+    let ways = recorded_ways(&captures, mode, family);
+    assert!(ways.len() >= 4, "only {} ways were recorded", ways.len());
 
-    for ((from_pod, to), Recorded { seen, fails }) in all_recorded(&captures) {
+    for way in ways {
+        let (from_pod, to) = way;
+        let Recorded { seen, fails } = &all[&way];
         let from = if from_pod {
             &pod.namespace
         } else {
             lab.client()
         };
-        let (times, milliseconds) = if fails { (2, 300) } else { (6, 2_000) };
+        let (times, milliseconds) = if *fails { (2, 300) } else { (6, 2_000) };
         let mut answered = BTreeSet::new();
         for _ in 0..times {
             match client::connect(from, to, Duration::from_millis(milliseconds)) {
@@ -196,7 +203,7 @@ fn pods_see_what_the_recorded_ones_saw() {
         if to.ip().to_string() == STICKY {
             assert_eq!(answered.len(), 1, "{to}: one client, one pod");
         } else {
-            let new: Vec<&Seen> = answered.difference(&seen).collect();
+            let new: Vec<&Seen> = answered.difference(seen).collect();
             assert!(
                 new.is_empty(),
                 "{to}: {new:?} was never recorded, only {seen:?}"

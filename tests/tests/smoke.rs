@@ -11,13 +11,15 @@ use std::{
 
 use rstest::rstest;
 use tests::{
-    client::{self, Answer, Failure},
-    demo,
-    doors::{FrontDoor, Kind, front_doors},
-    kubeproxy::Family,
+    client::{self, Answer, ConnectError, Failure},
+    kubeproxy::{
+        Backend, Family, Mode, Settings,
+        doors::{FrontDoor, Kind, front_doors},
+    },
     lab::Lab,
     privilege,
-    traffic::{self, CONNECT_TIMEOUT, Opened},
+    scene::Scene,
+    traffic::{self, CONNECT_TIMEOUT, Opened, from_outside},
 };
 
 /// Behind a front door that spreads over three pods, one of them stays unseen in so many
@@ -25,7 +27,7 @@ use tests::{
 const ENOUGH: usize = 60;
 
 fn door(lab: &Lab, service: &str, kind: Kind, entry: &str, family: Family) -> FrontDoor {
-    let doors = front_doors(lab.cluster()).expect("front doors");
+    let doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
     let wanted = |door: &&FrontDoor| {
         door.service == service
             && door.kind == kind
@@ -48,14 +50,14 @@ fn open(
     times: usize,
 ) -> Vec<Opened> {
     let doors = vec![door(lab, service, kind, entry, family); times];
-    traffic::open(lab, &doors).expect("opened")
+    traffic::open(lab, &from_outside(lab, &doors)).expect("opened")
 }
 
 fn answer(opened: &Opened) -> &Answer {
     opened
         .result
         .as_ref()
-        .unwrap_or_else(|failure| panic!("{} by {}: {failure}", opened.door, opened.door.entry))
+        .unwrap_or_else(|failure| panic!("{}: {failure}", opened.way))
 }
 
 fn node_address(lab: &Lab, node: &str, family: Family) -> IpAddr {
@@ -67,11 +69,19 @@ fn node_address(lab: &Lab, node: &str, family: Family) -> IpAddr {
 }
 
 #[rstest]
-fn external_clients_see_the_decision_table(#[values(Family::V4, Family::V6)] family: Family) {
+fn external_clients_see_the_decision_table(
+    #[values(
+        Mode::Iptables(Backend::Nft),
+        Mode::Iptables(Backend::Legacy),
+        Mode::Nftables
+    )]
+    mode: Mode,
+    #[values(Family::V4, Family::V6)] family: Family,
+) {
     if !privilege::granted("external_clients_see_the_decision_table") {
         return;
     }
-    let lab = demo::raise().expect("raised");
+    let lab = Scene::demo().raise(Settings::of(mode)).expect("raised");
     for (service, kind) in [
         ("web", Kind::NodePort),
         ("store", Kind::NodePort),
@@ -86,7 +96,7 @@ fn external_clients_see_the_decision_table(#[values(Family::V4, Family::V6)] fam
                     answer.peer_seen.ip(),
                     node_address(&lab, entry, family),
                     "rows 1 and 2: {}",
-                    opened.door
+                    opened.way
                 );
                 nodes.insert(lab.plan().node_of(answer.backend.ip()));
             }
@@ -105,12 +115,12 @@ fn external_clients_see_the_decision_table(#[values(Family::V4, Family::V6)] fam
         for entry in ["node1", "node2"] {
             for opened in &open(&lab, service, kind, entry, family, 4) {
                 let answer = answer(opened);
-                assert_eq!(answer.peer_seen, opened.client, "row 5: {}", opened.door);
+                assert_eq!(answer.peer_seen, opened.client, "row 5: {}", opened.way);
                 assert_eq!(
                     lab.plan().node_of(answer.backend.ip()),
                     Some(entry),
                     "row 5: {}",
-                    opened.door
+                    opened.way
                 );
             }
         }
@@ -138,11 +148,19 @@ fn external_clients_see_the_decision_table(#[values(Family::V4, Family::V6)] fam
 }
 
 #[rstest]
-fn clients_inside_see_the_decision_table(#[values(Family::V4, Family::V6)] family: Family) {
+fn clients_inside_see_the_decision_table(
+    #[values(
+        Mode::Iptables(Backend::Nft),
+        Mode::Iptables(Backend::Legacy),
+        Mode::Nftables
+    )]
+    mode: Mode,
+    #[values(Family::V4, Family::V6)] family: Family,
+) {
     if !privilege::granted("clients_inside_see_the_decision_table") {
         return;
     }
-    let lab = demo::raise().expect("raised");
+    let lab = Scene::demo().raise(Settings::of(mode)).expect("raised");
     let cluster_ip = |service: &str| -> SocketAddr {
         let ips = lab
             .cluster()
@@ -216,12 +234,23 @@ fn clients_inside_see_the_decision_table(#[values(Family::V4, Family::V6)] famil
     );
     if family == Family::V4 {
         let localhost = "127.0.0.1:30080".parse().expect("an address");
-        let by_localhost =
-            client::connect(&node2.namespace, localhost, CONNECT_TIMEOUT).expect("answered");
-        assert_eq!(
-            by_localhost.peer_seen.ip(),
-            node_address(&lab, "node2", family),
-            "row 33"
-        );
+        let by_localhost = client::connect(&node2.namespace, localhost, CONNECT_TIMEOUT);
+        match mode {
+            Mode::Iptables(_) => assert_eq!(
+                by_localhost.expect("answered").peer_seen.ip(),
+                node_address(&lab, "node2", family),
+                "row 33"
+            ),
+            Mode::Nftables => assert!(
+                matches!(
+                    by_localhost,
+                    Err(ConnectError {
+                        failure: Failure::Refused,
+                        ..
+                    })
+                ),
+                "row 33: {by_localhost:?}"
+            ),
+        }
     }
 }

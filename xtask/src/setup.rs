@@ -12,10 +12,11 @@ use crate::process::{cargo, has, run, say};
 use crate::toolchain::{self, BPF_LINKER, LLVM, Toolchain};
 
 /// The tools that the lab runs, and Debian's packages of them.
-const LAB: [(&str, &str); 4] = [
+const LAB: [(&str, &str); 5] = [
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("iptables-restore", "iptables"),
+    ("nft", "nftables"),
     ("tc", "iproute2"),
 ];
 

@@ -22,13 +22,13 @@ fn main() -> Result<ExitCode> {
         "raising the cluster: an external client, two nodes and their pods, each a network namespace",
     );
     let lab = demo::raise()?;
-    let doors = demo::doors(lab.cluster())?;
+    let ways = demo::ways_from_outside(&lab)?;
     step(&format!(
         "observing both nodes; opening {} connections through every front door",
-        doors.len()
+        ways.len()
     ));
-    let run = demo::observe(&lab, &doors)?;
-    let report = demo::judged(&lab, &run);
+    let run = demo::observe(&lab, &ways)?;
+    let report = run.judged(&lab);
     step("done");
 
     let (node, _) = run

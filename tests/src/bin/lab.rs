@@ -12,7 +12,7 @@ use clap::Parser;
 use ipnet::IpNet;
 use tests::{
     cluster::Cluster,
-    kubeproxy::Settings,
+    kubeproxy::{Backend, Mode, Settings},
     lab::{Lab, Options},
 };
 
@@ -26,21 +26,34 @@ struct Arguments {
     /// kube-proxy's clusterCIDR; once for each family.
     #[arg(long = "cluster-cidr", default_values = ["10.244.0.0/16", "fd00:10:244::/48"])]
     cluster_cidrs: Vec<IpNet>,
+    /// kube-proxy's mode: `iptables`, `iptables-legacy` (by the kernel's old tables) or `nftables`.
+    #[arg(long, default_value = "iptables", value_parser = mode)]
+    mode: Mode,
     /// Masquerade whatever goes to a cluster IP.
     #[arg(long)]
     masquerade_all: bool,
+}
+
+fn mode(text: &str) -> Result<Mode, String> {
+    match text {
+        "iptables" => Ok(Mode::Iptables(Backend::Nft)),
+        "iptables-legacy" => Ok(Mode::Iptables(Backend::Legacy)),
+        "nftables" => Ok(Mode::Nftables),
+        other => Err(format!("there is no mode {other}")),
+    }
 }
 
 fn main() -> Result<()> {
     let Arguments {
         cluster,
         cluster_cidrs,
+        mode,
         masquerade_all,
     } = Arguments::parse();
     let kube_proxy = Settings {
         cluster_cidrs,
         masquerade_all,
-        ..Settings::default()
+        ..Settings::of(mode)
     };
     let lab = Lab::raise(
         Cluster::read(&cluster)?,

@@ -71,6 +71,8 @@ pub(super) struct Categories {
     pub(super) local: Vec<SocketAddr>,
     /// All of both.
     pub(super) reachable: Vec<SocketAddr>,
+    /// All on this node, usable or not.
+    pub(super) on_node: Vec<SocketAddr>,
     /// Whether any node has a usable one: decides between a DROP and a REJECT.
     pub(super) any: bool,
 }
@@ -84,7 +86,14 @@ pub(super) fn categorize(
 ) -> Result<Categories> {
     let endpoints = endpoints(cluster, port, family, place)?;
     let usable = |endpoint: &&Endpoint| endpoint.ready || endpoint.is_last_resort();
-    let mut categories = Categories::default();
+    let mut categories = Categories {
+        on_node: endpoints
+            .iter()
+            .filter(|endpoint| endpoint.local)
+            .map(|endpoint| endpoint.address)
+            .collect(),
+        ..Categories::default()
+    };
     if port.uses_cluster_endpoints() {
         let hints = Hints::of(&endpoints, place);
         let chosen = endpoints

@@ -33,6 +33,9 @@ pub enum Pods {
     /// By a veth with a host route, whose host's end has no IPv4 address: Calico, cloud plugins.
     #[default]
     Veths,
+    /// The same, but the host's end has the pods' next hop as its address, to which a node
+    /// masquerades what it sends to its own pods.
+    AddressedVeths,
     /// By a port of the bridge `cni0`, which has the first address of the node's pod CIDR: the
     /// plugin `bridge`, flannel, kubenet.
     Bridge,

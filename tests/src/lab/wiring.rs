@@ -9,7 +9,7 @@ use anyhow::Result;
 use ipnet::IpNet;
 
 use super::network::{Network, Nodes, Pods, WIRE};
-use crate::{netns::Namespace, plan::NodePlan};
+use crate::{kubeproxy::Family, netns::Namespace, plan::NodePlan};
 
 pub(super) mod pods;
 pub(super) mod pump;
@@ -26,7 +26,7 @@ pub(super) fn switch(switch: &Namespace, client: &Namespace, addresses: &[IpNet]
     switch.ip(&format!(
         "link add {BRIDGE} type bridge\nlink set {BRIDGE} up\n"
     ))?;
-    no_duplicate_detection(client)?;
+    set_ipv6_parameters(client)?;
     plug(switch, "client", client)?;
     let mut script = String::new();
     for address in addresses {
@@ -86,7 +86,40 @@ pub(super) fn node(
         line(&mut script, format_args!("link set {WIRE} master {uplink}"));
         line(&mut script, format_args!("link set {uplink} up"));
     }
-    for address in &node.addresses {
+    script.push_str(&on_the_link(&node.addresses, uplink));
+    namespace.ip(&script)?;
+    let others = nodes.iter().filter(|other| other.name != node.name);
+    match network.nodes {
+        Nodes::Routes => namespace.ip(&routes(others, uplink, |_| true))?,
+        Nodes::Vxlan => tunnel::raise(namespace, node, others, uplink)?,
+    }
+    match network.pods {
+        Pods::Veths | Pods::AddressedVeths | Pods::Tuns => Ok(()),
+        Pods::Bridge => pods::bridge(namespace, node),
+    }
+}
+
+/// An endpoint that is on no node, beside the client.
+pub(super) fn outsider(
+    namespace: &Namespace,
+    address: IpAddr,
+    nodes: &[NodePlan],
+    switch: &Namespace,
+) -> Result<()> {
+    namespace.set_parameters(&[("ipv6/bindv6only", "1")])?;
+    set_ipv6_parameters(namespace)?;
+    plug(switch, &pods::interface(&address.to_string()), namespace)?;
+    let mut script = on_the_link(&[address], WIRE);
+    script.push_str(&routes(nodes.iter(), WIRE, |cidr| {
+        cidr.is_ipv4() == address.is_ipv4()
+    }));
+    namespace.ip(&script)
+}
+
+/// Addresses on the link that the nodes share, and the rest of the world there, too.
+fn on_the_link(addresses: &[IpAddr], interface: &str) -> String {
+    let mut script = String::new();
+    for address in addresses {
         let prefix = if address.is_ipv4() {
             NODE_PREFIX_V4
         } else {
@@ -94,34 +127,29 @@ pub(super) fn node(
         };
         line(
             &mut script,
-            format_args!("address add {address}/{prefix} dev {uplink}"),
+            format_args!("address add {address}/{prefix} dev {interface}"),
         );
     }
-    for (default, like) in [("0.0.0.0/0", v4()), ("::/0", v6())] {
-        if node.address_like(like).is_some() {
+    for (default, family) in [("0.0.0.0/0", Family::V4), ("::/0", Family::V6)] {
+        if addresses.iter().any(|address| family.holds(*address)) {
             line(
                 &mut script,
-                format_args!("route add {default} dev {uplink}"),
+                format_args!("route add {default} dev {interface}"),
             );
         }
     }
-    namespace.ip(&script)?;
-    let others = nodes.iter().filter(|other| other.name != node.name);
-    match network.nodes {
-        Nodes::Routes => namespace.ip(&routes(others, uplink))?,
-        Nodes::Vxlan => tunnel::raise(namespace, node, others, uplink)?,
-    }
-    match network.pods {
-        Pods::Veths | Pods::Tuns => Ok(()),
-        Pods::Bridge => pods::bridge(namespace, node),
-    }
+    script
 }
 
 /// The way to the pods of the other nodes is through their addresses.
-fn routes<'a>(others: impl Iterator<Item = &'a NodePlan>, uplink: &str) -> String {
+fn routes<'a>(
+    others: impl Iterator<Item = &'a NodePlan>,
+    uplink: &str,
+    wanted: impl Fn(IpAddr) -> bool,
+) -> String {
     let mut script = String::new();
     for other in others {
-        for cidr in &other.pod_cidrs {
+        for cidr in other.pod_cidrs.iter().filter(|cidr| wanted(cidr.addr())) {
             if let Some(through) = other.address_like(cidr.addr()) {
                 line(
                     &mut script,
@@ -151,7 +179,7 @@ fn plug(switch: &Namespace, name: &str, namespace: &Namespace) -> Result<()> {
 
 /// What kubelet, kube-proxy and the network plugin set on a node, and what a lab needs beside.
 fn set_node_parameters(node: &Namespace, network: Network) -> Result<()> {
-    no_duplicate_detection(node)?;
+    set_ipv6_parameters(node)?;
     let mut parameters = vec![
         ("ipv4/ip_forward".to_owned(), "1"),
         ("ipv6/conf/all/forwarding".to_owned(), "1"),
@@ -174,12 +202,15 @@ fn set_node_parameters(node: &Namespace, network: Network) -> Result<()> {
     node.set_parameters(&parameters)
 }
 
-/// IPv6 addresses that are usable at once.
-fn no_duplicate_detection(namespace: &Namespace) -> Result<()> {
+/// IPv6 whose addresses are usable at once and whose hosts keep to their routes. For all
+/// interfaces that a namespace gets from now on.
+fn set_ipv6_parameters(namespace: &Namespace) -> Result<()> {
     namespace.set_parameters(&[
         ("ipv6/conf/all/accept_dad", "0"),
         ("ipv6/conf/default/accept_dad", "0"),
         ("ipv6/conf/default/dad_transmits", "0"),
+        // What the nodes' `send_redirects` is for IPv4; in IPv6 only a host can refuse.
+        ("ipv6/conf/default/accept_redirects", "0"),
     ])
 }
 

@@ -7,14 +7,14 @@ use data_encoding::HEXLOWER;
 use ipnet::IpNet;
 use sha2::{Digest as _, Sha256};
 
-use super::{line, no_duplicate_detection, pump::Pump};
+use super::{line, pump::Pump, set_ipv6_parameters};
 use crate::{
     lab::network::{Network, POD_BRIDGE, Pods, WIRE},
     netns::Namespace,
     plan::{NodePlan, PodPlan},
 };
 
-/// The next hop of every pod, an address that nobody has: Calico's, too.
+/// The next hop of every pod: Calico's, too, where nobody has this address.
 const POD_GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// The link-layer address of the host's end of every pod's veth, as Calico sets it, and the
 /// link-local address that the kernel makes of it.
@@ -39,12 +39,16 @@ pub(in crate::lab) fn join(
 ) -> Result<Link> {
     // An IPv4 and an IPv6 listener share each port, each seeing peers of its own family only.
     namespace.set_parameters(&[("ipv6/bindv6only", "1")])?;
-    no_duplicate_detection(namespace)?;
+    set_ipv6_parameters(namespace)?;
     let (on_node, plan) = node;
     let interface = interface(&pod.name);
     let mut pump = None;
     match network.pods {
         Pods::Veths => by_veth(namespace, pod, on_node, &interface)?,
+        Pods::AddressedVeths => {
+            by_veth(namespace, pod, on_node, &interface)?;
+            on_node.ip(&format!("address add {POD_GATEWAY}/32 dev {interface}\n"))?;
+        }
         Pods::Bridge => by_port(namespace, pod, (on_node, plan), &interface)?,
         Pods::Tuns => pump = Some(by_tuns(namespace, pod, on_node, &interface)?),
     }
@@ -190,10 +194,10 @@ fn gateway(cidr: IpNet) -> Result<IpAddr> {
     })
 }
 
-/// The name of the host's end of a pod's veth, as Calico forms it: `cali` and eleven digits of
-/// a hash, which fills the fifteen characters a name may have.
-pub(super) fn interface(pod: &str) -> String {
-    let digits = HEXLOWER.encode(&Sha256::digest(pod));
+/// The name of an interface, as Calico forms it for the host's end of a pod's veth: `cali` and
+/// eleven digits of a hash, which fills the fifteen characters a name may have.
+pub(super) fn interface(of: &str) -> String {
+    let digits = HEXLOWER.encode(&Sha256::digest(of));
     format!("cali{}", &digits[..11])
 }
 

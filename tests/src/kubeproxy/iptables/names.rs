@@ -2,10 +2,7 @@
 
 use std::net::SocketAddr;
 
-use data_encoding::BASE32;
-use sha2::{Digest as _, Sha256};
-
-use super::services::Protocol;
+use crate::kubeproxy::{hash::hash, services::Protocol};
 
 /// How many characters of the hash a name keeps.
 const HASH_CHARACTERS: usize = 16;
@@ -26,7 +23,7 @@ pub(super) struct Chains {
 impl Chains {
     /// The chains of the port that comments call `service_port`.
     pub(super) fn of(service_port: &str, protocol: Protocol) -> Self {
-        let hash = hash(&format!("{service_port}{protocol}"));
+        let hash = hash(&format!("{service_port}{protocol}"), HASH_CHARACTERS);
         Self {
             cluster: format!("KUBE-SVC-{hash}"),
             local: format!("KUBE-SVL-{hash}"),
@@ -44,14 +41,11 @@ pub(super) fn endpoint_chain(
 ) -> String {
     format!(
         "KUBE-SEP-{}",
-        hash(&format!("{service_port}{protocol}{endpoint}"))
+        hash(
+            &format!("{service_port}{protocol}{endpoint}"),
+            HASH_CHARACTERS
+        )
     )
-}
-
-fn hash(of: &str) -> String {
-    let mut text = BASE32.encode(&Sha256::digest(of));
-    text.truncate(HASH_CHARACTERS);
-    text
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::{Family, NAT, ProxiedPort, Renderer, endpoint_chain, host};
 
-impl Renderer {
+impl Renderer<'_> {
     /// Spreads over endpoints: who came before goes where it went before, the others at random.
     pub(super) fn spread(&mut self, chain: &str, port: &ProxiedPort, endpoints: &[SocketAddr]) {
         let target = |endpoint: &SocketAddr| endpoint_chain(&port.name, port.protocol, *endpoint);
@@ -57,7 +57,7 @@ impl Renderer {
 
     /// The list of clients that an endpoint served before.
     fn list(&self, endpoint_chain: &str) -> String {
-        let mask = match self.family {
+        let mask = match self.site.family {
             Family::V4 => "255.255.255.255",
             Family::V6 => "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
         };

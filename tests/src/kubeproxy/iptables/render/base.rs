@@ -1,21 +1,18 @@
 //! The rules that are the same on every node: how packets come to the Services' chains, and
 //! what the marks that those set lead to.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
-
-use super::{FILTER, Family, NAT, NodePortAddresses, Renderer, host};
+use super::{FILTER, Family, NAT, Renderer, host};
+use crate::kubeproxy::settings::Served;
 
 /// What stands before the Services.
-pub(super) fn before(renderer: &mut Renderer) {
+pub(super) fn before(renderer: &mut Renderer<'_>) {
     canaries(renderer);
     filter(renderer);
     nat(renderer);
 }
 
 /// Empty chains whose disappearance tells kube-proxy that someone flushed its rules.
-fn canaries(renderer: &mut Renderer) {
+fn canaries(renderer: &mut Renderer<'_>) {
     for table in ["mangle", FILTER, NAT] {
         renderer.rules.declare(table, "KUBE-PROXY-CANARY");
     }
@@ -34,7 +31,7 @@ fn canaries(renderer: &mut Renderer) {
     }
 }
 
-fn filter(renderer: &mut Renderer) {
+fn filter(renderer: &mut Renderer<'_>) {
     let rules = &mut renderer.rules;
     let new = "-m conntrack --ctstate NEW";
     let to_firewall = format!(
@@ -69,7 +66,7 @@ fn filter(renderer: &mut Renderer) {
         rules.declare(FILTER, chain);
     }
 
-    if renderer.localhost_node_ports {
+    if renderer.site.serves_localhost {
         // With route_localnet a neighbour could reach what listens on the loopback alone.
         renderer.rules.append(
             FILTER,
@@ -88,7 +85,7 @@ fn filter(renderer: &mut Renderer) {
     }
 }
 
-fn nat(renderer: &mut Renderer) {
+fn nat(renderer: &mut Renderer<'_>) {
     let rules = &mut renderer.rules;
     let portals = "-m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES";
     rules.append(NAT, "PREROUTING", portals);
@@ -112,34 +109,26 @@ fn nat(renderer: &mut Renderer) {
 }
 
 /// What stands after the Services: on which addresses their `NodePort`s are served.
-pub(super) fn after(renderer: &mut Renderer, addresses: &NodePortAddresses) {
+pub(super) fn after(renderer: &mut Renderer<'_>) {
     let comment = "-m comment --comment \
         \"kubernetes service nodeports; NOTE: this must be the last rule in this chain\"";
-    let ranges: &[IpNet] = match addresses {
-        NodePortAddresses::All => {
-            let except_loopback = match renderer.family {
+    match &renderer.site.node_ports {
+        Served::Everywhere => {
+            let except_loopback = match renderer.site.family {
                 Family::V6 => "! -d ::1/128 ",
-                Family::V4 if !renderer.localhost_node_ports => "! -d 127.0.0.0/8 ",
+                Family::V4 if !renderer.site.serves_localhost => "! -d 127.0.0.0/8 ",
                 Family::V4 => "",
             };
             let rule = format!(
                 "{except_loopback}{comment} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS"
             );
             renderer.rules.append(NAT, "KUBE-SERVICES", rule);
-            return;
         }
-        NodePortAddresses::Primary => &[],
-        NodePortAddresses::Within(ranges) => ranges,
-    };
-    let serves =
-        |address: &IpAddr| ranges.is_empty() || ranges.iter().any(|range| range.contains(address));
-    for address in renderer
-        .node_addresses
-        .clone()
-        .iter()
-        .filter(|address| serves(address))
-    {
-        let rule = format!("-d {} {comment} -j KUBE-NODEPORTS", host(*address));
-        renderer.rules.append(NAT, "KUBE-SERVICES", rule);
+        Served::On(addresses) => {
+            for address in addresses {
+                let rule = format!("-d {} {comment} -j KUBE-NODEPORTS", host(*address));
+                renderer.rules.append(NAT, "KUBE-SERVICES", rule);
+            }
+        }
     }
 }

@@ -1,0 +1,196 @@
+//! Observers on every node of a lab while connections are opened in it.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tempfile::{NamedTempFile, TempDir};
+
+use crate::{
+    lab::{Lab, LabNode},
+    observer_process::{self, Finished, ObserverProcess},
+    oracle::{self, Complaint, Records, Report},
+    traffic::{self, Opened, Way},
+};
+
+/// The option by which the observer is told how kube-proxy is configured.
+const KUBE_PROXY_CONFIG: &str = "--kube-proxy-config";
+/// What is wrong once is mostly wrong often; so many examples are enough.
+const SHOWN_OF_A_KIND: usize = 5;
+
+/// What a run of observers over a lab came to.
+#[derive(Debug)]
+pub struct Run {
+    /// What was opened.
+    pub opened: Vec<Opened>,
+    /// What was reported of it.
+    pub records: Records,
+    /// What each observer printed, by node.
+    pub printed: BTreeMap<String, String>,
+    /// Where each observer recorded, by node; see [`Run::recording`].
+    recordings: TempDir,
+    /// What each observer said beside, by node.
+    pub stderr: Vec<(String, String)>,
+}
+
+/// Observers at work on every node of a lab.
+#[derive(Debug)]
+pub struct Observers<'lab> {
+    lab: &'lab Lab,
+    running: Vec<ObserverProcess>,
+    /// Where each records, by node.
+    recordings: TempDir,
+    /// Held for as long as they run.
+    _kube_proxy_config: NamedTempFile,
+}
+
+impl<'lab> Observers<'lab> {
+    /// Starts one on each node. `cluster_state`: the file that the lab was raised from.
+    pub fn start(lab: &'lab Lab, cluster_state: &Path) -> Result<Self> {
+        let mut config = NamedTempFile::new().context("failed to make a temporary file")?;
+        write!(config, "{}", lab.kube_proxy()).context("failed to write a temporary file")?;
+        let recordings = TempDir::new().context("failed to make a directory for recordings")?;
+        let takes_config = takes_kube_proxy_config()?;
+        let start = |node: &LabNode| {
+            let recording = recordings.path().join(&node.plan.name);
+            let mut more = vec!["--record", utf8(&recording)?];
+            if takes_config {
+                more.extend([KUBE_PROXY_CONFIG, utf8(config.path())?]);
+            }
+            ObserverProcess::start(node, cluster_state, &more)
+        };
+        let running = lab.nodes().iter().map(start).collect::<Result<_>>()?;
+        Ok(Self {
+            lab,
+            running,
+            recordings,
+            _kube_proxy_config: config,
+        })
+    }
+
+    /// Their process ids, in the order of the nodes.
+    pub fn ids(&self) -> impl Iterator<Item = u32> {
+        self.running.iter().map(ObserverProcess::id)
+    }
+
+    /// Ends them and collects what they said of what was `opened`.
+    pub fn stop(self, opened: Vec<Opened>) -> Result<Run> {
+        let Self {
+            lab,
+            running,
+            recordings,
+            _kube_proxy_config,
+        } = self;
+        let mut run = Run {
+            opened,
+            records: Records::new(),
+            printed: BTreeMap::new(),
+            recordings,
+            stderr: Vec::new(),
+        };
+        for (node, observer) in lab.nodes().iter().zip(running) {
+            let node = &node.plan.name;
+            let Finished {
+                stdout,
+                records,
+                stderr,
+                status,
+            } = observer.stop()?;
+            ensure!(
+                status.success(),
+                "the observer of {node} ended with {status}; it said:\n{stderr}"
+            );
+            run.printed.insert(node.clone(), stdout);
+            run.records.insert(node.clone(), records);
+            run.stderr.push((node.clone(), stderr));
+        }
+        Ok(run)
+    }
+}
+
+impl Run {
+    /// The recording of a node.
+    pub fn recording(&self, node: &str) -> PathBuf {
+        self.recordings.path().join(node)
+    }
+
+    /// What the observers said beside.
+    fn beside(&self) -> String {
+        let said: Vec<String> = self
+            .stderr
+            .iter()
+            .map(|(node, stderr)| format!("{node}: {stderr}"))
+            .collect();
+        said.join("\n")
+    }
+
+    /// Compares what was reported with what was opened; see [`oracle`].
+    pub fn judged(&self, lab: &Lab) -> Report<'_> {
+        oracle::judge(lab, &self.opened, self.records.clone())
+    }
+
+    /// Demands that everything is reported, once, and as the oracle says.
+    ///
+    /// # Panics
+    /// With all that is wrong.
+    pub fn assert_right(&self, lab: &Lab) {
+        let complaints = self.judged(lab).complaints();
+        assert!(
+            complaints.is_empty(),
+            "{} complaints about {} connections:\n{}\nthe observers said beside:\n{}",
+            complaints.len(),
+            self.opened.len(),
+            some_of_each_kind(&complaints),
+            self.beside()
+        );
+    }
+}
+
+/// The first complaints of each kind, and how many there are.
+fn some_of_each_kind(complaints: &[Complaint]) -> String {
+    let mut kinds: BTreeMap<&str, Vec<&Complaint>> = BTreeMap::new();
+    for complaint in complaints {
+        kinds.entry(complaint.kind()).or_default().push(complaint);
+    }
+    let mut text = String::new();
+    for (kind, complaints) in kinds {
+        let shown = complaints.iter().take(SHOWN_OF_A_KIND);
+        let shown: Vec<String> = shown.map(ToString::to_string).collect();
+        let more = complaints.len().saturating_sub(SHOWN_OF_A_KIND);
+        writeln!(
+            text,
+            "{kind}: {}\n  {}",
+            complaints.len(),
+            shown.join("\n  ")
+        )
+        .expect("writing to a string cannot fail");
+        if more > 0 {
+            writeln!(text, "  and {more} more").expect("writing to a string cannot fail");
+        }
+    }
+    text
+}
+
+/// Observes every node while connections are opened by `ways`.
+pub fn observe(lab: &Lab, cluster_state: &Path, ways: &[Way]) -> Result<Run> {
+    let observers = Observers::start(lab, cluster_state)?;
+    let opened = traffic::open(lab, ways)?;
+    observers.stop(opened)
+}
+
+fn utf8(path: &Path) -> Result<&str> {
+    let path_is_text = || format!("the path {} is not UTF-8", path.display());
+    path.to_str().with_context(path_is_text)
+}
+
+/// Whether this observer can be told of kube-proxy's configuration.
+fn takes_kube_proxy_config() -> Result<bool> {
+    let mut help = Command::new(observer_process::binary()?);
+    let help = crate::command::run(help.args(["trace", "--help"]))?;
+    Ok(help.contains(KUBE_PROXY_CONFIG))
+}
