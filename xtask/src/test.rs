@@ -5,9 +5,10 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::bail;
-use clap::Args;
+use clap::{Args, ValueEnum as _};
 use comfy_table::{CellAlignment, Table, presets};
 
+use crate::kernels::{self, Kernel};
 use crate::toolchain::Toolchain;
 use crate::{deny, process, setup, tidy, workspace};
 
@@ -21,6 +22,9 @@ pub(crate) struct Options {
     /// Ask for security advisories too, which are fetched from the network.
     #[arg(long)]
     online: bool,
+    /// Take the time for everything: every kernel, not one.
+    #[arg(long)]
+    all: bool,
     /// Run only these steps.
     #[arg(value_name = "STEP")]
     only: Vec<String>,
@@ -134,6 +138,17 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
                     command.env("OBSERVER_REQUIRE_PRIVILEGED", "1");
                 }
                 process::run(&mut command)
+            }),
+        ),
+        (
+            "kernels",
+            Box::new(move || {
+                let kernels: &[_] = if options.all {
+                    Kernel::value_variants()
+                } else {
+                    &[Kernel::Bookworm]
+                };
+                kernels::step(kernels, no_skips)
             }),
         ),
         (
