@@ -32,6 +32,10 @@ use tests::{
 const RESULTS: &str = "/dev/ttyS1";
 const SUITES: &str = "/suites";
 
+/// What kube-proxy's rules have loaded on a node, what kubeadm and the lab's tunnels ask for, and
+/// nothing loads by itself.
+const MODULES: [&str; 3] = ["nf_conntrack", "br_netfilter", "tun"];
+
 /// What is mounted where.
 const MOUNTS: [(&str, &str); 6] = [
     ("devtmpfs", "/dev"),
@@ -52,6 +56,7 @@ fn main() -> Result<()> {
         mount(None::<&str>, at, Some(kind), MsFlags::empty(), None::<&str>)
             .with_context(|| format!("failed to mount {at}"))?;
     }
+    command::run(Command::new("modprobe").arg("--all").args(MODULES))?;
     let mut results = File::options()
         .write(true)
         .open(RESULTS)
@@ -88,8 +93,6 @@ fn check(results: &mut File, name: &str, check: impl FnOnce() -> Result<String>)
 
 /// The programs pass the verifier, attach, and come off again; the note says how they attached.
 fn load() -> Result<String> {
-    // On a node kube-proxy's rules have loaded it.
-    command::run(Command::new("modprobe").arg("nf_conntrack"))?;
     let mut observer = Command::new(observer_process::binary()?);
     observer.args(["trace", "--interface", "lo", "--duration", "1s"]);
     let output = observer.output()?;

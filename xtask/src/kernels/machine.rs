@@ -9,8 +9,6 @@ use anyhow::{Context as _, bail};
 use super::image::Image;
 use crate::process::{say, status};
 
-/// Most that a machine may take: several times what it takes on two busy cores.
-const DEADLINE_SECONDS: &str = "400";
 /// The exit code of `timeout` when the time is over.
 const TIMED_OUT: i32 = 124;
 
@@ -54,6 +52,8 @@ pub(super) struct Machine<'a> {
     pub(super) folder: &'a Path,
     /// The environment of its first program: `NAME=VALUE`.
     pub(super) environment: &'a [&'a str],
+    /// Most that it may take.
+    pub(super) deadline_seconds: usize,
 }
 
 impl Machine<'_> {
@@ -66,6 +66,7 @@ impl Machine<'_> {
             initramfs,
             folder,
             environment,
+            deadline_seconds,
         } = self;
         let words = COMMAND_LINE.iter().chain(*environment);
         let words: Vec<_> = words.copied().collect();
@@ -75,7 +76,8 @@ impl Machine<'_> {
         let mut command = Command::new("timeout");
         command
             // In our own process group, so that Ctrl-C ends it too.
-            .args(["--foreground", "--kill-after=5", DEADLINE_SECONDS])
+            .args(["--foreground", "--kill-after=5"])
+            .arg(deadline_seconds.to_string())
             // Emulated: it runs where there is no /dev/kvm, and inside other machines.
             .args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", "max"])
             .args(["-smp", "2", "-m", "1G", "-nodefaults", "-no-user-config"])
@@ -88,7 +90,7 @@ impl Machine<'_> {
         let status = status(&mut command)?;
         let died = match status.code() {
             Some(0) => "it died".to_owned(),
-            Some(TIMED_OUT) => format!("it did not end within {DEADLINE_SECONDS} s"),
+            Some(TIMED_OUT) => format!("it did not end within {deadline_seconds} s"),
             _ => bail!("QEMU failed ({status})"),
         };
         let outcomes = outcomes(&read(&results)?, died)?;
