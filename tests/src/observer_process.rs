@@ -19,7 +19,7 @@ use crate::{child::ChildGuard, command, lab::LabNode};
 /// The variable that names the observer to run.
 pub const OBSERVER_BIN: &str = "OBSERVER_BIN";
 /// The start of the line by which the observer says that it misses nothing from now on.
-const READY: &str = "observing";
+pub const READY: &str = "observing";
 /// How long it may take to get there. It promises two seconds; a busy machine gets more.
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to end after Ctrl-C.

@@ -3,6 +3,7 @@
 mod build;
 mod demo;
 mod deny;
+mod kernels;
 mod process;
 mod setup;
 mod test;
@@ -31,6 +32,9 @@ enum Command {
     /// Raise a two-node cluster, make connections, and compare each verdict with what the pod's
     /// own socket saw (root).
     Demo,
+    /// Try the observer on Debian's kernels, each in a virtual machine: does it load, are its
+    /// verdicts right, does it clean up.
+    Kernels(kernels::Options),
     /// Check everything: format, lints, tests, lab, documentation, dependencies (root).
     Test(test::Options),
 }
@@ -40,6 +44,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Setup => setup::all().map(|_| ExitCode::SUCCESS),
         Command::Build => build::run().map(|()| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
+        Command::Kernels(options) => kernels::run(&options),
         Command::Test(options) => test::run(&options),
     }
 }

@@ -4,7 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::PathBuf;
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context as _, bail};
 
@@ -42,9 +42,24 @@ pub(crate) fn status(command: &mut Command) -> anyhow::Result<ExitStatus> {
         .with_context(|| format!("cannot start {}", line(command)))
 }
 
-/// Whether a program is to be found.
-pub(crate) fn has(program: &str) -> bool {
-    directories().any(|directory| directory.join(program).is_file())
+/// Runs a command to its end and gives what it printed; a failure is an error.
+pub(crate) fn output(command: &mut Command) -> anyhow::Result<String> {
+    let output = command
+        .env("PATH", path())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("cannot start {}", line(command)))?;
+    if !output.status.success() {
+        bail!("{} failed ({})", line(command), output.status);
+    }
+    String::from_utf8(output.stdout).with_context(|| format!("{} printed no UTF-8", line(command)))
+}
+
+/// Where a program is.
+pub(crate) fn find(program: &str) -> Option<PathBuf> {
+    directories()
+        .map(|directory| directory.join(program))
+        .find(|path| path.is_file())
 }
 
 /// One line of progress.

@@ -8,11 +8,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, bail};
 
-use crate::process::{cargo, has, run, say};
+use crate::process::{cargo, find, run, say};
 use crate::toolchain::{self, BPF_LINKER, LLVM, Toolchain};
 
 /// The tools that the lab runs, and Debian's packages of them.
-const LAB: [(&str, &str); 5] = [
+pub(crate) const LAB: [(&str, &str); 5] = [
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
     ("iptables-restore", "iptables"),
@@ -20,7 +20,14 @@ const LAB: [(&str, &str); 5] = [
     ("tc", "iproute2"),
 ];
 
-/// Everything.
+/// The tools that make and run the virtual machines of `cargo xtask kernels`.
+const MACHINES: [(&str, &str); 3] = [
+    ("depmod", "kmod"),
+    ("modprobe", "kmod"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+];
+
+/// Everything but what few need.
 pub(crate) fn all() -> anyhow::Result<Toolchain> {
     let toolchain = toolchain()?;
     lab()?;
@@ -46,19 +53,28 @@ pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
 
 /// What the lab runs.
 pub(crate) fn lab() -> anyhow::Result<()> {
+    tools("the lab runs", &LAB)
+}
+
+/// What makes and runs virtual machines.
+pub(crate) fn machines() -> anyhow::Result<()> {
+    tools("virtual machines need", &MACHINES)
+}
+
+/// Tools that are there, or are installed; `need` begins the sentence that names what is missing.
+fn tools(need: &str, tools: &[(&'static str, &'static str)]) -> anyhow::Result<()> {
     let mut packages = Vec::new();
     let mut missing = Vec::new();
-    for (tool, package) in LAB.into_iter().filter(|(tool, _)| !has(tool)) {
-        missing.push(tool);
-        packages.push(package);
+    for (tool, package) in tools.iter().filter(|(tool, _)| find(tool).is_none()) {
+        missing.push(*tool);
+        packages.push(*package);
     }
     if missing.is_empty() {
         return Ok(());
     }
     if !can_install() {
         bail!(
-            "the lab runs {}, not found here: run `cargo xtask setup` as root on Debian, or \
-             install them",
+            "{need} {}, not found here: run this as root on Debian, or install them",
             missing.join(", ")
         );
     }
@@ -74,24 +90,25 @@ pub(crate) fn install(packages: &[&str]) -> anyhow::Result<()> {
     if absent.is_empty() {
         return Ok(());
     }
-    let apt_get = |arguments: &[&str]| {
-        let mut command = Command::new("apt-get");
-        command
-            .env("DEBIAN_FRONTEND", "noninteractive")
-            .stdin(Stdio::null())
-            .args([
-                "-qq",
-                "-o",
-                "Dpkg::Use-Pty=0",
-                "-o",
-                "DPkg::Lock::Timeout=300",
-            ])
-            .args(arguments);
-        command
-    };
-    run(&mut apt_get(&["update"]))?;
+    update()?;
     let mut command = apt_get(&["install", "--yes", "--no-install-recommends"]);
     run(command.args(absent))
+}
+
+/// Reads anew what the distribution offers.
+pub(crate) fn update() -> anyhow::Result<()> {
+    run(&mut apt_get(&["update"]))
+}
+
+fn apt_get(arguments: &[&str]) -> Command {
+    let mut command = Command::new("apt-get");
+    command
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .args(["-qq", "-o", "Dpkg::Use-Pty=0"])
+        .args(["-o", "DPkg::Lock::Timeout=300"])
+        .args(arguments);
+    command
 }
 
 fn install_distribution() -> anyhow::Result<()> {

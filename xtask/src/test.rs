@@ -9,7 +9,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::toolchain::Toolchain;
-use crate::{deny, process, setup, tidy, workspace};
+use crate::{deny, kernels, process, setup, tidy, workspace};
 
 /// What `cargo xtask test` takes.
 #[derive(Debug, Args)]
@@ -21,6 +21,9 @@ pub(crate) struct Options {
     /// Ask for security advisories too, which are fetched from the network.
     #[arg(long)]
     online: bool,
+    /// Take the time for everything: every kernel, and more on each.
+    #[arg(long)]
+    all: bool,
     /// Run only these steps.
     #[arg(value_name = "STEP")]
     only: Vec<String>,
@@ -134,6 +137,10 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
                     .args(["--", "--test-threads=1"]);
                 process::run(with_skips(&mut command, no_skips))
             }),
+        ),
+        (
+            "kernels",
+            Box::new(move || kernels::step(options.all, no_skips)),
         ),
         (
             "documentation",
