@@ -10,8 +10,8 @@ use super::vocabulary::{
     Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp,
 };
 use crate::cluster::{
-    AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, PodRef, Protocol,
-    ServiceEntry, ServicePort, TrafficPolicy,
+    AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, PodRef, ServiceEntry,
+    ServicePort, TrafficPolicy,
 };
 use crate::flow::Connection;
 use crate::observation::IfIndex;
@@ -201,15 +201,26 @@ impl<'a> Scene<'a> {
 
     fn backend(&self) -> Option<Backend> {
         let (address, _) = self.chosen?;
-        let protocol: Protocol = self.connection.identity.protocol;
-        let known = self
-            .knowledge
-            .index
-            .map(|index| index.backend(protocol, address.ip(), address.port()));
+        let known = self.knowledge.index.map(|index| {
+            let protocol = self.connection.identity.protocol;
+            index.backend(protocol, address.ip(), address.port())
+        });
+        // Several Services may name one address differently: this connection's own comes first.
+        let endpoint = self.entry.and_then(|entry| {
+            let endpoints = entry.endpoints(Family::of(address.ip()));
+            endpoints
+                .iter()
+                .find(|one| (one.address, one.port) == (address.ip(), address.port()))
+        });
         Some(Backend {
             address,
-            pod: known.as_ref().and_then(|known| known.pod.cloned()),
-            node: known.and_then(|known| known.node.map(str::to_owned)),
+            pod: endpoint
+                .and_then(|endpoint| endpoint.pod.clone())
+                .or_else(|| known.as_ref().and_then(|known| known.pod.cloned())),
+            node: endpoint
+                .and_then(|endpoint| endpoint.node.as_deref())
+                .or_else(|| known.and_then(|known| known.node))
+                .map(str::to_owned),
         })
     }
 
@@ -382,7 +393,11 @@ impl<'a> Scene<'a> {
             .knowledge
             .index
             .and_then(|index| index.node(self.knowledge.local.node()));
-        (kube_proxy.is_outside(client, node) == Some(true)).then(|| outside(Basis::Config))
+        match kube_proxy.is_outside(client, node) {
+            Some(is_outside) => is_outside.then(|| outside(Basis::Config)),
+            // It goes by the interface: no pod's lets a client from outside in.
+            None => (self.client.kind == ClientKind::External).then(|| outside(Basis::Inferred)),
+        }
     }
 
     /// Whether this front door is for clients outside the cluster.
