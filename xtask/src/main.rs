@@ -3,6 +3,7 @@
 mod build;
 mod demo;
 mod deny;
+mod fuzz;
 mod process;
 mod setup;
 mod test;
@@ -31,6 +32,8 @@ enum Command {
     /// Raise a two-node cluster, make connections, and compare each verdict with what the pod's
     /// own socket saw (root).
     Demo,
+    /// Give any bytes to what reads them, until one breaks what must hold (a C++ compiler).
+    Fuzz(fuzz::Options),
     /// Check everything: format, lints, tests, lab, documentation, dependencies (root).
     Test(test::Options),
 }
@@ -40,6 +43,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Setup => setup::all().map(|_| ExitCode::SUCCESS),
         Command::Build => build::run().map(|()| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Test(options) => test::run(&options),
     }
 }
