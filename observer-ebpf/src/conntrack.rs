@@ -6,20 +6,16 @@
 //! entry outlives the program's run.
 
 use aya_ebpf::{
-    EbpfContext as _, Global,
+    EbpfContext as _,
     helpers::{bpf_probe_read_kernel, generated},
     programs::TcContext,
 };
 use observer_ebpf::{
-    CONNTRACK_ENTRY, CONNTRACK_NONE, CONNTRACK_UNTRACKED, Counter, KernelLayout, NfConntrackTuple,
-    Tuple,
+    CONNTRACK_ENTRY, CONNTRACK_NONE, CONNTRACK_UNTRACKED, Counter, KernelLayout, NO_ZONES,
+    NfConntrackTuple, NfConntrackZone, Tuple,
 };
 
 use crate::maps;
-
-/// Set by userspace before loading.
-#[unsafe(no_mangle)]
-static LAYOUT: Global<KernelLayout> = Global::new(KernelLayout::UNKNOWN);
 
 /// `NFCT_INFOMASK` (`include/linux/skbuff.h`): the low bits of `_nfct` are the `ctinfo`.
 const INFO_MASK: u64 = 7;
@@ -30,6 +26,9 @@ const IP_CT_NEW: u64 = 2;
 const IP_CT_ESTABLISHED_REPLY: u64 = 3;
 const IP_CT_RELATED_REPLY: u64 = 4;
 const IP_CT_UNTRACKED: u64 = 7;
+
+/// `NF_CT_ZONE_DIR_ORIG` (`include/net/netfilter/nf_conntrack_zones.h`).
+const ZONE_DIR_ORIG: u8 = 1;
 
 /// Which way a packet goes, as its `ctinfo` says.
 #[repr(u8)]
@@ -51,6 +50,8 @@ pub(crate) struct Conntrack {
     pub(crate) direction: Direction,
     pub(crate) original: Tuple,
     pub(crate) reply: Tuple,
+    /// That of the original direction; zero without an entry.
+    pub(crate) zone: u16,
     kernel: NfConntrackTuple,
 }
 
@@ -59,10 +60,10 @@ impl Conntrack {
     #[inline(always)]
     pub(crate) fn read(&mut self, context: &TcContext) {
         self.state = CONNTRACK_NONE;
-        let layout = LAYOUT.load();
-        if layout.known == 0 {
+        self.zone = 0;
+        let Some(layout) = maps::layout() else {
             return;
-        }
+        };
         let skb = context.as_ptr() as u64;
         // SAFETY: the helper checks the address and fails rather than fault.
         let nfct = unsafe { bpf_probe_read_kernel((skb + u64::from(layout.nfct)) as *const u64) };
@@ -73,6 +74,7 @@ impl Conntrack {
         let info = nfct & INFO_MASK;
         let entry = nfct & !INFO_MASK;
         if entry == 0 {
+            // Since 4.12; before, NOTRACK gave an entry of its own to all.
             if info == IP_CT_UNTRACKED {
                 self.state = CONNTRACK_UNTRACKED;
             }
@@ -90,6 +92,15 @@ impl Conntrack {
             maps::count(Counter::ReadsFailed);
             return;
         }
+        // A template (`-j CT`) says how the packet is to be tracked, if conntrack ever sees it.
+        if self.kernel.l3num == 0 {
+            return;
+        }
+        let Some(zone) = zone(entry, layout) else {
+            maps::count(Counter::ReadsFailed);
+            return;
+        };
+        self.zone = zone;
         self.direction = match info {
             IP_CT_ESTABLISHED | IP_CT_NEW => Direction::Original,
             IP_CT_ESTABLISHED_REPLY => Direction::Reply,
@@ -98,6 +109,21 @@ impl Conntrack {
         };
         self.state = CONNTRACK_ENTRY;
     }
+}
+
+/// The zone in which the original tuple is looked up, as `nf_ct_zone_id` tells it: a zone may be
+/// that of replies alone, and the original direction is then in the default zone, zero.
+#[inline(always)]
+fn zone(entry: u64, layout: &KernelLayout) -> Option<u16> {
+    if layout.zone == NO_ZONES {
+        return Some(0);
+    }
+    // SAFETY: the helper checks the address and fails rather than fault.
+    let zone = unsafe {
+        bpf_probe_read_kernel((entry + u64::from(layout.zone)) as *const NfConntrackZone)
+    };
+    let NfConntrackZone { id, flags: _, dir } = zone.ok()?;
+    Some(if dir & ZONE_DIR_ORIG == 0 { 0 } else { id })
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "40 bytes")]

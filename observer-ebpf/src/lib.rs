@@ -56,7 +56,8 @@ pub struct Identity {
     pub family: u8,
     /// IANA protocol number.
     pub protocol: u8,
-    /// Conntrack zone of the original direction. Zero until zones are read.
+    /// Conntrack zone of the original direction; zero for most. Only what egress reports has it:
+    /// see [`ArrivalKey`].
     pub zone: u16,
     /// TCP: the client's initial sequence number, host order; NAT does not change it.
     /// Zero for other protocols.
@@ -73,6 +74,10 @@ pub const ROLE_RESET: u32 = 2;
 pub const ROLE_ICMP_ERROR: u32 = 3;
 
 /// Key of the map of arrivals.
+///
+/// Its zone is always zero. A rule gives a packet its zone, after the ingress hook: an arrival
+/// cannot know it, and a key that held it would never be found again. TCP loses nothing by that:
+/// two packets of one tuple and one initial sequence number are the same packet, in whatever zones.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArrivalKey {
@@ -142,8 +147,9 @@ pub struct Observation {
     pub opening: Arrival,
 }
 
-/// Where the kernel keeps what the egress program reads, in bytes. Resolved by userspace from
-/// BTF, set as the global `LAYOUT` before loading.
+/// Where the kernel keeps what the programs read of conntrack, in bytes. Resolved by userspace from
+/// BTF, and the only element of the map `LAYOUT` once it is known; until then no entry is read, and
+/// the tuples of every observation are the packets' own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelLayout {
@@ -153,23 +159,20 @@ pub struct KernelLayout {
     pub original: u32,
     /// Offset of `nf_conn.tuplehash[IP_CT_DIR_REPLY].tuple`.
     pub reply: u32,
-    /// 1 when the three above are known; 0 turns conntrack reads off.
-    pub known: u32,
+    /// Offset of `nf_conn.zone`; [`NO_ZONES`] if the kernel is built without
+    /// (`CONFIG_NF_CONNTRACK_ZONES`).
+    pub zone: u32,
 }
 
-impl KernelLayout {
-    /// No conntrack reads: the tuples of every observation are then the packets' own.
-    pub const UNKNOWN: Self = Self {
-        nfct: 0,
-        original: 0,
-        reply: 0,
-        known: 0,
-    };
-}
+/// [`KernelLayout::zone`] of a kernel without zones. No field of interest is at offset zero: that
+/// is the entry's reference count.
+pub const NO_ZONES: u32 = 0;
+/// Key of the only element of the map `LAYOUT`.
+pub const LAYOUT_KEY: u32 = 0;
 
 /// The kernel's `struct nf_conntrack_tuple` (`include/net/netfilter/nf_conntrack_tuple.h`),
-/// read whole in one call. Userspace checks these offsets against BTF before it sets
-/// [`KernelLayout::known`].
+/// read whole in one call. Userspace checks these offsets against BTF before it hands over a
+/// [`KernelLayout`].
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NfConntrackTuple {
@@ -177,7 +180,7 @@ pub struct NfConntrackTuple {
     pub source: [u8; 16],
     /// `src.u.all`, network order.
     pub source_port: u16,
-    /// `src.l3num`: `AF_INET` or `AF_INET6`.
+    /// `src.l3num`: `AF_INET` or `AF_INET6`; zero in a template, which is no connection's entry.
     pub l3num: u16,
     /// `dst.u3`.
     pub destination: [u8; 16],
@@ -192,6 +195,19 @@ pub struct NfConntrackTuple {
 /// How long after its last heartbeat an observer is taken for dead: its programs stop, and the
 /// next observer removes their filters.
 pub const SILENCE_NS: u64 = 10_000_000_000;
+
+/// The kernel's `struct nf_conntrack_zone` (`include/net/netfilter/nf_conntrack_zones.h`), read
+/// and checked as [`NfConntrackTuple`] is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NfConntrackZone {
+    /// `id`.
+    pub id: u16,
+    /// `flags`.
+    pub flags: u8,
+    /// `dir`: bit 0 if the zone is that of the original direction, bit 1 of the reply.
+    pub dir: u8,
+}
 
 /// Index into the per-CPU array of counters. Each only ever grows.
 #[repr(u32)]
@@ -233,6 +249,7 @@ const _: () = {
     assert!(size_of::<Observation>() == 128 && align_of::<Observation>() == 8);
     assert!(size_of::<KernelLayout>() == 16 && align_of::<KernelLayout>() == 4);
     assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 2);
+    assert!(size_of::<NfConntrackZone>() == 4 && align_of::<NfConntrackZone>() == 2);
 };
 
 #[cfg(feature = "user")]

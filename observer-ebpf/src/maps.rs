@@ -2,13 +2,15 @@
 //! userspace, counters of everything that could not be kept, and the heartbeat of userspace.
 
 use aya_ebpf::{
-    bindings::BPF_NOEXIST,
+    bindings::{BPF_F_RDONLY_PROG, BPF_NOEXIST},
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
     programs::TcContext,
 };
-use observer_ebpf::{Arrival, ArrivalKey, Counter, Observation, SILENCE_NS, Tuple};
+use observer_ebpf::{
+    Arrival, ArrivalKey, Counter, KernelLayout, LAYOUT_KEY, Observation, SILENCE_NS, Tuple,
+};
 
 use crate::{
     conntrack::Conntrack,
@@ -36,6 +38,12 @@ static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Set by userspace, once, perhaps long after the programs run: conntrack may be a module that is
+/// not loaded yet. A hash map, because its element appears whole or not at all; an array's is
+/// copied into place while programs read it.
+#[map]
+static LAYOUT: HashMap<u32, KernelLayout> = HashMap::with_max_entries(1, BPF_F_RDONLY_PROG);
 
 /// What one run of a program works on: more than the 512 bytes of a BPF stack hold.
 pub(crate) struct Scratch {
@@ -77,6 +85,13 @@ fn is_attended() -> bool {
     HEARTBEAT
         .get(0)
         .is_some_and(|beat| now_ns().saturating_sub(*beat) < SILENCE_NS)
+}
+
+/// Where the kernel keeps conntrack's entries, if that is known.
+#[inline(always)]
+pub(crate) fn layout() -> Option<&'static KernelLayout> {
+    // SAFETY: the element is set once and never replaced or removed, so it stays as it is.
+    unsafe { LAYOUT.get(LAYOUT_KEY) }
 }
 
 #[inline(always)]
@@ -142,6 +157,8 @@ pub(crate) fn send(context: &TcContext, scratch: &Scratch, arrival: Arrival, ope
     // written before it is submitted. In place, because a copy on the stack would not fit.
     unsafe {
         (*place).identity = scratch.opening_key.identity;
+        // Not in the key: the arrival, which it joined, knew no zone.
+        (*place).identity.zone = scratch.conntrack.zone;
         (*place).reply = scratch.reply;
         (*place).kind = scratch.packet.role.kind();
         (*place).conntrack = scratch.conntrack.state;

@@ -55,12 +55,20 @@ pub struct Tuple {
 pub struct Identity {
     /// The transport protocol.
     pub protocol: Protocol,
-    /// Conntrack zone.
+    /// Conntrack zone of the original direction; 0 for most, and of an arrival, which has none yet.
     pub zone: u16,
     /// As the client sent it: client → front door.
     pub original: Tuple,
     /// TCP: the client's initial sequence number; else 0.
     pub sequence: u32,
+}
+
+impl Identity {
+    /// What an arrival knows of it: all but the zone, which a rule gives the packet later.
+    #[must_use]
+    pub const fn on_arrival(self) -> Self {
+        Self { zone: 0, ..self }
+    }
 }
 
 /// A packet came in by an observed interface.

@@ -3,6 +3,7 @@
 mod build;
 mod demo;
 mod deny;
+mod fuzz;
 mod kernels;
 mod process;
 mod setup;
@@ -35,6 +36,8 @@ enum Command {
     /// Try the observer on Debian's kernels, each in a virtual machine: does it load, are its
     /// verdicts right, does it clean up.
     Kernels(kernels::Options),
+    /// Give any bytes to what reads them, until one breaks what must hold (a C++ compiler).
+    Fuzz(fuzz::Options),
     /// Check everything: format, lints, tests, lab, documentation, dependencies (root).
     Test(test::Options),
 }
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Build => build::run().map(|()| ExitCode::SUCCESS),
         Command::Demo => demo::run(),
         Command::Kernels(options) => kernels::run(&options),
+        Command::Fuzz(options) => fuzz::run(&options),
         Command::Test(options) => test::run(&options),
     }
 }

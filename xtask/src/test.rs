@@ -9,7 +9,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::toolchain::Toolchain;
-use crate::{deny, kernels, process, setup, tidy, workspace};
+use crate::{deny, fuzz, kernels, process, setup, tidy, workspace};
 
 /// What `cargo xtask test` takes.
 #[derive(Debug, Args)]
@@ -21,13 +21,16 @@ pub(crate) struct Options {
     /// Ask for security advisories too, which are fetched from the network.
     #[arg(long)]
     online: bool,
-    /// Take the time for everything: every kernel, and more on each.
+    /// Take the time for everything: every kernel, with more on each, and the fuzzers.
     #[arg(long)]
     all: bool,
     /// Run only these steps.
     #[arg(value_name = "STEP")]
     only: Vec<String>,
 }
+
+/// How long each fuzz target is run in the step `fuzz`.
+const FUZZ_SECONDS: u32 = 20;
 
 type Step<'a> = (&'static str, Box<dyn Fn() -> anyhow::Result<()> + 'a>);
 
@@ -83,7 +86,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 
 fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
     let no_skips = options.no_skips || env::var_os("CI").is_some();
-    vec![
+    let mut steps: Vec<Step<'_>> = vec![
         (
             "format",
             Box::new(|| process::run(process::cargo("fmt").args(["--all", "--check"]))),
@@ -154,7 +157,11 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
         ),
         ("deny-setup", Box::new(deny::install)),
         ("deny", Box::new(|| deny::check(options.online))),
-    ]
+    ];
+    if options.all || options.only.iter().any(|only| only == "fuzz") {
+        steps.push(("fuzz", Box::new(|| fuzz::step(FUZZ_SECONDS))));
+    }
+    steps
 }
 
 /// Whether a test that cannot run here may be skipped, or fails.

@@ -13,12 +13,11 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
-use observer_ebpf::KernelLayout;
 
 use self::session::{Parts, Session, Stop};
 use super::report::Report;
 use crate::cluster::{Index, KubeProxy, file};
-use crate::kernel::layout;
+use crate::kernel::layout::{LayoutError, Resolver, SYSFS};
 use crate::kernel::links::{Addresses, Link, Links};
 use crate::kernel::programs::{self, Hook, Programs};
 use crate::observation::{IfIndex, Moment};
@@ -67,6 +66,9 @@ pub(super) struct Options {
     /// Attach by this hook or not at all.
     #[arg(long, value_enum, hide = true)]
     hook: Option<Hook>,
+    /// Where the kernel shows itself and its types, if its own sysfs is mounted elsewhere.
+    #[arg(long, hide = true, value_name = "DIRECTORY", default_value = SYSFS)]
+    sysfs: PathBuf,
     /// Print the BPF programs' own debug lines to stderr.
     #[arg(long, hide = true)]
     debug_programs: bool,
@@ -100,6 +102,7 @@ async fn trace(options: Options) -> anyhow::Result<()> {
         all,
         record,
         hook,
+        sysfs,
         debug_programs,
     } = options;
     let objects = cluster_state.map(|path| file::objects(&path)).transpose()?;
@@ -133,10 +136,6 @@ async fn trace(options: Options) -> anyhow::Result<()> {
             .filter_level(log::LevelFilter::Debug)
             .init();
     }
-    let layout = layout::from_kernel().unwrap_or_else(|error| {
-        warn(&error, "no rewrite can be followed");
-        KernelLayout::UNKNOWN
-    });
     // Before anything is attached, so that nothing stays when the run is ended early.
     let stop = Stop::new()?;
     match programs::sweep() {
@@ -146,16 +145,32 @@ async fn trace(options: Options) -> anyhow::Result<()> {
         )),
         Err(error) => warn(&error, "filters of an observer that was killed may remain"),
     }
-    let (mut programs, ring) = Programs::load(&layout, debug_programs)?;
+    let (mut programs, ring) = Programs::load(debug_programs)?;
     if let Some(hook) = hook {
         programs.only_by(hook);
     }
+    let resolver = Resolver::new(sysfs);
+    let awaited = match resolver.resolve() {
+        Ok(layout) => {
+            programs.set_layout(&layout)?;
+            None
+        }
+        Err(error @ LayoutError::NotLoaded) => {
+            warn(&error, "until it is, nothing is rewritten here");
+            Some(resolver)
+        }
+        Err(error) => {
+            warn(&error, NOT_FOLLOWED);
+            None
+        }
+    };
     let node = settings.node.clone();
     let mut session = Session::new(Parts {
         programs,
         observer: Observer::new(settings, index.clone(), kube_proxy),
         report: Report::new(output, count),
         recorder,
+        awaited,
         index,
         choice: Choice(interfaces),
         answer_timeout_ns,
@@ -270,6 +285,9 @@ fn epoch() -> anyhow::Result<Epoch> {
         .context("the clock reads before 1970")?;
     Ok(Epoch(epoch))
 }
+
+/// What follows when conntrack's types are not known.
+const NOT_FOLLOWED: &str = "no rewrite can be followed, verdicts go by the packets alone";
 
 /// What does not work, and what follows from that.
 fn warn(error: &(dyn Error + 'static), so: &str) {

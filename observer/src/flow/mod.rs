@@ -134,7 +134,8 @@ pub struct Losses {
     pub pending_full: u64,
 }
 
-/// Connections under way.
+/// Connections under way. Identities are keys as on arrival, without their zones: otherwise an
+/// arrival that stayed could not be told to be a retransmission.
 #[derive(Debug)]
 pub struct Flow {
     answer_timeout_ns: u64,
@@ -149,6 +150,8 @@ pub struct Flow {
 
 #[derive(Clone, Copy, Debug)]
 struct Pending {
+    /// With its zone.
+    identity: Identity,
     opened_at: Moment,
     arrival: Option<Arrival>,
     departure: Departure,
@@ -220,8 +223,9 @@ impl Flow {
             self.forward(identity, translation, arrival, departure);
             return None;
         };
-        if self.pending.contains_key(&identity) {
-            return self.complete(identity, answer);
+        let key = identity.on_arrival();
+        if self.pending.contains_key(&key) {
+            return self.complete(key, answer);
         }
         let Some(opening) = opening else {
             // It answers nothing that is known by this name: it left untranslated, past the
@@ -255,10 +259,11 @@ impl Flow {
         arrival: Option<Arrival>,
         departure: Departure,
     ) {
-        if self.reported.contains_key(&identity) {
+        let key = identity.on_arrival();
+        if self.reported.contains_key(&key) {
             return;
         }
-        if let Some(pending) = self.pending.get_mut(&identity) {
+        if let Some(pending) = self.pending.get_mut(&key) {
             // An arrival of its own marks a retransmission; without one, this is the same packet
             // on the next device of a stack. A retransmission changes nothing, unless the first
             // one died on its way and conntrack forgot it: then this one is translated anew.
@@ -268,11 +273,12 @@ impl Flow {
                 pending.departure = departure;
             }
             if translation.conntrack == Conntrack::Entry && anew {
-                let key =
+                let seen =
                     |translation: Translation| (translation.reply.destination, identity.sequence);
-                self.by_source_seen.remove(&key(pending.translation));
-                self.by_source_seen.insert(key(translation), identity);
+                self.by_source_seen.remove(&seen(pending.translation));
+                self.by_source_seen.insert(seen(translation), key);
                 pending.translation = translation;
+                pending.identity = identity;
             }
             return;
         }
@@ -281,16 +287,16 @@ impl Flow {
             return;
         }
         let pending = Pending {
+            identity,
             opened_at: arrival.map_or(departure.at, |arrival| arrival.at),
             arrival,
             departure,
             translation,
             stray: None,
         };
-        self.pending.insert(identity, pending);
+        self.pending.insert(key, pending);
         let seen = translation.reply.destination;
-        self.by_source_seen
-            .insert((seen, identity.sequence), identity);
+        self.by_source_seen.insert((seen, identity.sequence), key);
     }
 
     /// An opening packet that never left and that nobody answered.
@@ -321,8 +327,8 @@ impl Flow {
         sequence: u32,
         arrival: Arrival,
     ) -> Option<Connection> {
-        let identity = *self.by_source_seen.get(&(reply.destination, sequence))?;
-        let pending = self.pending.get(&identity)?;
+        let key = *self.by_source_seen.get(&(reply.destination, sequence))?;
+        let pending = self.pending.get(&key)?;
         let is_from_here = pending.arrival.is_none();
         if !is_from_here || pending.translation.reply != reply {
             self.goes_astray(reply.destination, sequence, arrival);
@@ -332,7 +338,7 @@ impl Flow {
             at: arrival.at,
             arrival: Some(arrival),
         })?;
-        self.complete(identity, answer)
+        self.complete(key, answer)
     }
 
     /// An answer for `seen` came back and will not reach the client as its connection's.
@@ -340,7 +346,7 @@ impl Flow {
         let pending = self
             .by_source_seen
             .get(&(seen, sequence))
-            .and_then(|identity| self.pending.get_mut(identity));
+            .and_then(|key| self.pending.get_mut(key));
         if let Some(pending) = pending {
             pending.stray.get_or_insert(arrival);
         }
@@ -351,17 +357,18 @@ impl Flow {
             .pending
             .iter()
             .filter(|(_, pending)| ended(pending))
-            .map(|(identity, pending)| (pending.opened_at, *identity))
+            .map(|(key, pending)| (pending.opened_at, *key))
             .collect();
         due.sort_by_key(|(opened_at, _)| *opened_at);
         due.into_iter()
-            .filter_map(|(_, identity)| self.complete(identity, Answer::None))
+            .filter_map(|(_, key)| self.complete(key, Answer::None))
             .collect()
     }
 
-    fn complete(&mut self, identity: Identity, answer: Answer) -> Option<Connection> {
-        let pending = self.pending.remove(&identity)?;
+    fn complete(&mut self, key: Identity, answer: Answer) -> Option<Connection> {
+        let pending = self.pending.remove(&key)?;
         let Pending {
+            identity,
             opened_at,
             arrival,
             departure,
@@ -386,7 +393,8 @@ impl Flow {
 
     /// Lets a connection out, once.
     fn report(&mut self, connection: Connection) -> Option<Connection> {
-        let seen = self.reported.insert(connection.identity, ());
+        let key = connection.identity.on_arrival();
+        let seen = self.reported.insert(key, ());
         seen.is_none().then_some(connection)
     }
 }

@@ -80,6 +80,24 @@ fn own_answer(kind: Kind, identity: Identity, opened_at: u64) -> Observation {
     })
 }
 
+/// Conntrack gives a packet its zone after it arrived.
+#[test]
+fn an_arrival_without_a_zone_is_of_the_connection_in_one() {
+    let bare = identity(1, 7);
+    let zoned = Identity { zone: 5, ..bare };
+    let stayed = Observation::Arrival {
+        identity: bare,
+        arrival: arrived(150, UPLINK),
+    };
+    let mut flow = Flow::new(TIMEOUT);
+    flow.observe(forward(zoned, 100));
+    assert_eq!(flow.observe(stayed), None, "a retransmission that stayed");
+    let connection = flow.observe(answer(Kind::Reply, zoned, 200));
+    assert_eq!(connection.expect("one").identity, zoned);
+    assert_eq!(flow.observe(stayed), None, "a late retransmission");
+    assert_eq!(flow.finish(), []);
+}
+
 #[test]
 fn the_first_reply_brings_the_connection_out() {
     let mut flow = Flow::new(TIMEOUT);

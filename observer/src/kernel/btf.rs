@@ -12,7 +12,7 @@ use std::collections::HashSet;
 
 use bytes::Buf as _;
 
-use self::wire::{MEMBER_LEN, TypeHeader, sections, u32_of};
+use self::wire::{Layout, MEMBER_LEN, Sections, TypeHeader, u32_of};
 
 #[cfg(test)]
 pub(crate) mod builder;
@@ -41,6 +41,7 @@ pub struct Btf<'a> {
     first_string: u32,
     types: &'a [u8],
     strings: &'a [u8],
+    layout: Layout<'a>,
     /// Where in `types` each type starts.
     starts: Vec<u32>,
 }
@@ -99,7 +100,11 @@ impl<'a> Btf<'a> {
     }
 
     fn parse_on(base: Option<&'a Self>, bytes: &'a [u8]) -> Result<Self, BtfError> {
-        let (types, strings) = sections(bytes)?;
+        let Sections {
+            types,
+            strings,
+            layout,
+        } = Sections::find(bytes)?;
         let first_type = base.map_or(Ok(1), Btf::end_of_types)?;
         let first_string = base.map_or(Ok(0), Btf::end_of_strings)?;
         let mut btf = Self {
@@ -108,14 +113,14 @@ impl<'a> Btf<'a> {
             first_string,
             types,
             strings,
+            layout,
             starts: Vec::new(),
         };
         let mut rest = types;
         while !rest.is_empty() {
             let id = btf.end_of_types()?;
             let offset = types.len() - rest.len();
-            let header = TypeHeader::read(&mut rest, id, offset)?;
-            let trailing = header.trailing_len();
+            let trailing = TypeHeader::read(&mut rest, layout, id, offset)?.trailing_len;
             if trailing > rest.len() {
                 return Err(BtfError::Truncated {
                     what: "a type",
@@ -178,13 +183,19 @@ impl<'a> Btf<'a> {
             offset,
         };
         let mut rest = self.types.get(offset..).ok_or_else(|| truncated.clone())?;
-        let header = TypeHeader::read(&mut rest, id.0, offset)?;
+        let TypeHeader {
+            name,
+            kind,
+            kind_flag,
+            size_or_target,
+            trailing_len,
+        } = TypeHeader::read(&mut rest, self.layout, id.0, offset)?;
         Ok(Type {
-            name: self.string(header.name)?,
-            kind: header.kind,
-            kind_flag: header.kind_flag,
-            size_or_target: header.size_or_target,
-            trailing: rest.get(..header.trailing_len()).ok_or(truncated)?,
+            name: self.string(name)?,
+            kind,
+            kind_flag,
+            size_or_target,
+            trailing: rest.get(..trailing_len).ok_or(truncated)?,
         })
     }
 

@@ -3,21 +3,31 @@
 //! The kernel moves the fields of `sk_buff` and `nf_conn` from release to release and from
 //! configuration to configuration; its BTF tells where they are. The connection tuple itself has
 //! not changed since it was written, so it is read whole, and only checked here.
+//!
+//! Where connection tracking is a module, its types are with the kernel's own if anything built in
+//! needed them (Debian), else with the module, and only while that is loaded. kube-proxy's first
+//! rule loads it, perhaps after us: so a [`Resolver`] can be asked again.
 
 use std::fs;
 use std::io;
 use std::mem::{offset_of, size_of};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use observer_ebpf::{KernelLayout, NfConntrackTuple};
+use observer_ebpf::{KernelLayout, NO_ZONES, NfConntrackTuple, NfConntrackZone};
 
 use super::btf::{Btf, BtfError, Kind, TypeId};
 
 #[cfg(test)]
 mod tests;
 
-/// Where the kernel shows its BTF, since Linux 5.4 (`CONFIG_DEBUG_INFO_BTF`).
-const VMLINUX: &str = "/sys/kernel/btf/vmlinux";
+/// Where the kernel shows itself.
+pub const SYSFS: &str = "/sys";
+/// Its BTF, since Linux 5.4 (`CONFIG_DEBUG_INFO_BTF`).
+const VMLINUX: &str = "kernel/btf/vmlinux";
+/// The module's, since Linux 5.11 (`CONFIG_DEBUG_INFO_BTF_MODULES`).
+const MODULE: &str = "kernel/btf/nf_conntrack";
+/// There while the module is loaded, after [`MODULE`] has come.
+const LOADED: &str = "module/nf_conntrack";
 
 /// Why conntrack entries cannot be read. One line each, which says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -34,23 +44,40 @@ pub enum LayoutError {
         /// What the system said.
         reason: io::Error,
     },
-    /// The kernel's BTF makes no sense.
+    /// The kernel's BTF, or the module's on top of it, cannot be read.
     #[error(
-        "the kernel's BTF {0}; `bpftool btf dump file {VMLINUX}` shows whether others can read it"
+        "{}: {reason}; `bpftool btf dump file {}` shows whether others can read it",
+        path.display(),
+        path.display()
+    )]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        reason: BtfError,
+    },
+    /// Types in it make no sense.
+    #[error(
+        "the kernel's BTF {0}; `bpftool btf dump file {SYSFS}/{VMLINUX}` shows whether others can \
+         read it"
     )]
     Btf(#[from] BtfError),
     /// There is no connection tracking in it.
     #[error(
         "this kernel is built without connection tracking (CONFIG_NF_CONNTRACK): its struct \
-         sk_buff has no field _nfct; verdicts go by the packets alone"
+         sk_buff has no field _nfct"
     )]
     NoConntrack,
-    /// Connection tracking is in a module.
+    /// Connection tracking is in a module that is not loaded: there is nothing to read yet.
+    #[error("this kernel's connection tracking is a module, nf_conntrack, and not loaded")]
+    NotLoaded,
+    /// The module is loaded, and its types are not shown.
     #[error(
-        "the kernel's BTF has no struct nf_conn: connection tracking is a module here, and its \
-         types, in /sys/kernel/btf/nf_conntrack, are not read yet; verdicts go by the packets alone"
+        "this kernel's connection tracking is a module, nf_conntrack, and does not show its types \
+         at {SYSFS}/{MODULE}; the kernel must be Linux 5.11 or later, built with \
+         CONFIG_DEBUG_INFO_BTF_MODULES=y"
     )]
-    ConntrackModule,
+    NotShown,
     /// A struct is not in it.
     #[error("the kernel's BTF has no struct {0}; {REPORT}")]
     NoStruct(&'static str),
@@ -85,6 +112,9 @@ pub enum LayoutError {
 /// What to do about a kernel that is unlike all known ones.
 const REPORT: &str = "please report it, with the output of `uname -a`";
 
+const SK_BUFF: &str = "sk_buff";
+const NF_CONN: &str = "nf_conn";
+
 /// The struct that [`NfConntrackTuple`] mirrors.
 const TUPLE: &str = "nf_conntrack_tuple";
 
@@ -99,6 +129,13 @@ const TUPLE_FIELDS: [(&str, usize, usize); 7] = [
     ("dst.dir", offset_of!(NfConntrackTuple, dir), 1),
 ];
 
+/// The struct that [`NfConntrackZone`] mirrors, and its fields as above.
+const ZONE: &str = "nf_conntrack_zone";
+const ZONE_FIELDS: [(&str, usize, usize); 2] = [
+    ("id", offset_of!(NfConntrackZone, id), 2),
+    ("dir", offset_of!(NfConntrackZone, dir), 1),
+];
+
 /// A field of a struct.
 struct Field {
     in_struct: &'static str,
@@ -108,64 +145,138 @@ struct Field {
     offset: u64,
 }
 
-/// Finds the layout of the running kernel.
-pub fn from_kernel() -> Result<KernelLayout, LayoutError> {
-    from_file(Path::new(VMLINUX))
+/// Finds the layout of a kernel where it shows itself, now or later.
+#[derive(Clone, Debug)]
+pub struct Resolver {
+    sysfs: PathBuf,
 }
 
-/// Finds the layout that a file with BTF tells.
-fn from_file(path: &Path) -> Result<KernelLayout, LayoutError> {
-    let bytes = fs::read(path).map_err(|reason| LayoutError::Read {
-        path: path.to_owned(),
-        reason,
-    })?;
-    resolve(&Btf::parse(&bytes)?)
-}
-
-/// Finds the layout that `btf` tells, and checks that conntrack's tuple is ours.
-pub fn resolve(btf: &Btf<'_>) -> Result<KernelLayout, LayoutError> {
-    let find = |name| btf.find(Kind::Struct, name);
-    let sk_buff = find("sk_buff").ok_or(LayoutError::NoStruct("sk_buff"))?;
-    if btf.member(sk_buff, "_nfct")?.is_none() {
-        return Err(LayoutError::NoConntrack);
+impl Resolver {
+    /// `sysfs`: [`SYSFS`], or where else the kernel's own is mounted.
+    pub const fn new(sysfs: PathBuf) -> Self {
+        Self { sysfs }
     }
-    let nfct = Field::find(btf, sk_buff, "sk_buff", "_nfct")?;
-    nfct.check("size", size_of::<u64>(), btf.size(nfct.type_id)?)?;
 
-    let nf_conn = find("nf_conn").ok_or(LayoutError::ConntrackModule)?;
-    let tuplehash = Field::find(btf, nf_conn, "nf_conn", "tuplehash")?;
+    /// Reads what there is: some megabytes, so after [`LayoutError::NotLoaded`] ask
+    /// [`Resolver::has_more`] first.
+    pub fn resolve(&self) -> Result<KernelLayout, LayoutError> {
+        let kernel = self.read(VMLINUX)?;
+        let kernel = Btf::parse(&kernel).map_err(|reason| self.wrong(VMLINUX, reason))?;
+        if kernel.find(Kind::Struct, NF_CONN).is_some() {
+            return resolve(&kernel);
+        }
+        match self.read(MODULE) {
+            Ok(module) => {
+                let module = Btf::parse_split(&kernel, &module)
+                    .map_err(|reason| self.wrong(MODULE, reason))?;
+                resolve(&module)
+            }
+            Err(LayoutError::Read { reason, .. }) if reason.kind() == io::ErrorKind::NotFound => {
+                // The one question that the kernel itself answers better than its modules.
+                check_nfct(&kernel)?;
+                Err(if self.sysfs.join(LOADED).exists() {
+                    LayoutError::NotShown
+                } else {
+                    LayoutError::NotLoaded
+                })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether [`Resolver::resolve`] would say something else than [`LayoutError::NotLoaded`].
+    pub fn has_more(&self) -> bool {
+        [MODULE, LOADED]
+            .iter()
+            .any(|path| self.sysfs.join(path).exists())
+    }
+
+    fn read(&self, file: &str) -> Result<Vec<u8>, LayoutError> {
+        let path = self.sysfs.join(file);
+        fs::read(&path).map_err(|reason| LayoutError::Read { path, reason })
+    }
+
+    fn wrong(&self, file: &str, reason: BtfError) -> LayoutError {
+        let path = self.sysfs.join(file);
+        LayoutError::Parse { path, reason }
+    }
+}
+
+/// Finds the layout that `btf` tells, and checks that conntrack's tuple and zone are ours.
+pub fn resolve(btf: &Btf<'_>) -> Result<KernelLayout, LayoutError> {
+    let nfct = check_nfct(btf)?;
+    let nf_conn = btf
+        .find(Kind::Struct, NF_CONN)
+        .ok_or(LayoutError::NoStruct(NF_CONN))?;
+    let tuplehash = Field::find(btf, nf_conn, NF_CONN, "tuplehash")?;
     let hashes = btf.array(tuplehash.type_id)?;
     tuplehash.check("length", 2, hashes.len.into())?;
     let stride = btf.size(hashes.element)?;
     let tuple = Field::find(btf, hashes.element, "nf_conntrack_tuple_hash", "tuple")?;
-    check_tuple(btf, tuple.type_id)?;
+    check_whole(
+        btf,
+        tuple.type_id,
+        TUPLE,
+        size_of::<NfConntrackTuple>(),
+        &TUPLE_FIELDS,
+    )?;
 
     let original = tuplehash.offset.saturating_add(tuple.offset);
     let reply = original.saturating_add(stride);
-    let offset = |field: &Field, offset: u64| {
-        u32::try_from(offset)
-            .ok()
-            .ok_or_else(|| field.mismatch("offset", u32::MAX.into(), offset))
-    };
     Ok(KernelLayout {
-        nfct: offset(&nfct, nfct.offset)?,
-        original: offset(&tuplehash, original)?,
-        reply: offset(&tuplehash, reply)?,
-        known: 1,
+        nfct: nfct.at(nfct.offset)?,
+        original: tuplehash.at(original)?,
+        reply: tuplehash.at(reply)?,
+        zone: zone(btf, nf_conn)?,
     })
 }
 
-/// Checks that the kernel's `nf_conntrack_tuple` is [`NfConntrackTuple`], byte for byte.
-fn check_tuple(btf: &Btf<'_>, tuple: TypeId) -> Result<(), LayoutError> {
+/// Finds `sk_buff._nfct`.
+fn check_nfct(btf: &Btf<'_>) -> Result<Field, LayoutError> {
+    let sk_buff = btf
+        .find(Kind::Struct, SK_BUFF)
+        .ok_or(LayoutError::NoStruct(SK_BUFF))?;
+    if btf.member(sk_buff, "_nfct")?.is_none() {
+        return Err(LayoutError::NoConntrack);
+    }
+    let nfct = Field::find(btf, sk_buff, SK_BUFF, "_nfct")?;
+    nfct.check("size", size_of::<u64>(), btf.size(nfct.type_id)?)?;
+    Ok(nfct)
+}
+
+/// Finds `nf_conn.zone`, where the kernel has one.
+fn zone(btf: &Btf<'_>, nf_conn: TypeId) -> Result<u32, LayoutError> {
+    if btf.member(nf_conn, "zone")?.is_none() {
+        return Ok(NO_ZONES);
+    }
+    let zone = Field::find(btf, nf_conn, NF_CONN, "zone")?;
+    check_whole(
+        btf,
+        zone.type_id,
+        ZONE,
+        size_of::<NfConntrackZone>(),
+        &ZONE_FIELDS,
+    )?;
+    zone.at(zone.offset)
+}
+
+/// Checks that a struct of the kernel is its mirror here, byte for byte.
+fn check_whole(
+    btf: &Btf<'_>,
+    type_id: TypeId,
+    in_struct: &'static str,
+    size: usize,
+    fields: &[(&'static str, usize, usize)],
+) -> Result<(), LayoutError> {
     let whole = Field {
-        in_struct: TUPLE,
+        in_struct,
         path: "the whole",
-        type_id: tuple,
+        type_id,
         offset: 0,
     };
-    whole.check("size", size_of::<NfConntrackTuple>(), btf.size(tuple)?)?;
-    for (path, offset, size) in TUPLE_FIELDS {
-        let field = Field::find(btf, tuple, TUPLE, path)?;
+    whole.check("size", size, btf.size(type_id)?)?;
+    for &(path, offset, size) in fields {
+        let field = Field::find(btf, type_id, in_struct, path)?;
         field.check("offset", offset, field.offset)?;
         field.check("size", size, btf.size(field.type_id)?)?;
     }
@@ -203,6 +314,13 @@ impl Field {
             type_id,
             offset: bits / 8,
         })
+    }
+
+    /// An offset, of this field or next to it, in the width that the programs take.
+    fn at(&self, offset: u64) -> Result<u32, LayoutError> {
+        u32::try_from(offset)
+            .ok()
+            .ok_or_else(|| self.mismatch("offset", u32::MAX.into(), offset))
     }
 
     fn check(&self, what: &'static str, expected: usize, found: u64) -> Result<(), LayoutError> {

@@ -18,7 +18,7 @@ use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::net::if_::if_nametoindex;
-use observer_ebpf::{Arrival, ArrivalKey, Counter, KernelLayout};
+use observer_ebpf::{Arrival, ArrivalKey, Counter, KernelLayout, LAYOUT_KEY};
 
 use self::attach::Attachment;
 pub use self::attach::{AttachError, Hook};
@@ -100,6 +100,7 @@ pub struct Programs {
     ebpf: Ebpf,
     arrivals: BpfHashMap<MapData, ArrivalKey, Arrival>,
     counters: PerCpuArray<MapData, u64>,
+    layout: BpfHashMap<MapData, u32, KernelLayout>,
 }
 
 impl Programs {
@@ -107,13 +108,9 @@ impl Programs {
     ///
     /// `debug_lines`: whether the programs write debug lines, for [`Programs::logger`]. Also
     /// gives the ring buffer of [`Observation`]s.
-    pub fn load(
-        layout: &KernelLayout,
-        debug_lines: bool,
-    ) -> Result<(Self, RingBuf<MapData>), ProgramsError> {
+    pub fn load(debug_lines: bool) -> Result<(Self, RingBuf<MapData>), ProgramsError> {
         let log_level = if debug_lines { LOG_DEBUG } else { LOG_OFF };
         let mut ebpf = EbpfLoader::new()
-            .override_global("LAYOUT", layout, true)
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .load(OBJECT)?;
         for program in PROGRAMS.into_iter().flatten() {
@@ -141,6 +138,7 @@ impl Programs {
             _heartbeat: heartbeat,
             arrivals: map(&mut ebpf, "ARRIVALS")?,
             counters: map(&mut ebpf, "COUNTERS")?,
+            layout: map(&mut ebpf, "LAYOUT")?,
             ebpf,
         };
         Ok((programs, observations))
@@ -149,6 +147,17 @@ impl Programs {
     /// Attaches by this hook or not at all.
     pub fn only_by(&mut self, hook: Hook) {
         self.hook = Some(hook);
+    }
+
+    /// Tells the programs where conntrack's entries are; from the next packet on they read them.
+    /// To be told once: a layout is of a kernel, and does not change while that runs.
+    pub fn set_layout(&mut self, layout: &KernelLayout) -> Result<(), ProgramsError> {
+        self.layout
+            .insert(LAYOUT_KEY, layout, BPF_NOEXIST)
+            .map_err(|source| ProgramsError::Map {
+                map: "LAYOUT",
+                source,
+            })
     }
 
     /// Puts both programs on an interface of the calling thread's network namespace, those for
@@ -289,3 +298,6 @@ fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(
         .try_into()
         .map_err(|source| ProgramsError::Map { map, source })
 }
+
+/// `bpf_map_update_elem` adds and never replaces (`include/uapi/linux/bpf.h`).
+const BPF_NOEXIST: u64 = 1;

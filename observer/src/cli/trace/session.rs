@@ -13,10 +13,11 @@ use observer_ebpf::{ArrivalKey, ROLE_OPENING};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::{Choice, now, say, warn};
+use super::{Choice, NOT_FOLLOWED, now, say, warn};
 use crate::cli::report::Report;
 use crate::cluster::Index;
 use crate::kernel::conntrack::{self, Conntrack};
+use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::{Links, Watch};
 use crate::kernel::programs::{Hook, Programs};
 use crate::kernel::wait::readable;
@@ -27,6 +28,8 @@ use crate::recording::Writer;
 
 /// How often what waits is looked at: the grain of the answer time-out.
 const TICK: Duration = Duration::from_millis(100);
+/// How often conntrack's module is looked for while it is not loaded.
+const MODULE_TICK: Duration = Duration::from_secs(1);
 /// After this long an answer that arrived and did not leave is taken as meant for this node: the
 /// way through a node takes microseconds.
 const ANSWER_DELIVERED_NS: u64 = 50_000_000;
@@ -40,6 +43,8 @@ pub(super) struct Parts {
     pub(super) observer: Observer,
     pub(super) report: Report,
     pub(super) recorder: Option<Writer>,
+    /// Set while conntrack's module is not loaded. Asking conntrack would load it.
+    pub(super) awaited: Option<Resolver>,
     pub(super) index: Option<Arc<Index>>,
     pub(super) choice: Choice,
     /// As the observer's.
@@ -80,14 +85,10 @@ impl Session {
         let watch = Watch::open()
             .inspect_err(|error| warn(error, "interfaces that come later are not observed"))
             .ok();
-        let conntrack = Conntrack::open()
-            .inspect_err(|error| {
-                warn(
-                    error,
-                    "what was dropped cannot be told from what was not answered",
-                );
-            })
-            .ok();
+        let conntrack = match parts.awaited {
+            None => open_conntrack(),
+            Some(_) => None,
+        };
         Self {
             parts,
             watch,
@@ -112,8 +113,12 @@ impl Session {
         Ok((names, hook))
     }
 
-    /// Tells the observer of the connections that exist already.
+    /// Tells the observer of the connections that exist already; there are none while conntrack's
+    /// module is not loaded.
     pub(super) fn read_existing(&mut self) -> anyhow::Result<()> {
+        if self.parts.awaited.is_some() {
+            return Ok(());
+        }
         conntrack::existing(|identity, reply, replied| {
             self.feed(Event::Existing {
                 identity,
@@ -151,6 +156,8 @@ impl Session {
         } = stop;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut module_tick = interval(MODULE_TICK);
+        module_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = pin!(async {
             match duration {
                 Some(duration) => sleep(duration).await,
@@ -165,6 +172,9 @@ impl Session {
                     ready.clear_ready();
                 }
                 _ = tick.tick() => self.tick().await?,
+                _ = module_tick.tick(), if self.parts.awaited.is_some() => {
+                    self.look_for_conntrack()?;
+                }
                 () = async {
                     match &mut log {
                         Some(log) => match log.readable_mut().await {
@@ -198,6 +208,28 @@ impl Session {
         let counters = self.parts.programs.counters()?;
         self.lost.pending_full = self.parts.observer.losses().pending_full;
         Ok(self.parts.report.summary().render(&counters, self.lost))
+    }
+
+    /// Once conntrack's module is loaded, rewrites are followed.
+    fn look_for_conntrack(&mut self) -> anyhow::Result<()> {
+        let awaited = &mut self.parts.awaited;
+        let Some(resolver) = awaited.take_if(|resolver| resolver.has_more()) else {
+            return Ok(());
+        };
+        match resolver.resolve() {
+            Ok(layout) => {
+                self.parts.programs.set_layout(&layout)?;
+                say("nf_conntrack is loaded now: rewrites are followed from here on");
+            }
+            // Unloaded in between.
+            Err(LayoutError::NotLoaded) => {
+                *awaited = Some(resolver);
+                return Ok(());
+            }
+            Err(error) => warn(&error, NOT_FOLLOWED),
+        }
+        self.conntrack = open_conntrack();
+        Ok(())
     }
 
     async fn tick(&mut self) -> anyhow::Result<()> {
@@ -320,4 +352,15 @@ impl Session {
         self.lost.not_looked_up += u64::from(answer.is_err());
         answer.ok().flatten()
     }
+}
+
+fn open_conntrack() -> Option<Conntrack> {
+    Conntrack::open()
+        .inspect_err(|error| {
+            warn(
+                error,
+                "what was dropped cannot be told from what was not answered",
+            );
+        })
+        .ok()
 }

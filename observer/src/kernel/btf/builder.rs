@@ -1,6 +1,6 @@
 //! Writes BTF, for tests.
 
-use super::wire::{HEADER_LEN, MAGIC, VERSION};
+use super::wire::{HEADER_LEN, HEADER_LEN_LAYOUT, MAGIC, VERSION};
 
 /// The kind numbers of `include/uapi/linux/btf.h`.
 pub(crate) mod kind {
@@ -30,6 +30,7 @@ pub(crate) mod kind {
 pub(crate) struct Builder {
     types: Vec<u8>,
     strings: Vec<u8>,
+    layout: Vec<u8>,
     next_type: u32,
     first_string: u32,
 }
@@ -40,6 +41,7 @@ impl Builder {
         Self {
             types: Vec::new(),
             strings: vec![0],
+            layout: Vec::new(),
             next_type: 1,
             first_string: 0,
         }
@@ -47,13 +49,25 @@ impl Builder {
 
     /// One that continues this one.
     pub(crate) fn split(&self) -> Self {
-        let first_string = self.first_string + len(&self.strings);
+        Self::on(self.next_type, self.first_string + len(&self.strings))
+    }
+
+    /// One that continues a description with these numbers after its last type and string.
+    pub(crate) fn on(next_type: u32, first_string: u32) -> Self {
         Self {
             types: Vec::new(),
             strings: Vec::new(),
-            next_type: self.next_type,
+            layout: Vec::new(),
+            next_type,
             first_string,
         }
+    }
+
+    /// Tells how long types of a kind are: what follows once, and what for each of its elements.
+    pub(crate) fn layout(&mut self, kind: u32, [info_size, element_size]: [u8; 2]) {
+        let start = kind as usize * 4;
+        self.layout.resize(self.layout.len().max(start + 4), 0);
+        self.layout[start..start + 2].copy_from_slice(&[info_size, element_size]);
     }
 
     /// The offset of a string, which is added.
@@ -129,16 +143,23 @@ impl Builder {
 
     /// The bytes, header first.
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let header_len = u32::try_from(HEADER_LEN).expect("small");
+        let header_len = if self.layout.is_empty() {
+            HEADER_LEN
+        } else {
+            HEADER_LEN_LAYOUT
+        };
         let mut bytes = Vec::new();
         bytes.extend(MAGIC.to_le_bytes());
         bytes.extend([VERSION, 0]);
-        let types = len(&self.types);
-        for word in [header_len, 0, types, types, len(&self.strings)] {
+        bytes.extend(u32::try_from(header_len).expect("small").to_le_bytes());
+        let (types, strings) = (len(&self.types), len(&self.strings));
+        for word in [0, types, types, strings, types + strings, len(&self.layout)] {
             bytes.extend(word.to_le_bytes());
         }
+        bytes.truncate(header_len);
         bytes.extend(&self.types);
         bytes.extend(&self.strings);
+        bytes.extend(&self.layout);
         bytes
     }
 }

@@ -24,7 +24,8 @@ pub enum BtfError {
         /// Where it starts.
         offset: usize,
     },
-    /// A kind of the future, or none at all; what follows cannot be found.
+    /// A kind of the future, without the layout section that would tell its length, or none at
+    /// all; what follows cannot be found.
     #[error("type {id} at offset {offset} is of the unknown kind {kind}")]
     UnknownKind {
         /// The type's number.
@@ -32,7 +33,7 @@ pub enum BtfError {
         /// Where it starts in the type section.
         offset: usize,
         /// The number of the kind.
-        kind: u32,
+        kind: u8,
     },
     /// More types than there are numbers.
     #[error("has more types than numbers for them")]

@@ -43,12 +43,14 @@ pub enum Kind {
     TypeTag,
     /// An enumeration of up to 64 bits.
     Enum64,
+    /// A kind that came after this reader: its number.
+    Other(u8),
 }
 
 impl Kind {
     /// The kind of this number (`BTF_KIND_*`).
-    pub(super) const fn from_number(number: u32) -> Option<Self> {
-        Some(match number {
+    pub(super) const fn from_number(number: u8) -> Self {
+        match number {
             1 => Self::Int,
             2 => Self::Ptr,
             3 => Self::Array,
@@ -68,8 +70,8 @@ impl Kind {
             17 => Self::DeclTag,
             18 => Self::TypeTag,
             19 => Self::Enum64,
-            _ => return None,
-        })
+            other => Self::Other(other),
+        }
     }
 }
 
@@ -90,6 +92,7 @@ impl fmt::Display for Kind {
             Self::Datasec => "a section",
             Self::Float => "a floating point number",
             Self::DeclTag | Self::TypeTag => "a tag",
+            Self::Other(_) => "of an unknown kind",
         })
     }
 }

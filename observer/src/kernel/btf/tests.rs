@@ -1,15 +1,13 @@
-//! What is read from descriptions made for it, from broken ones, and from the running kernel's.
+//! What is read from descriptions made for it; from broken ones, [`hostile`]; and from the running
+//! kernel's, [`bpftool`].
 
-use std::collections::HashMap;
-use std::fs;
-use std::io::Write as _;
-use std::process::Command;
-
-use proptest::prelude::{any, prop, proptest};
 use rstest::rstest;
 
 use super::builder::{Builder, kind};
 use super::{Btf, BtfError, Kind, Member, TypeId};
+
+pub(crate) mod bpftool;
+mod hostile;
 
 /// One type of every kind, with what its kind adds.
 fn every_kind() -> Builder {
@@ -199,295 +197,59 @@ fn a_module_continues_the_kernel() {
     assert_eq!(base.find(Kind::Struct, "s"), None);
 }
 
-#[test]
-fn headers_that_are_wrong() {
-    let sound = every_kind().bytes();
-    let with = |at: usize, bytes: &[u8]| {
-        let mut spoiled = sound.clone();
-        spoiled[at..at + bytes.len()].copy_from_slice(bytes);
-        Btf::parse(&spoiled)
-            .map(|_| ())
-            .expect_err("it is wrong")
-            .to_string()
-    };
-    let errors = [
-        Btf::parse(b"")
-            .map(|_| ())
-            .expect_err("it is wrong")
-            .to_string(),
-        with(0, b"\x7fE"),
-        with(0, b"\xeb\x9f"),
-        with(2, &[2]),
-        with(4, &[23]),
-        with(4, &[255; 4]),
-        with(8, &[255; 4]),
-        with(12, &[255; 4]),
-        with(20, &[255; 4]),
-        // The kind of the first type.
-        with(31, &[0]),
-        with(31, &[20]),
-    ];
-    insta::assert_snapshot!(errors.join("\n"), @r"
-    the header at offset 0 reaches beyond the end
-    starts with 0x457f, not with the magic number 0xeb9f
-    is in the byte order of another machine
-    is of version 2, not 1
-    the header at offset 0 reaches beyond the end
-    the header at offset 0 reaches beyond the end
-    the type section at offset 4294967295 reaches beyond the end
-    the type section at offset 0 reaches beyond the end
-    the string section at offset 348 reaches beyond the end
-    type 1 at offset 0 is of the unknown kind 0
-    type 1 at offset 0 is of the unknown kind 20
-    ");
-}
-
 /// A later version may have more in its header.
 #[test]
 fn a_longer_header_is_skipped() {
     let mut bytes = every_kind().bytes();
-    bytes[4] = 32;
-    bytes.splice(24..24, [0xaa; 8]);
+    bytes[4] = 40;
+    // No layout section, and what is not known yet.
+    bytes.splice(24..24, [[0; 8], [0xaa; 8]].concat());
     let btf = Btf::parse(&bytes).expect("it is sound");
     assert_eq!(btf.size(id(&btf, Kind::Struct, "outer")), Ok(24));
 }
 
-/// Asks everything there is to ask, of every type.
-fn ask(btf: &Btf<'_>) {
-    for id in btf.ids().chain([TypeId(0), TypeId(u32::MAX)]) {
-        let _ = btf.get(id);
-        let _ = btf.resolve(id);
-        let _ = btf.size(id);
-        let _ = btf.array(id);
-        let _ = btf.members(id);
-        let _ = btf.member(id, "y");
-    }
-    let _ = btf.find(Kind::Struct, "outer");
-}
-
 #[test]
-fn every_truncation_returns() {
-    let sound = every_kind().bytes();
-    let types_len = u32::from_le_bytes([sound[12], sound[13], sound[14], sound[15]]);
-    let strings_start = 24 + types_len as usize;
-    for len in 0..sound.len() {
-        assert!(
-            Btf::parse(&sound[..len]).is_err(),
-            "{len} of {} bytes",
-            sound.len()
-        );
-        // As if the sections were meant to be that short.
-        let mut shorter = sound.clone();
-        if len < 24 {
-            continue;
-        }
-        if len < strings_start {
-            let types = u32::try_from(len - 24).expect("small");
-            shorter[12..16].copy_from_slice(&types.to_le_bytes());
-        } else {
-            let strings = u32::try_from(len - strings_start).expect("small");
-            shorter[20..24].copy_from_slice(&strings.to_le_bytes());
-        }
-        if let Ok(btf) = Btf::parse(&shorter) {
-            ask(&btf);
-        }
-    }
-}
-
-#[test]
-fn circles_are_left() {
+fn more_members_than_16_bits_count() {
     let mut b = Builder::new();
-    b.other(kind::TYPEDEF, "a", 2);
-    b.other(kind::CONST, "", 1);
-    b.array(3, 7);
-    let own = b.compound(kind::STRUCT, "s", 8, &[("", 4, 0), ("", 4, 64)]);
-    assert_eq!(own, 4);
-    let bytes = b.bytes();
-    let btf = Btf::parse(&bytes).expect("it is sound");
-    assert_eq!(btf.resolve(TypeId(1)), Err(BtfError::TooDeep(1)));
-    assert_eq!(btf.size(TypeId(2)), Err(BtfError::TooDeep(2)));
-    assert!(btf.size(TypeId(3)).is_err());
-    assert_eq!(btf.member(TypeId(4), "x"), Ok(None));
-    ask(&btf);
-}
-
-/// Each holds the next twice: 2 to the power of 64 paths.
-#[test]
-fn what_holds_each_other_many_times_is_opened_once() {
-    let mut b = Builder::new();
-    for n in 1..64 {
-        b.compound(kind::STRUCT, "s", 8, &[("", n + 1, 0), ("", n + 1, 64)]);
-    }
     let int = b.int("int", 4);
-    b.compound(kind::STRUCT, "s", 8, &[("x", int, 0)]);
-    let bytes = b.bytes();
-    let btf = Btf::parse(&bytes).expect("it is sound");
-    assert_eq!(btf.member(TypeId(1), "y"), Ok(None));
+    let mut members: Vec<_> = (0..70_000).map(|n| ("", int, n * 32)).collect();
+    members[69_999].0 = "last";
+    b.compound(kind::STRUCT, "s", 280_000, &members);
+    assert_eq!(place(&b, "last"), Some((69_999 * 32, 0)));
 }
 
+/// A layout section tells how long types are whose kind came later.
 #[test]
-fn sizes_that_overflow_are_errors() {
+fn later_kinds_are_stepped_over() {
+    const LATER: u32 = 40;
     let mut b = Builder::new();
-    let mut at = b.int("int", u32::MAX / 8);
-    for _ in 0..3 {
-        at = b.array(at, u32::MAX);
-    }
-    let bytes = b.bytes();
-    let btf = Btf::parse(&bytes).expect("it is sound");
-    assert_eq!(btf.size(TypeId(at)), Err(BtfError::TooLarge(at)));
-}
-
-proptest! {
-    #[test]
-    fn any_bytes_return(bytes in prop::collection::vec(any::<u8>(), 0..256)) {
-        if let Ok(btf) = Btf::parse(&bytes) {
-            ask(&btf);
-        }
-    }
-
-    #[test]
-    fn spoiled_bytes_return(
-        spoils in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..8),
-        whole in any::<bool>(),
-    ) {
-        let mut bytes = every_kind().bytes();
-        let start = if whole { 0 } else { 24 };
-        for (place, byte) in spoils {
-            let place = start + place.index(bytes.len() - start);
-            bytes[place] = byte;
-        }
-        if let Ok(btf) = Btf::parse(&bytes) {
-            ask(&btf);
-        }
-    }
-}
-
-/// What bpftool prints of a type: its line, then those of its members.
-fn printed(btf: &Btf<'_>, id: TypeId) -> Vec<String> {
-    let found = btf.get(id).expect("the kernel's BTF is sound");
-    let name = |name: &str| {
-        if name.is_empty() {
-            "(anon)".to_owned()
-        } else {
-            name.to_owned()
-        }
+    let int = b.int("int", 4);
+    // One number, and then two for each of three.
+    b.add("site", [LATER, 0, 3], 0, &[0; 7]);
+    b.compound(kind::STRUCT, "s", 4, &[("x", int, 0)]);
+    let parsed = |b: &Builder| {
+        let bytes = b.bytes();
+        let btf = Btf::parse(&bytes)?;
+        let later = btf.find(Kind::Other(40), "site");
+        btf.size(later.expect("it is there"))
     };
-    let kind = match found.kind {
-        Kind::Int => "INT",
-        Kind::Ptr => "PTR",
-        Kind::Array => "ARRAY",
-        Kind::Struct => "STRUCT",
-        Kind::Union => "UNION",
-        Kind::Enum => "ENUM",
-        Kind::Fwd => "FWD",
-        Kind::Typedef => "TYPEDEF",
-        Kind::Volatile => "VOLATILE",
-        Kind::Const => "CONST",
-        Kind::Restrict => "RESTRICT",
-        Kind::Func => "FUNC",
-        Kind::FuncProto => "FUNC_PROTO",
-        Kind::Var => "VAR",
-        Kind::Datasec => "DATASEC",
-        Kind::Float => "FLOAT",
-        Kind::DeclTag => "DECL_TAG",
-        Kind::TypeTag => "TYPE_TAG",
-        Kind::Enum64 => "ENUM64",
-    };
-    let head = format!("[{}] {kind} '{}'", id.0, name(found.name));
-    match found.kind {
-        Kind::Array => {
-            let array = btf.array(id).expect("it is an array");
-            vec![format!(
-                "{head} type_id={} nr_elems={}",
-                array.element.0, array.len
-            )]
-        }
-        Kind::Struct | Kind::Union => {
-            let members = btf.members(id).expect("the kernel's BTF is sound");
-            let size = btf.size(id).expect("it has a size");
-            let mut lines = vec![format!("{head} size={size} vlen={}", members.len())];
-            lines.extend(members.iter().map(|member| {
-                let bits = match member.bitfield_size {
-                    0 => String::new(),
-                    bits => format!(" bitfield_size={bits}"),
-                };
-                let Member {
-                    type_id,
-                    bit_offset,
-                    ..
-                } = member;
-                let name = name(member.name);
-                format!(
-                    "\t'{name}' type_id={} bits_offset={bit_offset}{bits}",
-                    type_id.0
-                )
-            }));
-            lines
-        }
-        _ => vec![head],
-    }
-}
-
-/// Goal: this reader sees in a real kernel's BTF what bpftool sees. Method: every type's kind and
-/// name, every array, and every struct and union with all members, against bpftool's dump.
-#[test]
-fn the_running_kernels_types_are_as_bpftool_prints_them() {
-    const FILE: &str = "/sys/kernel/btf/vmlinux";
-    let Some(dump) = bpftool_dump(FILE) else {
-        return;
-    };
-    let bytes = fs::read(FILE).expect("bpftool read it");
-    let btf = Btf::parse(&bytes).expect("the kernel's BTF is sound");
-
-    let mut theirs: HashMap<u32, Vec<&str>> = HashMap::new();
-    let mut current = 0;
-    for line in dump.lines() {
-        if let Some((id, _)) = line.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-            current = id.parse().expect("a number");
-        }
-        theirs.entry(current).or_default().push(line);
-    }
-    assert_eq!(theirs.len(), btf.ids().count());
-    for id in btf.ids() {
-        let ours = printed(&btf, id);
-        let theirs = &theirs[&id.0];
-        let is_compound = ours[0].contains(" vlen=");
-        if is_compound {
-            assert_eq!(&ours, theirs);
-        } else if let Some((start, end)) = ours[0].split_once(" nr_elems=") {
-            assert!(theirs[0].starts_with(start), "{} {}", ours[0], theirs[0]);
-            assert!(
-                theirs[0].ends_with(&format!(" nr_elems={end}")),
-                "{} {}",
-                ours[0],
-                theirs[0]
-            );
-        } else {
-            assert!(theirs[0].starts_with(&ours[0]), "{} {}", ours[0], theirs[0]);
-        }
-    }
-}
-
-/// What `bpftool btf dump` prints; `None`, loudly, where there is no bpftool or no BTF.
-pub(crate) fn bpftool_dump(file: &str) -> Option<String> {
-    let output = Command::new("bpftool")
-        .args(["btf", "dump", "file", file, "format", "raw"])
-        .output();
-    let why = match output {
-        Ok(output) if output.status.success() => {
-            return Some(String::from_utf8(output.stdout).expect("bpftool prints text"));
-        }
-        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
-        Err(error) => error.to_string(),
-    };
-    let message = format!("SKIPPED: bpftool cannot dump {file}: {}\n", why.trim());
-    assert!(
-        std::env::var_os("OBSERVER_REQUIRE_PRIVILEGED").is_none(),
-        "{message}"
+    let error = parsed(&b).expect_err("its length is not known");
+    assert_eq!(
+        error.to_string(),
+        "type 2 at offset 16 is of the unknown kind 40"
     );
-    // Past the test harness, which would keep it to itself.
-    std::io::stderr()
-        .write_all(message.as_bytes())
-        .expect("stderr takes it");
-    None
+    b.layout(LATER, [4, 8]);
+    assert_eq!(place(&b, "x"), Some((0, 0)));
+    let error = parsed(&b).expect_err("it may have none");
+    assert_eq!(
+        error.to_string(),
+        "type 2 is of an unknown kind, not a type with a size"
+    );
+    // There is no kind 0, whatever a layout says of it.
+    b.add("nothing", [0, 0, 0], 0, &[]);
+    let error = parsed(&b).expect_err("no kind");
+    assert_eq!(
+        error.to_string(),
+        "type 4 at offset 80 is of the unknown kind 0"
+    );
 }
