@@ -22,7 +22,7 @@ use crate::kernel::programs::{Hook, Programs};
 use crate::kernel::wait::readable;
 use crate::observation::{Entry, Identity, IfIndex, Moment, Observation};
 use crate::observe::{Event, Observer, Output};
-use crate::output::Lost;
+use crate::output::{Lost, Missed};
 use crate::recording::Writer;
 
 /// How often what waits is looked at: the grain of the answer time-out.
@@ -186,8 +186,8 @@ impl Session {
         self.drain(ring.get_mut())
     }
 
-    /// What is pending comes out; gives the summary.
-    pub(super) fn end(mut self) -> anyhow::Result<String> {
+    /// What is pending comes out, then the summary.
+    pub(super) fn end(mut self) -> anyhow::Result<Report> {
         self.look_ups_left = LOOK_UPS_PER_TICK;
         self.notice_losses()?;
         self.expire(0)?;
@@ -197,7 +197,12 @@ impl Session {
         }
         let counters = self.parts.programs.counters()?;
         self.lost.pending_full = self.parts.observer.losses().pending_full;
-        Ok(self.parts.report.summary().render(&counters, self.lost))
+        let missed = Missed {
+            counters: &counters,
+            lost: self.lost,
+        };
+        say(&self.parts.report.summary(Some(missed)));
+        Ok(self.parts.report)
     }
 
     async fn tick(&mut self) -> anyhow::Result<()> {
