@@ -222,3 +222,59 @@ fn text(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0);
     String::from_utf8_lossy(&value[..end.unwrap_or(value.len())]).into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As `nft_flow_table_fill_info` writes it; not every kernel that tests run on has flowtables.
+    #[test]
+    fn a_flowtable_in_hardware_says_so() {
+        let flowtable = |name: &str, flags: Option<u32>| {
+            let mut attributes = vec![
+                DefaultNla::new(NFTA_FLOWTABLE_TABLE, b"filter\0".to_vec()),
+                DefaultNla::new(NFTA_FLOWTABLE_NAME, [name.as_bytes(), b"\0"].concat()),
+            ];
+            attributes
+                .extend(flags.map(|flags| {
+                    DefaultNla::new(NFTA_FLOWTABLE_FLAGS, flags.to_be_bytes().into())
+                }));
+            NfTablesMessage::NewFlowTable(attributes)
+        };
+        let mut rules = Ruleset::default();
+        for (name, flags) in [("none", None), ("software", Some(0)), ("hardware", Some(1))] {
+            rules.add(NetfilterProtoFamily::Inet, flowtable(name, flags));
+        }
+        let found: Vec<_> = rules
+            .flowtables
+            .iter()
+            .map(|flowtable| (flowtable.name.as_str(), flowtable.in_hardware))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                ("inet filter hardware", true),
+                ("inet filter none", false),
+                ("inet filter software", false)
+            ]
+        );
+    }
+
+    #[test]
+    fn only_the_target_that_says_so_exempts() {
+        let target = |name: &str, info: &[u8]| {
+            vec![
+                DefaultNla::new(NFTA_TARGET_NAME, [name.as_bytes(), b"\0"].concat()),
+                DefaultNla::new(NFTA_TARGET_INFO, info.to_vec()),
+            ]
+        };
+        let flags = |flags: u16| [&flags.to_ne_bytes()[..], &[0; 6]].concat();
+        assert!(exempts_by_target(&target("NOTRACK", &[])));
+        assert!(exempts_by_target(&target("CT", &flags(1))));
+        // A zone or a helper.
+        assert!(!exempts_by_target(&target("CT", &flags(2))));
+        assert!(!exempts_by_target(&target("CT", &[])));
+        assert!(!exempts_by_target(&target("MASQUERADE", &flags(1))));
+        assert!(!exempts_by_target(&[]));
+    }
+}

@@ -59,7 +59,11 @@ fn scrubbed_word(word: &str) -> String {
         let behind = &word[*end..];
         behind.is_empty() || behind.starts_with(['.', ':'])
     });
-    let mut addresses = ends.filter(|end| word[..*end].parse::<IpAddr>().is_ok());
+    // Everybody has the loopback addresses.
+    let mut addresses = ends.filter(|end| {
+        let address = word[..*end].parse::<IpAddr>();
+        address.is_ok_and(|address| !address.is_loopback())
+    });
     match addresses.next() {
         Some(end) => REMOVED.to_owned() + &word[end..],
         None => word.to_owned(),
@@ -80,6 +84,7 @@ mod tests {
             ("Linux 6.18.44-fc", "Linux 6.18.44-fc"),
             ("aya::programs: no", "aya::programs: no"),
             ("ip6 raw PREROUTING", "ip6 raw PREROUTING"),
+            ("at 127.0.0.1:10249", "at 127.0.0.1:10249"),
             ("12:30", "12:30"),
         ] {
             assert_eq!(without_addresses(text), scrubbed);
