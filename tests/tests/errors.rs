@@ -18,10 +18,16 @@ const WRONG_USE: i32 = 2;
 /// Nobody.
 const UNPRIVILEGED: &str = "65534";
 
+fn observer() -> Command {
+    Command::new(observer_process::binary().expect("an observer"))
+}
+
+/// As the first node of the demo cluster, so that this is no error too.
 fn trace(cluster_state: &Path) -> Command {
-    let mut command = Command::new(observer_process::binary().expect("an observer"));
+    let mut command = observer();
     command
-        .args(["trace", "--duration", "1s", "--cluster-state"])
+        .args(["trace", "--duration", "1s", "--node", "node1"])
+        .arg("--cluster-state")
         .arg(cluster_state);
     command
 }
@@ -90,14 +96,8 @@ fn an_unknown_interface_is_named() {
     let namespace = Namespace::create("no-such-interface").expect("a namespace");
     let mut command = namespace.command(observer_process::binary().expect("an observer"));
     command
-        .args([
-            "trace",
-            "--duration",
-            "1s",
-            "--interface",
-            "nosuch0",
-            "--cluster-state",
-        ])
+        .args(["trace", "--duration", "1s", "--node", "node1"])
+        .args(["--interface", "nosuch0", "--cluster-state"])
         .arg(demo::cluster_file());
     let line = complaint(&mut command);
     assert!(line.contains("nosuch0"), "{line}");
@@ -129,13 +129,140 @@ fn without_privilege_it_says_what_it_lacks() {
         ])
         .arg(observer);
     command
-        .args(["trace", "--duration", "1s", "--cluster-state"])
+        .args(["trace", "--duration", "1s", "--node", "node1"])
+        .arg("--cluster-state")
         .arg(cluster);
     let line = complaint(&mut command);
-    assert!(
-        line.contains("root") || line.contains("CAP_"),
-        "it does not say which privilege it lacks: {line}"
+    let lacks = "observing needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN, which";
+    assert!(line.contains(lacks), "{line}");
+}
+
+/// Root without some capabilities, as in a container: those and no others are named.
+#[rstest]
+#[case::to_read_the_kernel("-perfmon,-sys_admin", "CAP_PERFMON")]
+#[case::to_load("-bpf,-perfmon,-sys_admin", "CAP_BPF and CAP_PERFMON")]
+#[case::to_attach("-net_admin", "CAP_NET_ADMIN")]
+fn missing_capabilities_are_named(#[case] without: &str, #[case] named: &str) {
+    if !privilege::granted("missing_capabilities_are_named") {
+        return;
+    }
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--bounding-set={without}"))
+        .arg(observer_process::binary().expect("an observer"))
+        .args(["trace", "--duration", "1s"]);
+    let line = complaint(&mut command);
+    let lacks = format!("observing needs {named}, which");
+    assert!(line.contains(&lacks), "{line}");
+}
+
+#[test]
+fn a_kernel_without_btf_is_told() {
+    if !privilege::granted("a_kernel_without_btf_is_told") {
+        return;
+    }
+    let namespace = Namespace::create("no-btf").expect("a namespace");
+    let mut command = namespace.command("unshare");
+    // Covered in a mount namespace of its own, which ends with the command.
+    command
+        .args(["--mount", "sh", "-ec"])
+        .arg("mount -t tmpfs none /sys/kernel/btf; exec \"$0\" trace --duration 1s")
+        .arg(observer_process::binary().expect("an observer"));
+    let line = complaint(&mut command);
+    for part in ["/sys/kernel/btf/vmlinux", "CONFIG_DEBUG_INFO_BTF"] {
+        assert!(line.contains(part), "{part} is missing in: {line}");
+    }
+}
+
+#[rstest]
+#[case::a_service(&["shop/wep"], "there is no Service shop/wep; did you mean shop/web")]
+#[case::a_namespace(&["shopp/cart"], "there is no Service in a namespace shopp; did you mean shop?")]
+#[case::a_port(&["shop/web:htp"], "the Service shop/web has no port htp; did you mean http?")]
+#[case::a_node(&["--node", "node9"], "there is no Node node9; did you mean node1 or node2?")]
+fn a_name_that_the_cluster_does_not_have_is_answered_with_those_it_has(
+    #[case] arguments: &[&str],
+    #[case] says: &str,
+) {
+    if !privilege::granted("a_name_that_the_cluster_does_not_have") {
+        return;
+    }
+    let mut command = observer();
+    command.args(["trace", "--duration", "1s", "--cluster-state"]);
+    command.arg(demo::cluster_file()).args(arguments);
+    if !arguments.contains(&"--node") {
+        command.args(["--node", "node1"]);
+    }
+    let line = complaint(&mut command);
+    assert!(line.contains(says), "{line}");
+}
+
+#[test]
+fn a_service_that_no_connection_can_enter_is_told() {
+    if !privilege::granted("a_service_that_no_connection_can_enter_is_told") {
+        return;
+    }
+    let directory = TempDir::new().expect("a directory");
+    let path = file(
+        &directory,
+        r#"{"apiVersion":"v1","kind":"List","items":[
+            {"apiVersion":"v1","kind":"Service","metadata":{"namespace":"shop","name":"bare"},
+             "spec":{"clusterIP":"10.96.0.1"}},
+            {"apiVersion":"v1","kind":"Service","metadata":{"namespace":"shop","name":"alias"},
+             "spec":{"type":"ExternalName","externalName":"example.org"}}]}"#,
     );
+    for (service, says) in [
+        ("shop/bare", "the Service shop/bare has no ports"),
+        ("shop/alias", "the Service shop/alias is an ExternalName"),
+    ] {
+        let line = complaint(trace(&path).arg(service));
+        assert!(line.contains(says), "{line}");
+    }
+    let line = complaint(observer().args(["trace", "--duration", "1s", "shop/web"]));
+    assert!(line.contains("--cluster-state"), "{line}");
+}
+
+#[test]
+fn a_recording_that_is_none_is_told() {
+    if !privilege::granted("a_recording_that_is_none_is_told") {
+        return;
+    }
+    let directory = TempDir::new().expect("a directory");
+    let replay = |path: &Path| complaint(observer().arg("replay").arg(path));
+    let line = replay(Path::new("/nonexistent/recording"));
+    assert!(line.contains("No such file"), "{line}");
+    for text in ["", "{}\n", "not JSON\n"] {
+        let line = replay(&file(&directory, text));
+        assert!(line.contains("is no recording"), "{line}");
+    }
+    // The last line, which says that the run has ended, is cut off.
+    let namespace = Namespace::create("recorded").expect("a namespace");
+    namespace
+        .ip("link add dev dev0 type veth peer name dev1\nlink set dev0 up\nlink set dev1 up")
+        .expect("interfaces");
+    let recording = directory.path().join("recording");
+    let mut command = namespace.command(observer_process::binary().expect("an observer"));
+    command
+        .args(["trace", "--duration", "1s", "--record"])
+        .arg(&recording);
+    let output = command.output().expect("runs");
+    assert!(output.status.success(), "{output:?}");
+    let text = fs::read_to_string(&recording).expect("a recording");
+    let (whole, _) = text.trim_end().rsplit_once('\n').expect("two lines");
+    let line = replay(&file(&directory, &format!("{whole}\n")));
+    assert!(line.contains("cut short"), "{line}");
+    let line = replay(&file(&directory, &whole[..whole.len() - 5]));
+    assert!(line.contains("line"), "{line}");
+}
+
+#[test]
+fn what_doctor_cannot_read_or_write_is_an_error() {
+    if !privilege::granted("what_doctor_cannot_read_or_write_is_an_error") {
+        return;
+    }
+    let line = complaint(observer().args(["doctor", "--cluster-state", "/nonexistent/c.json"]));
+    assert!(line.contains("/nonexistent/c.json"), "{line}");
+    let line = complaint(observer().args(["doctor", "--bundle", "/nonexistent/b.json"]));
+    assert!(line.contains("/nonexistent/b.json"), "{line}");
 }
 
 #[test]
@@ -143,17 +270,36 @@ fn wrong_use_has_a_status_of_its_own() {
     if !privilege::granted("wrong_use_has_a_status_of_its_own") {
         return;
     }
-    for arguments in [
-        &["trace", "--no-such-option"][..],
-        &["trace", "--duration", "soon"],
-        &["no-such-command"],
+    for (arguments, says) in [
+        (&["trace", "--no-such-option"][..], "--no-such-option"),
+        (&["trace", "--duration", "soon"], "--duration"),
+        (&["trace", "--count", "0"], "--count"),
+        (
+            &["trace", "--client", "here"],
+            "expected a network or an address",
+        ),
+        (&["trace", "web"], "expected NAMESPACE/SERVICE"),
+        (
+            &["trace", "--fail-on", "everything"],
+            "possible values: lost",
+        ),
+        (&["trace", "--all", "--unexpected"], "cannot be used with"),
+        (
+            &["trace", "--lost", "--fail-on", "dropped"],
+            "cannot be used with",
+        ),
+        (&["completions", "csh"], "possible values: bash"),
+        (&["no-such-command"], "no-such-command"),
     ] {
-        let observer = observer_process::binary().expect("an observer");
-        let status = Command::new(observer)
-            .args(arguments)
-            .output()
-            .expect("runs")
-            .status;
+        let Output {
+            status,
+            stdout,
+            stderr,
+        } = observer().args(arguments).output().expect("runs");
         assert_eq!(status.code(), Some(WRONG_USE), "{arguments:?}");
+        assert!(stdout.is_empty(), "stdout is for records alone");
+        let stderr = String::from_utf8(stderr).expect("text");
+        assert!(stderr.starts_with("error: "), "{stderr}");
+        assert!(stderr.contains(says), "{says:?} is missing in: {stderr}");
     }
 }

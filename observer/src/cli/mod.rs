@@ -1,42 +1,163 @@
-//! The commands, one file each.
+//! The commands, one file each, and what they share: what is asked for ([`filter`]), how it is
+//! reported ([`report`]), and names that the cluster does not have ([`names`]).
 
+use std::error::Error;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+mod completions;
+mod doctor;
+mod filter;
+mod man;
+mod names;
 mod replay;
 mod report;
 mod trace;
 
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  error; of doctor: observing cannot work here
+  2  wrong use
+  3  with --fail-on: such a connection was printed";
+
 /// Where was the client's address lost, by whom, because of which setting.
 #[derive(Debug, Parser)]
-#[command(name = "observer", version, arg_required_else_help = true)]
+#[command(
+    name = "observer",
+    version,
+    arg_required_else_help = true,
+    after_help = EXIT_CODES
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
+/// How a command ended that did what it was asked to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    /// Well.
+    Done,
+    /// Well, and what it found is an error: observing cannot work here.
+    Unable,
+    /// Well, and `--fail-on` was met.
+    Found,
+}
+
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Follow connections live on this node.
-    Trace(trace::Options),
+    #[command(after_help = EXIT_CODES)]
+    Trace(Box<trace::Options>),
     /// Judge again what `trace --record` recorded.
+    #[command(after_help = EXIT_CODES)]
     Replay(replay::Options),
+    /// Say what this kernel and node can do, what is missing, and what to do about it.
+    #[command(after_help = EXIT_CODES)]
+    Doctor(doctor::Options),
+    /// Print the completions for a shell.
+    Completions(completions::Options),
+    /// Print the man page.
+    Man,
 }
 
-/// Runs a command. Exit codes: 0 done, 1 error (2, wrong use, is clap's).
+/// Runs a command. The exit codes are those that the help names; 2 is also clap's own.
 pub fn run(Cli { command }: Cli) -> ExitCode {
-    let done = match command {
-        Command::Trace(options) => trace::run(options),
+    let ended = match command {
+        Command::Trace(options) => trace::run(*options),
         Command::Replay(options) => replay::run(options),
+        Command::Doctor(options) => doctor::run(options),
+        Command::Completions(options) => completions::run(options),
+        Command::Man => man::run(),
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            // Nothing is left to do where stderr is closed too.
-            drop(writeln!(io::stderr(), "observer: {error:#}"));
-            ExitCode::FAILURE
+    match ended {
+        Ok(Ending::Done) => ExitCode::SUCCESS,
+        Ok(Ending::Unable) => ExitCode::FAILURE,
+        Ok(Ending::Found) => ExitCode::from(3),
+        Err(error) => match error.downcast::<clap::Error>() {
+            Ok(wrong_use) => wrong_use.exit(),
+            Err(error) => {
+                say(&format!("observer: {error:#}"));
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+/// This node's name, where none is given.
+fn host_name() -> anyhow::Result<String> {
+    let name = nix::unistd::gethostname().context("cannot read the host name; give --node")?;
+    name.into_string()
+        .ok()
+        .context("the host name is not UTF-8; give --node")
+}
+
+/// What does not work, and what follows from that.
+fn warn(error: &(dyn Error + 'static), so: &str) {
+    let causes: Vec<_> = std::iter::successors(Some(error), |&error| error.source())
+        .map(ToString::to_string)
+        .collect();
+    say(&format!("warning: {}: {so}", causes.join(": ")));
+}
+
+/// A line to stderr; where stderr is closed, nobody reads it.
+fn say(line: &str) {
+    drop(writeln!(io::stderr(), "{line}"));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    /// The commands that a user sees, as clap has them.
+    pub(super) fn commands() -> Vec<clap::Command> {
+        let mut whole = Cli::command();
+        whole.build();
+        let commands = whole.get_subcommands();
+        commands
+            .filter(|command| command.get_name() != "help" && !command.is_hide_set())
+            .cloned()
+            .collect()
+    }
+
+    /// The long names of a command's options, hidden ones aside.
+    pub(super) fn options(command: &clap::Command) -> Vec<String> {
+        let arguments = command.get_arguments();
+        arguments
+            .filter(|argument| !argument.is_hide_set())
+            .filter_map(|argument| argument.get_long().map(str::to_owned))
+            .collect()
+    }
+
+    #[test]
+    fn the_definitions_hold() {
+        Cli::command().debug_assert();
+        assert!(commands().len() >= 5);
+        let trace = commands();
+        let trace = trace
+            .iter()
+            .find(|command| command.get_name() == "trace")
+            .expect("trace");
+        for option in ["lost", "client", "unexpected", "all", "fail-on", "count"] {
+            assert!(
+                options(trace).iter().any(|known| known == option),
+                "{option}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_help_names_the_exit_codes_that_it_can_end_with() {
+        for command in commands() {
+            let has_codes = ["trace", "replay", "doctor"].contains(&command.get_name());
+            let help = command.clone().render_long_help().to_string();
+            assert_eq!(help.contains("Exit codes:"), has_codes, "{help}");
         }
     }
 }

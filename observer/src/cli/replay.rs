@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::report::Report;
+use super::report::{Report, ReportOptions};
+use super::{Ending, say};
 use crate::cluster::Index;
 use crate::observe::{Observer, Output};
-use crate::output::Format;
 use crate::recording::Reader;
 
 #[derive(Debug, Args)]
@@ -16,28 +16,24 @@ pub(super) struct Options {
     /// What `observer trace --record FILE` wrote.
     #[arg(value_name = "FILE")]
     recording: PathBuf,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
-    /// Stop after this many connections.
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
+    #[command(flatten)]
+    report: ReportOptions,
 }
 
-pub(super) fn run(options: Options) -> anyhow::Result<()> {
-    let Options {
-        recording,
-        output,
-        count,
-    } = options;
+pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
+    let Options { recording, report } = options;
+    report.check()?;
     let (header, events) = Reader::open(&recording)?;
     let objects = header
         .cluster_state
         .map(|list| events.objects(&list))
         .transpose()?;
+    if let Some(but) = report.unusual_service(objects.as_ref())? {
+        say(&format!("warning: {but}"));
+    }
     let index = objects.map(|objects| Arc::new(Index::build(&objects)));
     let mut observer = Observer::new(header.settings, index, header.kube_proxy);
-    let mut report = Report::new(output, count);
+    let mut report = Report::new(report);
     for event in events {
         for output in observer.handle(event?) {
             match output {
@@ -50,5 +46,6 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
             break;
         }
     }
-    Ok(())
+    say(&report.summary(None));
+    Ok(report.ending())
 }

@@ -1,25 +1,93 @@
-//! What becomes of a record: counted and printed, the same for live ones and replayed ones.
+//! What becomes of a record: filtered, counted and printed, the same for live ones and replayed
+//! ones.
 
 use anyhow::Context as _;
+use clap::error::ErrorKind;
+use clap::{Args, CommandFactory as _, value_parser};
 
-use crate::output::{Format, Printer, Summary};
+use super::filter::{FailOn, Filter};
+use super::names::{self, NameError};
+use super::{Cli, Ending};
+use crate::cluster::Objects;
+use crate::output::{Format, Missed, Page, Printer, Summary};
 use crate::record::Record;
+
+/// What to report, how, and until when.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ReportOptions {
+    #[command(flatten)]
+    filter: Filter,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Stop after this many printed connections.
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End with exit code 3 if such a connection was printed; may be repeated, or be a list:
+    /// `lost,dropped`.
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    fail_on: Vec<FailOn>,
+}
 
 /// Where a command's records go.
 #[derive(Debug)]
 pub(super) struct Report {
+    filter: Filter,
     printer: Printer,
     summary: Summary,
+    fail_on: Vec<FailOn>,
+    found: bool,
     remaining: Option<u64>,
+    unpredicted: u64,
+}
+
+impl ReportOptions {
+    /// Whether the Service that is asked for exists and can be entered; what is unusual about it,
+    /// if anything.
+    pub(super) fn unusual_service(
+        &self,
+        objects: Option<&Objects>,
+    ) -> Result<Option<String>, NameError> {
+        match &self.filter.service {
+            Some(wanted) => names::service(wanted, objects),
+            None => Ok(None),
+        }
+    }
+
+    /// Whether the options go together, as far as clap cannot tell by itself.
+    pub(super) fn check(&self) -> Result<(), clap::Error> {
+        match self
+            .fail_on
+            .iter()
+            .find(|fail_on| self.filter.contradicts(**fail_on))
+        {
+            Some(_) => Err(Cli::command().error(
+                ErrorKind::ArgumentConflict,
+                "the argument '--lost' cannot be used with '--fail-on dropped': a dropped \
+                 connection has no source that was lost, so none would be printed",
+            )),
+            None => Ok(()),
+        }
+    }
 }
 
 impl Report {
-    /// `count`: how many records to print at most.
-    pub(super) fn new(format: Format, count: Option<u64>) -> Self {
+    /// Goes to stdout.
+    pub(super) fn new(options: ReportOptions) -> Self {
+        let ReportOptions {
+            filter,
+            output,
+            count,
+            fail_on,
+        } = options;
         Self {
-            printer: Printer::new(format),
+            filter,
+            printer: Printer::new(output),
             summary: Summary::default(),
+            fail_on,
+            found: false,
             remaining: count,
+            unpredicted: 0,
         }
     }
 
@@ -28,18 +96,44 @@ impl Report {
         self.remaining == Some(0) || !self.printer.is_open()
     }
 
-    /// Takes one record.
+    /// Takes one record: prints it, if it is asked for.
     pub(super) fn take(&mut self, record: &Record) -> anyhow::Result<()> {
-        if self.is_done() {
+        if self.remaining == Some(0) {
+            return Ok(());
+        }
+        self.unpredicted += u64::from(record.as_expected.is_none());
+        if !self.filter.passes(record) {
+            self.summary.pass_over();
             return Ok(());
         }
         self.remaining = self.remaining.map(|remaining| remaining - 1);
         self.summary.add(record);
+        self.found |= self.fail_on.iter().any(|fail_on| fail_on.is_met(record));
         self.printer.print(record).context("cannot write to stdout")
     }
 
-    /// What came by, as a whole.
-    pub(super) const fn summary(&self) -> &Summary {
-        &self.summary
+    /// What came by, as a whole, for stderr. `missed`: `None` if nothing could be.
+    pub(super) fn summary(&self, missed: Option<Missed<'_>>) -> String {
+        let summary = self.summary.render(missed, Page::stderr());
+        let asked =
+            self.filter.asks_for_predictions() || self.fail_on.contains(&FailOn::Unexpected);
+        if asked && self.unpredicted > 0 {
+            format!(
+                "{summary}\nwarning: for {} of them nothing was predicted, so that none of those \
+                 counts as unexpected",
+                self.unpredicted
+            )
+        } else {
+            summary
+        }
+    }
+
+    /// How the command ends.
+    pub(super) fn ending(&self) -> Ending {
+        if self.found {
+            Ending::Found
+        } else {
+            Ending::Done
+        }
     }
 }

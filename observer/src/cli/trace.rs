@@ -2,8 +2,6 @@
 
 mod session;
 
-use std::error::Error;
-use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,14 +13,16 @@ use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
 use self::session::{Parts, Session, Stop};
-use super::report::Report;
+use super::filter::FILTERS;
+use super::report::{Report, ReportOptions};
+use super::{Ending, host_name, names, say, warn};
 use crate::cluster::{Index, KubeProxy, file};
+use crate::kernel::capabilities;
 use crate::kernel::layout::{LayoutError, Resolver, SYSFS};
 use crate::kernel::links::{Addresses, Link, Links};
 use crate::kernel::programs::{self, Hook, Programs};
 use crate::observation::{IfIndex, Moment};
 use crate::observe::{Epoch, Observer, Settings};
-use crate::output::Format;
 use crate::recording::{Header, Writer};
 
 /// How many interfaces the line of readiness names.
@@ -30,11 +30,19 @@ const NAMES_SHOWN: usize = 8;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
+    #[command(flatten)]
+    report: ReportOptions,
+    /// Also connections that are none of a Service's: from pods to outside the cluster, to
+    /// listeners of the host, between pods, the outer packets of tunnels; and those that existed
+    /// before.
+    #[arg(long, conflicts_with = "unexpected", help_heading = FILTERS)]
+    all: bool,
     /// Name of this node, as the cluster calls it [default: the host name].
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node: Option<String>,
     /// A List of the cluster's objects, as `kubectl get
-    /// services,endpointslices,nodes,pods,configmaps -A -o json` prints it. Without it only rewritten connections are reported, and no names.
+    /// services,endpointslices,nodes,pods,configmaps -A -o json` prints it. Without it only
+    /// rewritten connections are reported, and no names.
     #[arg(long, value_name = "FILE")]
     cluster_state: Option<PathBuf>,
     /// kube-proxy's configuration, a `KubeProxyConfiguration` [default: the `ConfigMap` in the
@@ -44,22 +52,12 @@ pub(super) struct Options {
     /// Interface to observe; may be repeated [default: chosen by addresses and routes].
     #[arg(long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
-    /// How to print.
-    #[arg(short, long, value_enum, default_value_t = Format::Table)]
-    output: Format,
     /// Stop after this long, counted from readiness: `30s`, `5m`.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
-    /// Stop after this many connections.
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
     /// How long after its opening packet a connection counts as unanswered.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
     answer_timeout: Duration,
-    /// Report every connection: pods' ways out of the cluster, host listeners, and those that
-    /// existed before too.
-    #[arg(long)]
-    all: bool,
     /// Record what the verdicts rest on, for `observer replay`. The file holds clients' addresses.
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -81,7 +79,8 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_negative| format!("{text} is negative"))
 }
 
-pub(super) fn run(options: Options) -> anyhow::Result<()> {
+pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
+    options.report.check()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -89,23 +88,27 @@ pub(super) fn run(options: Options) -> anyhow::Result<()> {
         .block_on(trace(options))
 }
 
-async fn trace(options: Options) -> anyhow::Result<()> {
+async fn trace(options: Options) -> anyhow::Result<Ending> {
     let Options {
+        report,
+        all,
         node,
         cluster_state,
         kube_proxy_config,
         interfaces,
-        output,
         duration,
-        count,
         answer_timeout,
-        all,
         record,
         hook,
         sysfs,
         debug_programs,
     } = options;
     let objects = cluster_state.map(|path| file::objects(&path)).transpose()?;
+    let node = node.map_or_else(host_name, Ok)?;
+    names::node(&node, objects.as_ref())?;
+    if let Some(but) = report.unusual_service(objects.as_ref())? {
+        say(&format!("warning: {but}"));
+    }
     let kube_proxy = match &kube_proxy_config {
         Some(path) => Some(file::kube_proxy(path)?),
         None => objects
@@ -115,12 +118,10 @@ async fn trace(options: Options) -> anyhow::Result<()> {
     let index = objects
         .as_ref()
         .map(|objects| Arc::new(Index::build(objects)));
-    if !nix::unistd::geteuid().is_root() {
-        bail!("observing needs root, or CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN: run it with sudo");
-    }
+    capabilities::check()?;
     let answer_timeout_ns = u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX);
     let settings = Settings {
-        node: node.map_or_else(host_name, Ok)?,
+        node: node.clone(),
         epoch: epoch()?,
         answer_timeout_ns,
         all,
@@ -136,6 +137,23 @@ async fn trace(options: Options) -> anyhow::Result<()> {
             .filter_level(log::LevelFilter::Debug)
             .init();
     }
+    let resolver = Resolver::new(sysfs);
+    let (layout, awaited) = match resolver.resolve() {
+        Ok(layout) => (Some(layout), None),
+        Err(error @ LayoutError::NotLoaded) => {
+            warn(&error, "until it is, nothing is rewritten here");
+            (None, Some(resolver))
+        }
+        Err(error @ LayoutError::NoConntrack) => {
+            warn(
+                &error,
+                "nothing is rewritten here, and nothing can be dropped by it",
+            );
+            (None, None)
+        }
+        // A rewrite that cannot be followed would be told as no rewrite.
+        Err(error) => return Err(error.into()),
+    };
     // Before anything is attached, so that nothing stays when the run is ended early.
     let stop = Stop::new()?;
     match programs::sweep() {
@@ -149,26 +167,13 @@ async fn trace(options: Options) -> anyhow::Result<()> {
     if let Some(hook) = hook {
         programs.only_by(hook);
     }
-    let resolver = Resolver::new(sysfs);
-    let awaited = match resolver.resolve() {
-        Ok(layout) => {
-            programs.set_layout(&layout)?;
-            None
-        }
-        Err(error @ LayoutError::NotLoaded) => {
-            warn(&error, "until it is, nothing is rewritten here");
-            Some(resolver)
-        }
-        Err(error) => {
-            warn(&error, NOT_FOLLOWED);
-            None
-        }
-    };
-    let node = settings.node.clone();
+    if let Some(layout) = &layout {
+        programs.set_layout(layout)?;
+    }
     let mut session = Session::new(Parts {
         programs,
         observer: Observer::new(settings, index.clone(), kube_proxy),
-        report: Report::new(output, count),
+        report: Report::new(report),
         recorder,
         awaited,
         index,
@@ -185,8 +190,8 @@ async fn trace(options: Options) -> anyhow::Result<()> {
         session.read_existing()?;
     }
     session.follow(ring, stop, duration, debug_programs).await?;
-    say(&session.end()?);
-    Ok(())
+    let report = session.end()?;
+    Ok(report.ending())
 }
 
 /// The first few of `names`: a node may have hundreds.
@@ -251,7 +256,7 @@ impl Choice {
 }
 
 /// Whose an address is, as far as the cluster's objects tell.
-struct Whereabouts<'a>(Option<&'a Index>);
+pub(super) struct Whereabouts<'a>(pub(super) Option<&'a Index>);
 
 impl Addresses for Whereabouts<'_> {
     fn is_node(&self, address: IpAddr) -> bool {
@@ -261,13 +266,6 @@ impl Addresses for Whereabouts<'_> {
     fn is_pod(&self, address: IpAddr) -> bool {
         self.0.is_some_and(|index| index.is_in_pod_cidr(address))
     }
-}
-
-fn host_name() -> anyhow::Result<String> {
-    let name = nix::unistd::gethostname().context("cannot read the host name; give --node")?;
-    name.into_string()
-        .ok()
-        .context("the host name is not UTF-8; give --node")
 }
 
 fn now() -> anyhow::Result<Moment> {
@@ -284,20 +282,4 @@ fn epoch() -> anyhow::Result<Epoch> {
         .checked_sub(elapsed)
         .context("the clock reads before 1970")?;
     Ok(Epoch(epoch))
-}
-
-/// What follows when conntrack's types are not known.
-const NOT_FOLLOWED: &str = "no rewrite can be followed, verdicts go by the packets alone";
-
-/// What does not work, and what follows from that.
-fn warn(error: &(dyn Error + 'static), so: &str) {
-    let causes: Vec<_> = std::iter::successors(Some(error), |&error| error.source())
-        .map(ToString::to_string)
-        .collect();
-    say(&format!("warning: {}: {so}", causes.join(": ")));
-}
-
-/// One line to stderr; where stderr is closed, nobody reads it.
-fn say(line: &str) {
-    drop(writeln!(io::stderr(), "{line}"));
 }

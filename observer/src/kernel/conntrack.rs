@@ -79,7 +79,7 @@ impl Conntrack {
 
     /// Whether this namespace tracks connections of that family. It does while a rule needs it:
     /// there is an entry, or a chain for NAT.
-    fn tracks(&mut self, family: Family) -> Result<bool, NetfilterError> {
+    pub fn tracks(&mut self, family: Family) -> Result<bool, NetfilterError> {
         let tracks = match family {
             Family::V4 => &mut self.tracks.v4,
             Family::V6 => &mut self.tracks.v6,

@@ -129,6 +129,14 @@ const TUPLE_FIELDS: [(&str, usize, usize); 7] = [
     ("dst.dir", offset_of!(NfConntrackTuple, dir), 1),
 ];
 
+impl LayoutError {
+    /// Whether nothing is rewritten on this kernel while it says so; of any other, a rewrite that
+    /// cannot be followed would be told as none.
+    pub const fn is_harmless(&self) -> bool {
+        matches!(self, Self::NoConntrack | Self::NotLoaded)
+    }
+}
+
 /// The struct that [`NfConntrackZone`] mirrors, and its fields as above.
 const ZONE: &str = "nf_conntrack_zone";
 const ZONE_FIELDS: [(&str, usize, usize); 2] = [

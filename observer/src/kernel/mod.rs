@@ -1,10 +1,13 @@
 //! All that touches the kernel.
 
 pub mod btf;
+pub mod capabilities;
 pub mod conntrack;
+pub mod environment;
 pub mod layout;
 pub mod links;
 pub mod netfilter;
+pub mod nftables;
 pub mod programs;
 mod tc;
 pub mod wait;

@@ -1,8 +1,24 @@
 //! One connection in, something to look at out.
 
+mod paint;
 mod printer;
 mod summary;
 mod table;
+#[cfg(test)]
+mod tests;
+mod wide;
 
-pub use printer::{Format, Printer};
-pub use summary::{Lost, Summary};
+pub use paint::{Page, Tone};
+pub use printer::{Format, Printer, print};
+pub use summary::{Lost, Missed, Summary};
+
+use serde::Serialize;
+use serde_json::Value;
+
+/// A word of the vocabulary as a record spells it.
+pub(crate) fn word(value: &impl Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(Value::String(word)) => word,
+        other => unreachable!("a word of the vocabulary is a string, not {other:?}"),
+    }
+}

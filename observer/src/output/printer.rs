@@ -1,17 +1,23 @@
 //! Records to stdout, each at once.
 
 use std::io::{self, ErrorKind, Write as _};
+use std::os::fd::AsFd as _;
 
 use clap::ValueEnum;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::paint::Page;
 use super::table;
+use super::wide::Rows;
 use crate::record::Record;
 
 /// How connections are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people.
+    /// For people: the way and the verdict, two lines each.
     Table,
+    /// One connection a row, in aligned columns.
+    Wide,
     /// One JSON object a line (`observer.connection/v1`).
     Json,
 }
@@ -19,38 +25,76 @@ pub enum Format {
 /// Prints records as they come.
 #[derive(Debug)]
 pub struct Printer {
-    format: Format,
+    style: Style,
     open: bool,
+}
+
+#[derive(Debug)]
+enum Style {
+    Table(Page),
+    Wide(Rows),
+    Json,
 }
 
 impl Printer {
     /// A printer to stdout.
-    pub const fn new(format: Format) -> Self {
-        Self { format, open: true }
+    pub fn new(format: Format) -> Self {
+        Self {
+            style: match format {
+                Format::Table => Style::Table(Page::stdout()),
+                Format::Wide => Style::Wide(Rows::new(Page::stdout())),
+                Format::Json => Style::Json,
+            },
+            open: true,
+        }
     }
 
-    /// Whether somebody still reads.
-    pub const fn is_open(&self) -> bool {
-        self.open
+    /// Whether somebody still reads. Asks the kernel: a reader that went away (`| head -1`) would
+    /// else be noticed only when the next connection comes.
+    pub fn is_open(&self) -> bool {
+        self.open && !hung_up()
     }
 
-    /// Prints one record and flushes. A reader that went away (`| head`) is no error: it has had
-    /// enough, and [`Printer::is_open`] says so.
+    /// Prints one record and flushes. A reader that went away is no error: it has had enough, and
+    /// [`Printer::is_open`] says so.
     pub fn print(&mut self, record: &Record) -> io::Result<()> {
         if !self.open {
             return Ok(());
         }
-        let line = match self.format {
-            Format::Json => serde_json::to_string(record)?,
-            Format::Table => table::render(record),
+        let line = match &mut self.style {
+            Style::Table(page) => table::render(record, *page),
+            Style::Wide(rows) => rows.render(record),
+            Style::Json => serde_json::to_string(record)?,
         };
-        let mut stdout = io::stdout().lock();
-        match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                self.open = false;
-                Ok(())
-            }
-            done => done,
-        }
+        self.open = write_line(&line)?;
+        Ok(())
     }
+}
+
+/// Prints `text` and a line end to stdout; where nobody reads, that is no error.
+pub fn print(text: &str) -> io::Result<()> {
+    write_line(text).map(drop)
+}
+
+/// Whether somebody read it.
+fn write_line(line: &str) -> io::Result<bool> {
+    let mut stdout = io::stdout().lock();
+    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the other end of stdout is closed: of a pipe `POLLERR`, of a socket or terminal
+/// `POLLHUP` (poll(2)).
+fn hung_up() -> bool {
+    let stdout = io::stdout();
+    let mut asked = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+    let told = poll(&mut asked, PollTimeout::ZERO);
+    let [answer] = asked;
+    told.is_ok()
+        && answer
+            .revents()
+            .is_some_and(|told| told.intersects(PollFlags::POLLERR | PollFlags::POLLHUP))
 }

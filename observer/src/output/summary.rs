@@ -1,14 +1,16 @@
-//! What a run saw, by service, and what it lost.
+//! What a run saw, by service and cause, and what it missed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use comfy_table::Table;
+use comfy_table::{CellAlignment, Table};
 use observer_ebpf::Counter;
-use serde_json::Value;
 
+use super::paint::{Page, Tone, clean};
+use super::word;
 use crate::kernel::programs::Counters;
 use crate::record::Record;
+use crate::verdict::SourceIp;
 
 /// What userspace could not keep or find out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,54 +23,118 @@ pub struct Lost {
     pub not_looked_up: u64,
 }
 
+/// What a live run missed.
+#[derive(Clone, Copy, Debug)]
+pub struct Missed<'a> {
+    /// In the kernel.
+    pub counters: &'a Counters,
+    /// In userspace.
+    pub lost: Lost,
+}
+
 /// Counts records.
 #[derive(Debug, Default)]
 pub struct Summary {
-    connections: u64,
+    /// By service, source, cause and outcome. As many as the cluster's Services have fates.
     rows: BTreeMap<[String; 4], u64>,
+    sources: BTreeMap<SourceIp, u64>,
+    passed_over: u64,
 }
 
 impl Summary {
-    /// Counts one.
+    /// Counts one that was printed.
     pub fn add(&mut self, record: &Record) {
-        self.connections += 1;
         let service = record.service.as_ref().map_or_else(
-            || "none".to_owned(),
-            |service| format!("{}/{}", service.namespace, service.name),
+            || "(no Service)".to_owned(),
+            |service| format!("{}/{}", clean(&service.namespace), clean(&service.name)),
         );
         let cause = record
             .cause
             .as_ref()
             .map_or_else(|| "-".to_owned(), |cause| word(&cause.code));
-        let row = [
-            service,
-            word(&record.source_ip),
-            cause,
-            word(&record.outcome),
-        ];
+        let outcome = word(&record.outcome);
+        let outcome = match &record.outcome_cause {
+            Some(cause) => format!("{outcome}: {}", word(&cause.code)),
+            None => outcome,
+        };
+        let row = [service, word(&record.source_ip), cause, outcome];
         *self.rows.entry(row).or_default() += 1;
+        *self.sources.entry(record.source_ip).or_default() += 1;
     }
 
-    /// The table, then one line of losses.
-    pub fn render(&self, counters: &Counters, lost: Lost) -> String {
-        let mut text = String::new();
-        if !self.rows.is_empty() {
-            let mut table = Table::new();
-            table.load_style(comfy_table::presets::NOTHING);
-            table.set_header(["SERVICE", "SOURCE IP", "CAUSE", "OUTCOME", "CONNECTIONS"]);
-            for (row, count) in &self.rows {
-                let mut cells = row.to_vec();
-                cells.push(count.to_string());
-                table.add_row(cells);
+    /// Counts one that the filters kept back.
+    pub fn pass_over(&mut self) {
+        self.passed_over += 1;
+    }
+
+    /// The table, a line of sums, and a line of what was missed; `None` if nothing could be.
+    pub fn render(&self, missed: Option<Missed<'_>>, page: Page) -> String {
+        let mut text = self.table();
+        let connections: u64 = self.sources.values().sum();
+        let plural = if connections == 1 { "" } else { "s" };
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{connections} connection{plural}");
+        let fates = [
+            (SourceIp::Lost, "lost", Tone::Bad),
+            (SourceIp::Preserved, "preserved", Tone::Good),
+            (SourceIp::Unknown, "unknown", Tone::Doubt),
+        ];
+        let mut before = ": source ";
+        for (source, fate, tone) in fates {
+            if let Some(count) = self.sources.get(&source) {
+                let _ = write!(text, "{before}{} in {count}", page.paint(tone, fate));
+                before = ", ";
             }
-            text = format!("{table}\n");
         }
+        if self.passed_over > 0 {
+            let _ = write!(text, "; {} more not asked for", self.passed_over);
+        }
+        if let Some(missed) = missed {
+            text.push('\n');
+            text.push_str(&missed.render(page));
+        }
+        text
+    }
+
+    fn table(&self) -> String {
+        if self.rows.is_empty() {
+            return String::new();
+        }
+        let mut table = Table::new();
+        table.load_style(comfy_table::presets::NOTHING);
+        table.set_header(["SERVICE", "SOURCE IP", "CAUSE", "OUTCOME", "CONNECTIONS"]);
+        let mut above = None;
+        for (row, count) in &self.rows {
+            let [service, rest @ ..] = row;
+            // A Service is named once, above what became of its connections.
+            let name = if above == Some(service) { "" } else { service };
+            above = Some(service);
+            let mut cells = vec![name.to_owned()];
+            cells.extend(rest.iter().cloned());
+            cells.push(count.to_string());
+            table.add_row(cells);
+        }
+        for column in table.column_iter_mut() {
+            column.set_padding((0, 2));
+        }
+        if let Some(column) = table.column_mut(4) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+        let lines: Vec<_> = table.lines().collect();
+        let lines = lines.iter().map(|line| format!("{}\n", line.trim_end()));
+        lines.collect()
+    }
+}
+
+impl Missed<'_> {
+    fn render(self, page: Page) -> String {
+        let Self { counters, lost } = self;
         let Lost {
             pending_full,
             undecodable,
             not_looked_up,
         } = lost;
-        let lost = [
+        let reasons = [
             ("ring buffer full", counters.get(Counter::OpeningsLost)),
             (
                 "ring buffer full for an answer",
@@ -84,25 +150,13 @@ impl Summary {
             ("undecodable", undecodable),
             ("not looked up", not_looked_up),
         ];
-        let total: u64 = lost.iter().map(|(_, count)| count).sum();
-        let plural = if self.connections == 1 { "" } else { "s" };
-        // Writing to a String cannot fail.
-        let _ = write!(
-            text,
-            "{} connection{plural}, {total} observations lost",
-            self.connections
-        );
-        for (reason, count) in lost.into_iter().filter(|(_, count)| *count > 0) {
+        let total: u64 = reasons.iter().map(|(_, count)| count).sum();
+        let tone = if total == 0 { Tone::Good } else { Tone::Bad };
+        let mut text = page.paint(tone, &format!("{total} observations lost"));
+        for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
+            // Writing to a String cannot fail.
             let _ = write!(text, ", {reason}: {count}");
         }
         text
-    }
-}
-
-/// A word of the vocabulary as a record spells it.
-fn word(value: &impl serde::Serialize) -> String {
-    match serde_json::to_value(value) {
-        Ok(Value::String(word)) => word,
-        other => unreachable!("a word of the vocabulary is a string, not {other:?}"),
     }
 }

@@ -1,114 +1,234 @@
 //! A record for people: where it went, and what became of the client's address.
+//!
+//! Two lines, the way and the verdict, each broken where it does not fit:
+//!
+//! ```text
+//! 203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/web:http → 10.244.2.5:8080 (web-7f9c, node2)
+//!     LOST at node1, eth0: kube-proxy masquerade (externalTrafficPolicy: Cluster)
+//!       · pod saw 172.31.0.11 · 1 extra hop (node1 → node2)
+//! ```
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::record::Record;
-use crate::verdict::{CauseCode, Outcome, RewriteOwner, SourceIp};
+use super::paint::{Page, Tone, bind, clean};
+use super::word;
+use crate::cluster::Protocol;
+use crate::record::{Backend, From, Record};
+use crate::verdict::{Basis, CauseCode, ClientKind, Outcome, RewriteOwner, SourceIp};
 
-/// Two lines: the way, then the verdict.
-pub(super) fn render(record: &Record) -> String {
-    format!("{}\n    {}", way(record), verdict(record))
+/// The two lines of a record.
+pub(super) fn render(record: &Record, page: Page) -> String {
+    let way = page.wrap(&way(record), "", "  ");
+    let verdict = page.wrap(&verdict(record, page), "    ", "      ");
+    format!("{way}\n{verdict}")
 }
 
 /// `client → front door → service → backend (pod, node)`.
 fn way(record: &Record) -> String {
-    let mut line = socket(record.client.ip, record.client.port);
-    let kind = record
-        .front_door
+    let client = socket(record.client.ip, record.client.port);
+    let mut stations = vec![match record.client.kind {
+        ClientKind::External | ClientKind::Unknown => client,
+        ClientKind::Pod => format!("{client} (pod)"),
+        ClientKind::Node => format!("{client} (node)"),
+        ClientKind::LoadBalancer => format!("{client} (load balancer)"),
+    }];
+    let door = record.front_door;
+    let protocol = match record.protocol {
+        Protocol::Tcp => String::new(),
+        other => format!("/{other}"),
+    };
+    let kind = door
         .kind
         .map_or_else(String::new, |kind| format!("{kind} "));
-    let door = socket(record.front_door.ip, record.front_door.port);
-    let mut add = |part: std::fmt::Arguments<'_>| {
-        line.push_str(" → ");
-        // Writing to a String cannot fail.
-        let _ = line.write_fmt(part);
-    };
-    add(format_args!("{kind}{door}"));
-    if let Some(service) = &record.service {
-        let port = service
-            .port
-            .as_ref()
-            .map_or_else(String::new, |port| format!(":{port}"));
-        add(format_args!("{}/{}{port}", service.namespace, service.name));
-    }
-    if let Some(backend) = &record.backend {
-        let whose: Vec<_> = [&backend.pod, &backend.node]
-            .into_iter()
-            .flatten()
-            .map(String::as_str)
-            .collect();
-        let place = if whose.is_empty() {
-            String::new()
-        } else {
-            format!(" ({})", whose.join(", "))
-        };
-        add(format_args!("{}{place}", socket(backend.ip, backend.port)));
-    }
-    line
-}
-
-fn verdict(record: &Record) -> String {
-    let mut parts = vec![match record.source_ip {
-        SourceIp::Preserved => "PRESERVED".to_owned(),
-        SourceIp::Lost => lost(record),
-        SourceIp::Unknown => unknown(record),
-    }];
-    if let Some(seen) = record.source_seen {
-        parts.push(format!("pod saw {}", seen.ip));
-    }
-    match (record.extra_hops, &record.backend) {
-        (Some(0), _) => parts.push("no extra hop".to_owned()),
-        (Some(hops), Some(backend)) => {
-            let plural = if hops == 1 { "" } else { "s" };
-            let to = backend.node.as_deref().unwrap_or("?");
-            parts.push(format!("{hops} extra hop{plural} ({} → {to})", record.node));
+    let mut front_door = format!("{kind}{}{protocol}", socket(door.ip, door.port));
+    let service = record.service.as_ref().map(service);
+    match &record.backend {
+        // The front door is the backend.
+        Some(backend) if (backend.ip, backend.port) == (door.ip, door.port) => {
+            front_door.push_str(&place(backend));
+            if let Some(service) = service {
+                front_door = format!("{front_door} of {service}");
+            }
+            stations.push(front_door);
         }
-        _ => {}
+        backend => {
+            stations.push(front_door);
+            stations.extend(service);
+            stations.extend(
+                backend.as_ref().map(|backend| {
+                    format!("{}{}", socket(backend.ip, backend.port), place(backend))
+                }),
+            );
+        }
     }
-    match record.outcome {
-        Outcome::Answered => {}
-        Outcome::Refused => parts.push("refused".to_owned()),
-        Outcome::Dropped => parts.push("dropped".to_owned()),
-        Outcome::Unanswered => parts.push("unanswered".to_owned()),
-        Outcome::Unknown => parts.push("came in and never left, no answer".to_owned()),
-    }
-    if let Some(cause) = &record.outcome_cause {
-        parts.push(cause.explanation.clone());
-    }
-    parts.join(" · ")
+    let stations: Vec<_> = stations.iter().map(|station| bind(station)).collect();
+    stations.join(&format!(" {}", bind("→ ")))
 }
 
-fn lost(record: &Record) -> String {
+fn verdict(record: &Record, page: Page) -> String {
+    let mut parts = Vec::new();
+    let outcome = outcome(record, page);
+    if record.backend.is_none() {
+        // No endpoint was chosen: there is no source that one could have seen.
+        parts.extend(outcome);
+    } else {
+        parts.push(source(record, page));
+        parts.extend(seen(record));
+        parts.extend(hops(record));
+        parts.extend(outcome);
+    }
+    if record.from == From::Conntrack {
+        parts.push(bind("existed before"));
+    }
+    if let (Some(false), Some(expected)) = (record.as_expected, record.expected) {
+        let predicted = format!(
+            " (predicted: {}, {})",
+            word(&expected.source_ip),
+            word(&expected.outcome)
+        );
+        parts.push(page.paint(Tone::Bad, "UNEXPECTED") + &bind(&predicted));
+    }
+    parts.join(&format!(" {}", bind("· ")))
+}
+
+/// What became of the client's address.
+fn source(record: &Record, page: Page) -> String {
+    match record.source_ip {
+        SourceIp::Preserved => page.paint(Tone::Good, "PRESERVED"),
+        SourceIp::Lost => lost(record, page),
+        SourceIp::Unknown => {
+            let why = match record.cause.as_ref().map(|cause| cause.code) {
+                Some(CauseCode::MasqueradedBeforeThisNode) => {
+                    format!(": rewritten before it reached {}", clean(&record.node))
+                }
+                _ => format!(" at {}", clean(&record.node)),
+            };
+            format!("{}{why}", page.paint(Tone::Doubt, "UNKNOWN"))
+        }
+    }
+}
+
+fn lost(record: &Record, page: Page) -> String {
+    let lost = page.paint(Tone::Bad, "LOST");
     let Some(at) = &record.lost_at else {
-        return "LOST".to_owned();
+        return lost;
     };
     let place = at.interface.as_ref().map_or_else(
-        || at.node.clone(),
-        |interface| format!("{}, {interface}", at.node),
+        || clean(&at.node),
+        |interface| format!("{}, {}", clean(&at.node), clean(interface)),
     );
     let by = match at.by {
         RewriteOwner::KubeProxy => "kube-proxy masquerade",
-        RewriteOwner::Cni => "network plugin",
+        RewriteOwner::Cni => "network plugin masquerade",
         RewriteOwner::LoadBalancer => "load balancer",
         RewriteOwner::Proxy => "proxy",
-        RewriteOwner::Unknown => "rewritten, nobody known",
+        RewriteOwner::Unknown => "rewritten, by whom is not known",
     };
-    let why = match record.cause.as_ref().map(|cause| cause.code) {
-        Some(CauseCode::ExternalTrafficPolicyCluster) => " (externalTrafficPolicy: Cluster)",
-        Some(CauseCode::Hairpin) => " (hairpin)",
-        Some(CauseCode::NodeLocalClient) => " (client on this node)",
-        _ => "",
-    };
-    format!("LOST at {place}: {by}{why}")
+    let why = record.cause.as_ref().and_then(|cause| {
+        let why = match cause.code {
+            CauseCode::ExternalTrafficPolicyCluster => "externalTrafficPolicy: Cluster",
+            CauseCode::MasqueradeAll => "masqueradeAll",
+            CauseCode::OutsideClusterCidr => "client outside the cluster CIDR",
+            CauseCode::Hairpin => "hairpin: the pod reached itself",
+            CauseCode::NodeLocalClient => "client on this node",
+            CauseCode::CniMasquerade
+            | CauseCode::MasqueradedBeforeThisNode
+            | CauseCode::UpstreamLoadBalancer
+            | CauseCode::L7Proxy
+            | CauseCode::Unknown => return None,
+        };
+        Some(match cause.basis {
+            Basis::Observed | Basis::Config => format!(" ({why})"),
+            Basis::Inferred => format!(" ({why}, inferred)"),
+        })
+    });
+    format!("{lost} at {place}: {by}{}", why.unwrap_or_default())
 }
 
-fn unknown(record: &Record) -> String {
-    match record.cause.as_ref().map(|cause| cause.code) {
-        Some(CauseCode::MasqueradedBeforeThisNode) => {
-            "UNKNOWN here: rewritten before this node".to_owned()
-        }
-        _ => "UNKNOWN".to_owned(),
+/// Which source the backend was shown.
+fn seen(record: &Record) -> Option<String> {
+    let seen = record.source_seen?;
+    let whose = match &record.backend {
+        Some(Backend { pod: Some(_), .. }) => "pod",
+        _ => "backend",
+    };
+    let verb = match record.outcome {
+        Outcome::Answered | Outcome::Refused => "saw",
+        // Whether it arrived is not known.
+        Outcome::Dropped | Outcome::Unanswered | Outcome::Unknown => "is shown",
+    };
+    Some(bind(&format!("{whose} {verb} {}", seen.ip)))
+}
+
+fn hops(record: &Record) -> Option<String> {
+    let hops = record.extra_hops?;
+    if hops == 0 {
+        return Some(bind("no extra hop"));
+    }
+    let plural = if hops == 1 { "" } else { "s" };
+    let to = record.backend.as_ref()?.node.as_deref().unwrap_or("?");
+    Some(bind(&format!(
+        "{hops} extra hop{plural} ({} → {})",
+        clean(&record.node),
+        clean(to)
+    )))
+}
+
+/// What became of the opening packet; nothing if it was answered.
+fn outcome(record: &Record, page: Page) -> Option<String> {
+    let (tone, what) = match record.outcome {
+        Outcome::Answered if record.backend.is_some() => return None,
+        Outcome::Answered => (Tone::Good, "ANSWERED"),
+        Outcome::Refused => (Tone::Bad, "REFUSED"),
+        Outcome::Dropped => (Tone::Bad, "DROPPED"),
+        Outcome::Unanswered => (Tone::Doubt, "UNANSWERED"),
+        Outcome::Unknown => (Tone::Doubt, "NO ANSWER SEEN"),
+    };
+    let what = page.paint(tone, what);
+    // With a backend the place is said already: where the source was lost, or kept.
+    let came_in = record
+        .path
+        .first()
+        .filter(|_| record.backend.is_none())
+        .map(|step| {
+            let interface = step.r#in.as_ref();
+            let by = interface.map_or_else(String::new, |name| format!(", {}", clean(name)));
+            format!(" at {}{by}", clean(&step.node))
+        });
+    let why = record
+        .outcome_cause
+        .as_ref()
+        .map(|cause| format!(": {}", clean(&cause.explanation)));
+    Some(format!(
+        "{what}{}{}",
+        came_in.unwrap_or_default(),
+        why.unwrap_or_default()
+    ))
+}
+
+fn service(service: &crate::record::Service) -> String {
+    let port = service
+        .port
+        .as_ref()
+        .map_or_else(String::new, |port| format!(":{}", clean(port)));
+    format!(
+        "{}/{}{port}",
+        clean(&service.namespace),
+        clean(&service.name)
+    )
+}
+
+/// ` (pod, node)`, as far as they are known.
+fn place(backend: &Backend) -> String {
+    let whose: Vec<_> = [&backend.pod, &backend.node]
+        .into_iter()
+        .flatten()
+        .map(|name| clean(name))
+        .collect();
+    if whose.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", whose.join(", "))
     }
 }
 

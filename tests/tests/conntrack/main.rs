@@ -14,8 +14,7 @@ use tests::{
     child::poll_until,
     client::Answer,
     command, demo,
-    doors::{FrontDoor, Kind, front_doors},
-    lab::{Lab, LabNode},
+    lab::LabNode,
     observer_process::{Finished, ObserverProcess},
     privilege,
     traffic::CONNECT_TIMEOUT,
@@ -30,17 +29,9 @@ fn raw(node: &LabNode, rule: &str) {
     command::run(&mut iptables).expect("a rule");
 }
 
-fn web_by_node1(lab: &Lab) -> FrontDoor {
-    let doors = front_doors(lab.cluster()).expect("front doors");
-    doors
-        .into_iter()
-        .find(|door| {
-            door.service == "web"
-                && door.kind == Kind::NodePort
-                && door.entry == "node1"
-                && door.to.is_ipv4()
-        })
-        .expect("such a front door")
+/// The node port of the Service `web` at node1.
+fn web_by_node1() -> SocketAddr {
+    SocketAddr::from(([172, 31, 0, 11], 30080))
 }
 
 /// An observer that records what it sees of a node.
@@ -162,9 +153,9 @@ fn a_connection_in_a_zone_is_reported_once_and_in_it(#[case] option: &str, #[cas
     let lab = demo::raise().expect("raised");
     let node1 = lab.node("node1").expect("a node");
     raw(node1, &format!("-A PREROUTING -j CT {option} 5"));
-    let door = web_by_node1(&lab);
+    let door = web_by_node1();
     let recorder = Recorder::start(node1, &[]);
-    let answer = lab.connect(door.to, CONNECT_TIMEOUT).expect("answered");
+    let answer = lab.connect(door, CONNECT_TIMEOUT).expect("answered");
     let (records, passages, _) = recorder.stop(answer.local);
     assert_eq!(each(&passages, "/conntrack"), ["entry", "entry"]);
     assert_eq!(each(&passages, "/identity/zone"), [zone, zone]);
@@ -186,7 +177,7 @@ fn a_module_that_is_loaded_later_is_followed() {
     }
     let lab = demo::raise().expect("raised");
     let node1 = lab.node("node1").expect("a node");
-    let door = web_by_node1(&lab);
+    let door = web_by_node1();
     let sysfs = tempfile::tempdir().expect("a directory");
     let path = |name: &str| sysfs.path().join("kernel/btf").join(name);
     fs::create_dir_all(path("")).expect("a directory");
@@ -194,7 +185,7 @@ fn a_module_that_is_loaded_later_is_followed() {
     fs::write(path("vmlinux"), kernel).expect("a file");
 
     let recorder = Recorder::start(node1, &["--sysfs", sysfs.path().to_str().expect("UTF-8")]);
-    let connect = || lab.connect(door.to, CONNECT_TIMEOUT).expect("answered");
+    let connect = || lab.connect(door, CONNECT_TIMEOUT).expect("answered");
     let word = |client| {
         let passages = poll_until(Duration::from_secs(2), || {
             let passages = recorder.passages(client);

@@ -13,7 +13,7 @@ use observer_ebpf::{ArrivalKey, ROLE_OPENING};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::{Choice, NOT_FOLLOWED, now, say, warn};
+use super::{Choice, now, say, warn};
 use crate::cli::report::Report;
 use crate::cluster::Index;
 use crate::kernel::conntrack::{self, Conntrack};
@@ -23,7 +23,7 @@ use crate::kernel::programs::{Hook, Programs};
 use crate::kernel::wait::readable;
 use crate::observation::{Entry, Identity, IfIndex, Moment, Observation};
 use crate::observe::{Event, Observer, Output};
-use crate::output::Lost;
+use crate::output::{Lost, Missed};
 use crate::recording::Writer;
 
 /// How often what waits is looked at: the grain of the answer time-out.
@@ -196,8 +196,8 @@ impl Session {
         self.drain(ring.get_mut())
     }
 
-    /// What is pending comes out; gives the summary.
-    pub(super) fn end(mut self) -> anyhow::Result<String> {
+    /// What is pending comes out, then the summary.
+    pub(super) fn end(mut self) -> anyhow::Result<Report> {
         self.look_ups_left = LOOK_UPS_PER_TICK;
         self.notice_losses()?;
         self.expire(0)?;
@@ -207,7 +207,12 @@ impl Session {
         }
         let counters = self.parts.programs.counters()?;
         self.lost.pending_full = self.parts.observer.losses().pending_full;
-        Ok(self.parts.report.summary().render(&counters, self.lost))
+        let missed = Missed {
+            counters: &counters,
+            lost: self.lost,
+        };
+        say(&self.parts.report.summary(Some(missed)));
+        Ok(self.parts.report)
     }
 
     /// Once conntrack's module is loaded, rewrites are followed.
@@ -226,7 +231,8 @@ impl Session {
                 *awaited = Some(resolver);
                 return Ok(());
             }
-            Err(error) => warn(&error, NOT_FOLLOWED),
+            // A rewrite that cannot be followed would be told as no rewrite.
+            Err(error) => return Err(error.into()),
         }
         self.conntrack = open_conntrack();
         Ok(())

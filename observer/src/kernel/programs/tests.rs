@@ -38,7 +38,7 @@ fn load(test: &str) -> Option<(Programs, RingBuf<MapData>)> {
         log_skip(test);
         return None;
     }
-    Some(Programs::load(&KernelLayout::UNKNOWN, false).expect("the programs load"))
+    Some(Programs::load(false).expect("the programs load"))
 }
 
 fn log_skip(test: &str) {

@@ -1,0 +1,79 @@
+//! `observer doctor`: what this kernel and node can do, what is missing, what to do about it.
+//!
+//! Looks first ([`facts`]), then judges ([`checks`]), so that every judgement is a function of
+//! what was seen, and a bug report ([`bundle`]) holds both. Changes nothing; without privilege it
+//! says what it could not see.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+
+use self::facts::Facts;
+use self::report::Report;
+use super::Ending;
+use crate::cluster::file;
+use crate::output::{self, Page};
+
+mod bundle;
+mod checks;
+mod dataplanes;
+mod facts;
+mod kube_proxy;
+mod report;
+#[cfg(test)]
+mod tests;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Name of this node, as the cluster calls it [default: the host name].
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node: Option<String>,
+    /// A List of the cluster's objects, as for `trace`: tells uplinks and pod networks.
+    #[arg(long, value_name = "FILE")]
+    cluster_state: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+    /// Write all that was seen to this file too, as JSON for a bug report. It holds no addresses.
+    #[arg(long, value_name = "FILE")]
+    bundle: Option<PathBuf>,
+}
+
+/// How the report is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people.
+    Table,
+    /// One JSON object (`observer.doctor/v1`).
+    Json,
+}
+
+pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
+    let Options {
+        node,
+        cluster_state,
+        output,
+        bundle,
+    } = options;
+    let objects = cluster_state.map(|path| file::objects(&path)).transpose()?;
+    let facts = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(Facts::gather(node, objects.as_ref()));
+    let report = Report::new(checks::all(&facts));
+    if let Some(path) = bundle {
+        bundle::write(&path, &facts, &report)?;
+    }
+    let text = match output {
+        Format::Table => report.table(Page::stdout()),
+        Format::Json => serde_json::to_string_pretty(&report).context("cannot write JSON")?,
+    };
+    output::print(&text).context("cannot write to stdout")?;
+    Ok(if report.can_observe() {
+        Ending::Done
+    } else {
+        Ending::Unable
+    })
+}

@@ -1,0 +1,143 @@
+//! What is there to see. Nothing here judges, and nothing keeps an address.
+
+use std::error::Error;
+use std::iter;
+
+use serde::Serialize;
+
+use super::kube_proxy::{self, LegacyRules};
+use crate::cli::trace::Whereabouts;
+use crate::cli::{host_name, names};
+use crate::cluster::{Family, Index, Objects};
+use crate::kernel::capabilities;
+use crate::kernel::conntrack::Conntrack;
+use crate::kernel::environment::{self, Environment};
+use crate::kernel::layout::{Resolver, SYSFS};
+use crate::kernel::links::{Links, Role};
+use crate::kernel::netfilter::NetfilterError;
+use crate::kernel::nftables::{self, Ruleset};
+use crate::kernel::programs::Programs;
+
+/// Something, or why it could not be seen.
+pub(super) type Seen<T> = Result<T, String>;
+
+/// All that was looked at.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Facts {
+    pub(super) environment: Environment,
+    /// Those that observing needs and that are not in force.
+    pub(super) missing_capabilities: Seen<Vec<String>>,
+    pub(super) btf: Btf,
+    /// In which families connections are tracked: IPv4, IPv6.
+    pub(super) tracked: Seen<[bool; 2]>,
+    /// Loading the programs; `None` if it was not tried.
+    pub(super) programs: Option<Seen<()>>,
+    /// Whether programs can be attached by TCX; `None` if nobody was asked.
+    pub(super) tcx: Option<Seen<bool>>,
+    pub(super) interfaces: Seen<Vec<Interface>>,
+    /// The names of all BPF programs in the kernel.
+    pub(super) all_programs: Seen<Vec<String>>,
+    pub(super) rules: Seen<Ruleset>,
+    pub(super) legacy_rules: LegacyRules,
+    /// What kube-proxy calls its mode.
+    pub(super) proxy_mode: Seen<String>,
+    /// Whether the cluster's objects have this node; `None` without them.
+    pub(super) node: Option<Seen<()>>,
+}
+
+/// What the kernel's BTF tells of conntrack's entries.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Btf {
+    /// Where they are.
+    Known(String),
+    /// Not where they are; no rewrite can be followed.
+    Unknown(String),
+    /// There is none.
+    None(String),
+}
+
+/// An interface, and what becomes of it.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Interface {
+    pub(super) name: String,
+    pub(super) observed: bool,
+    pub(super) uplink: bool,
+    pub(super) why: String,
+}
+
+impl Facts {
+    /// Looks at everything, as far as this process may.
+    pub(super) async fn gather(node: Option<String>, objects: Option<&Objects>) -> Self {
+        let missing_capabilities = capabilities::missing()
+            .map(|missing| missing.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .map_err(|error| told(&error));
+        let may_observe = missing_capabilities.as_ref().is_ok_and(Vec::is_empty);
+        let index = objects.map(Index::build);
+        Self {
+            environment: Environment::read(),
+            btf: btf(),
+            tracked: tracked(),
+            programs: may_observe.then(|| {
+                Programs::load(false)
+                    .map(drop)
+                    .map_err(|error| told(&error))
+            }),
+            tcx: may_observe.then(|| environment::has_tcx().map_err(|error| told(&error))),
+            missing_capabilities,
+            interfaces: interfaces(index.as_ref()).await,
+            all_programs: environment::programs().map_err(|error| told(&error)),
+            rules: nftables::read().map_err(|error| told(&error)),
+            legacy_rules: kube_proxy::legacy_rules(),
+            proxy_mode: kube_proxy::ask(kube_proxy::METRICS_ADDRESS),
+            node: objects.map(|objects| {
+                let node = node.map_or_else(host_name, Ok);
+                let node = node.map_err(|error| format!("{error:#}"))?;
+                names::node(&node, Some(objects)).map_err(|error| error.to_string())
+            }),
+        }
+    }
+}
+
+fn btf() -> Btf {
+    match Resolver::new(SYSFS.into()).resolve() {
+        Ok(layout) => Btf::Known(format!("{layout:?}")),
+        Err(error) if error.is_harmless() => Btf::Unknown(told(&error)),
+        Err(error) => Btf::None(told(&error)),
+    }
+}
+
+fn tracked() -> Seen<[bool; 2]> {
+    let tracked = || {
+        let mut conntrack = Conntrack::open()?;
+        Ok([conntrack.tracks(Family::V4)?, conntrack.tracks(Family::V6)?])
+    };
+    tracked().map_err(|error: NetfilterError| told(&error))
+}
+
+async fn interfaces(index: Option<&Index>) -> Seen<Vec<Interface>> {
+    let links = Links::read().await.map_err(|error| told(&error))?;
+    let roles = links.choose(&Whereabouts(index));
+    Ok(links
+        .iter()
+        .filter_map(|(number, link)| {
+            let role = roles.get(&number)?;
+            Some(Interface {
+                name: link.name.clone(),
+                observed: role.is_ok(),
+                uplink: *role == Ok(Role::Uplink),
+                why: match role {
+                    Ok(role) => role.to_string(),
+                    Err(why) => why.to_string(),
+                },
+            })
+        })
+        .collect())
+}
+
+/// An error and its causes, in one text.
+pub(super) fn told(error: &(dyn Error + 'static)) -> String {
+    let causes = iter::successors(Some(error), |&error| error.source());
+    let causes: Vec<_> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
+}

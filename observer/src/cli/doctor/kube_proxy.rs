@@ -1,0 +1,278 @@
+//! kube-proxy on this node: which mode it says it is in, whose rules are there, and whether the
+//! two agree.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::facts::{Facts, Seen};
+use super::report::Check;
+
+/// Where kube-proxy serves its metrics by default (`metricsBindAddress`).
+pub(super) const METRICS_ADDRESS: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10249));
+/// It answers from memory.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// More than any mode and its headers.
+const ANSWER_MAX: u64 = 4096;
+/// A name that is never too long for a mode.
+const MODE_MAX: usize = 32;
+/// The device that holds every Service address in IPVS mode.
+const IPVS_DEVICE: &str = "kube-ipvs0";
+const NAME: &str = "kube-proxy";
+
+/// Whether the tables of `iptables-legacy`, which nftables does not list, have kube-proxy's chain,
+/// and whether they exempt packets from tracking.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct LegacyRules {
+    pub(super) kube_services: Seen<bool>,
+    pub(super) notrack: Seen<bool>,
+}
+
+/// A mode of kube-proxy that is known by its rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Iptables,
+    Ipvs,
+    Nftables,
+}
+
+/// Asks kube-proxy for its mode. By hand: one request for one word on the loopback interface is
+/// less than the smallest HTTP client.
+pub(super) fn ask(address: SocketAddr) -> Seen<String> {
+    let answer = || {
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.write_all(b"GET /proxyMode HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = answer().map_err(|error: std::io::Error| error.to_string())?;
+    mode_in(&String::from_utf8_lossy(&answer)).ok_or_else(|| "its answer is no mode".to_owned())
+}
+
+/// The body of a good answer, if it is a word.
+fn mode_in(answer: &str) -> Option<String> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let mut status_line = head.lines().next()?.split(' ');
+    let is_http = status_line.next()?.starts_with("HTTP/1.");
+    let is_good = status_line.next()? == "200";
+    let mode = body.trim();
+    let is_word = !mode.is_empty()
+        && mode.len() <= MODE_MAX
+        && mode.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    (is_http && is_good && is_word).then(|| mode.to_owned())
+}
+
+/// Looks into the legacy tables of both families. They are listed in `/proc` once somebody uses
+/// them; only then is `iptables-legacy-save` run, because that would create them.
+pub(super) fn legacy_rules() -> LegacyRules {
+    let mut rules = LegacyRules {
+        kube_services: Ok(false),
+        notrack: Ok(false),
+    };
+    for (list, tool) in [
+        ("/proc/net/ip_tables_names", "iptables-legacy-save"),
+        ("/proc/net/ip6_tables_names", "ip6tables-legacy-save"),
+    ] {
+        for (table, found) in [
+            ("nat", &mut rules.kube_services),
+            ("raw", &mut rules.notrack),
+        ] {
+            match saved(Path::new(list), tool, table) {
+                Ok(text) if found.is_ok() => {
+                    let is_there = match table {
+                        "nat" => text.lines().any(|line| line.starts_with(":KUBE-SERVICES ")),
+                        _ => text.contains("-j NOTRACK") || text.contains("--notrack"),
+                    };
+                    *found = found.clone().map(|before| before || is_there);
+                }
+                Ok(_) => {}
+                Err(error) => *found = Err(error),
+            }
+        }
+    }
+    rules
+}
+
+/// A legacy table as text; nothing if nobody uses it.
+fn saved(list: &Path, tool: &str, table: &str) -> Seen<String> {
+    let used = match fs::read_to_string(list) {
+        Ok(used) => used,
+        // The kernel has no such tables.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(format!("{}: {error}", list.display())),
+    };
+    if !used.lines().any(|used| used == table) {
+        return Ok(String::new());
+    }
+    let output = Command::new(tool)
+        .args(["-t", table])
+        .output()
+        .map_err(|error| format!("{tool}: {error}"))?;
+    if !output.status.success() {
+        return Err(format!("{tool} ended with {}", output.status));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Whether kube-proxy is here, in which mode, and whether its rules are.
+pub(super) fn check(facts: &Facts) -> Check {
+    let rules = match &facts.rules {
+        Ok(rules) => rules,
+        Err(error) => {
+            return Check::unseen(
+                NAME,
+                match &facts.proxy_mode {
+                    Ok(mode) => format!("it says it is in {mode} mode; {error}"),
+                    Err(_) => error.clone(),
+                },
+            )
+            .means("whether its rules are here is not known")
+            .remedy("run it as root (sudo)");
+        }
+    };
+    let has_ipvs_device = facts.interfaces.as_ref().is_ok_and(|interfaces| {
+        interfaces
+            .iter()
+            .any(|interface| interface.name == IPVS_DEVICE)
+    });
+    let has_chains =
+        !rules.kube_services_chains.is_empty() || facts.legacy_rules.kube_services == Ok(true);
+    let mut found = Vec::new();
+    if !rules.kube_proxy_tables.is_empty() {
+        found.push(Mode::Nftables);
+    }
+    // IPVS mode has chains in the table nat too.
+    if has_ipvs_device {
+        found.push(Mode::Ipvs);
+    } else if has_chains {
+        found.push(Mode::Iptables);
+    }
+    agreement(
+        facts.proxy_mode.as_deref().map_err(String::as_str),
+        &found,
+        facts.legacy_rules.kube_services.as_ref().err(),
+    )
+}
+
+fn agreement(said: Result<&str, &str>, found: &[Mode], unseen: Option<&String>) -> Check {
+    let modes: Vec<_> = found.iter().map(|mode| mode.word()).collect();
+    match (said, found) {
+        (Ok(said), [mode]) if mode.word() == said => {
+            let check = Check::ok(NAME, format!("{said} mode, and its rules are here"));
+            if *mode == Mode::Ipvs {
+                check.means("addresses are told; causes are known for iptables and nftables mode")
+            } else {
+                check
+            }
+        }
+        (Err(_), [mode]) => Check::ok(
+            NAME,
+            format!(
+                "rules of its {} mode are here; it did not answer at {METRICS_ADDRESS}",
+                mode.word()
+            ),
+        ),
+        (Ok(said), []) => Check::warning(
+            NAME,
+            match unseen {
+                Some(error) => {
+                    format!("it says it is in {said} mode, and its rules were not found; {error}")
+                }
+                None => format!("it says it is in {said} mode, and its rules are not here"),
+            },
+        )
+        .means("either this is not its network namespace, or it has programmed nothing yet")
+        .remedy("run in the node's own network namespace: in a pod, with hostNetwork: true"),
+        (Err(_), []) => Check::warning(
+            NAME,
+            match unseen {
+                Some(error) => format!("no rules of it were found; {error}"),
+                None => "no rules of it are here, and it does not answer".to_owned(),
+            },
+        )
+        .means("nothing here rewrites what goes to a Service, or something else does")
+        .remedy(
+            "run in the node's own network namespace (in a pod, with hostNetwork: true); if \
+             another dataplane serves the Services, see below",
+        ),
+        (said, _) => {
+            let modes = modes.join(" and ");
+            Check::warning(
+                NAME,
+                match said {
+                    Ok(said) => {
+                        format!("it says it is in {said} mode, and rules of {modes} are here")
+                    }
+                    Err(_) => format!("rules of several of its modes are here: {modes}"),
+                },
+            )
+            .means("old rules may still rewrite connections, and causes name the wrong rule")
+            .remedy("remove what is old: `kube-proxy --cleanup`, then restart kube-proxy")
+        }
+    }
+}
+
+impl Mode {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::Status;
+    use super::*;
+
+    #[test]
+    fn a_mode_is_the_body_of_a_good_answer() {
+        let answer =
+            |status, body| format!("HTTP/1.0 {status}\r\nContent-Type: text/plain\r\n\r\n{body}");
+        assert_eq!(
+            mode_in(&answer("200 OK", "nftables")).as_deref(),
+            Some("nftables")
+        );
+        assert_eq!(
+            mode_in(&answer("200 OK", "iptables\n")).as_deref(),
+            Some("iptables")
+        );
+        for no_mode in [
+            answer("404 Not Found", "page"),
+            answer("200 OK", ""),
+            answer("200 OK", "<html> </html>"),
+            answer("200 OK", &"x".repeat(33)),
+            "SSH-2.0-OpenSSH\r\n\r\n".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(mode_in(&no_mode), None, "{no_mode:?}");
+        }
+    }
+
+    #[test]
+    fn what_it_says_and_what_is_found_are_held_together() {
+        let status = |said, found: &[Mode]| agreement(said, found, None).status;
+        let silent = Err("refused");
+        assert_eq!(status(Ok("nftables"), &[Mode::Nftables]), Status::Ok);
+        assert_eq!(status(silent, &[Mode::Iptables]), Status::Ok);
+        assert_eq!(status(Ok("iptables"), &[]), Status::Warning);
+        assert_eq!(status(silent, &[]), Status::Warning);
+        assert_eq!(
+            status(Ok("nftables"), &[Mode::Nftables, Mode::Iptables]),
+            Status::Warning
+        );
+        // One mode's rules, and it says another's: those are old.
+        let other = agreement(Ok("nftables"), &[Mode::Iptables], None);
+        assert_eq!(other.status, Status::Warning);
+    }
+}

@@ -1,0 +1,203 @@
+//! Which connections are asked for, and which make the command fail.
+
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+
+use crate::record::Record;
+use crate::verdict::{Outcome, SourceIp};
+
+/// The heading of the options that choose connections.
+pub(super) const FILTERS: &str = "Which connections";
+
+/// A Service as the command line names it; with a port, as `shop/web:http`, one port of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ServiceName {
+    pub(super) namespace: String,
+    pub(super) name: String,
+    pub(super) port: Option<String>,
+}
+
+/// Addresses of clients: a network, or a single address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Clients(IpNet);
+
+/// The filters. A connection is printed if all let it pass.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Filter {
+    /// Only connections to this Service, or to this port of it: `shop/web`, `shop/web:http`.
+    /// Needs the cluster's objects.
+    #[arg(value_name = "NAMESPACE/SERVICE")]
+    pub(super) service: Option<ServiceName>,
+    /// Only connections whose client's address was lost.
+    #[arg(long, help_heading = FILTERS)]
+    lost: bool,
+    /// Only connections from this network or address; may be repeated.
+    #[arg(long = "client", value_name = "CIDR", help_heading = FILTERS)]
+    clients: Vec<Clients>,
+    /// Only connections that came out otherwise than predicted.
+    #[arg(long, help_heading = FILTERS)]
+    unexpected: bool,
+}
+
+/// What makes a run fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FailOn {
+    /// A client's address was lost.
+    Lost,
+    /// A connection came out otherwise than predicted.
+    Unexpected,
+    /// A connection was dropped.
+    Dropped,
+}
+
+impl Filter {
+    /// Whether a connection is asked for.
+    pub(super) fn passes(&self, record: &Record) -> bool {
+        let Self {
+            service,
+            lost,
+            clients,
+            unexpected,
+        } = self;
+        let of_service = service.as_ref().is_none_or(|service| service.is_of(record));
+        let of_clients = clients.is_empty()
+            || clients
+                .iter()
+                .any(|Clients(network)| network.contains(&record.client.ip));
+        of_service
+            && of_clients
+            && (!lost || FailOn::Lost.is_met(record))
+            && (!unexpected || FailOn::Unexpected.is_met(record))
+    }
+
+    /// Whether it takes a prediction to pass.
+    pub(super) fn asks_for_predictions(&self) -> bool {
+        self.unexpected
+    }
+
+    /// Whether `fail_on` can never be met by what passes: a dropped connection had no endpoint
+    /// that could have been shown another address.
+    pub(super) fn contradicts(&self, fail_on: FailOn) -> bool {
+        self.lost && fail_on == FailOn::Dropped
+    }
+}
+
+impl FailOn {
+    /// Whether a connection is one to fail on.
+    pub(super) fn is_met(self, record: &Record) -> bool {
+        match self {
+            Self::Lost => record.source_ip == SourceIp::Lost,
+            Self::Unexpected => record.as_expected == Some(false),
+            Self::Dropped => record.outcome == Outcome::Dropped,
+        }
+    }
+}
+
+impl ServiceName {
+    fn is_of(&self, record: &Record) -> bool {
+        let Self {
+            namespace,
+            name,
+            port,
+        } = self;
+        record.service.as_ref().is_some_and(|service| {
+            service.namespace == *namespace
+                && service.name == *name
+                && port
+                    .as_ref()
+                    .is_none_or(|port| service.port.as_ref() == Some(port))
+        })
+    }
+}
+
+impl FromStr for ServiceName {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (namespace, rest) = text
+            .split_once('/')
+            .ok_or("expected NAMESPACE/SERVICE, as in shop/web")?;
+        let (name, port) = match rest.split_once(':') {
+            Some((name, port)) => (name, Some(port)),
+            None => (rest, None),
+        };
+        if namespace.is_empty() || name.is_empty() || port.is_some_and(str::is_empty) {
+            return Err("expected NAMESPACE/SERVICE, as in shop/web; one of them is empty");
+        }
+        Ok(Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            port: port.map(str::to_owned),
+        })
+    }
+}
+
+impl FromStr for Clients {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let network = text.parse().or_else(|_no_network: ipnet::AddrParseError| {
+            text.parse()
+                .map(|address: IpAddr| IpNet::from(address.to_canonical()))
+        });
+        network
+            .map(Self)
+            .map_err(|_neither| "expected a network or an address, as in 203.0.113.0/24")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[test]
+    fn a_service_is_named_as_records_show_it() {
+        let parse = |text: &str| text.parse::<ServiceName>();
+        let web = ServiceName {
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            port: None,
+        };
+        assert_eq!(parse("shop/web"), Ok(web.clone()));
+        let port = Some("http".to_owned());
+        assert_eq!(parse("shop/web:http"), Ok(ServiceName { port, ..web }));
+    }
+
+    #[rstest]
+    #[case("web")]
+    #[case("")]
+    #[case("/web")]
+    #[case("shop/")]
+    #[case("shop/web:")]
+    fn what_names_no_service_says_how_one_is_named(#[case] text: &str) {
+        let error = text.parse::<ServiceName>().expect_err("no Service");
+        assert!(error.contains("NAMESPACE/SERVICE"), "{error}");
+    }
+
+    #[rstest]
+    #[case("203.0.113.0/24", "203.0.113.50", true)]
+    #[case("203.0.113.50", "203.0.113.50", true)]
+    #[case("203.0.113.51", "203.0.113.50", false)]
+    #[case("2001:db8::/32", "2001:db8::1", true)]
+    #[case("0.0.0.0/0", "2001:db8::1", false)]
+    fn clients_are_a_network_or_an_address(
+        #[case] clients: Clients,
+        #[case] client: IpAddr,
+        #[case] is_one: bool,
+    ) {
+        let Clients(network) = clients;
+        assert_eq!(network.contains(&client), is_one);
+    }
+
+    #[test]
+    fn what_is_no_network_is_an_error() {
+        for text in ["", "shop", "203.0.113.0/33", "203.0.113"] {
+            assert!(text.parse::<Clients>().is_err(), "{text}");
+        }
+    }
+}

@@ -1,0 +1,474 @@
+//! What people get to see, record by record.
+//!
+//! Every kind of record is shown as it is printed at 100 columns, so that a change of wording is
+//! seen by whoever makes it.
+
+use std::net::SocketAddr;
+
+use super::paint::Page;
+use super::summary::{Lost, Missed, Summary};
+use super::table;
+use super::wide::Rows;
+use crate::cluster::{FrontDoorKind, Protocol};
+use crate::kernel::programs::Counters;
+use crate::record::{
+    Backend, Client, Endpoint, From, FrontDoor, LostAt, Record, SCHEMA, Service, Step,
+};
+use crate::verdict::{
+    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, OutcomeCauseCode,
+    RewriteOwner, SourceIp,
+};
+
+const PAGE: Page = Page::plain(100);
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().expect("the test's address parses")
+}
+
+fn service(name: &str) -> Service {
+    Service {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        port: Some("http".to_owned()),
+    }
+}
+
+fn backend(at: &str, pod: Option<&str>, node: Option<&str>) -> Backend {
+    let at = socket(at);
+    Backend {
+        ip: at.ip(),
+        port: at.port(),
+        pod: pod.map(str::to_owned),
+        node: node.map(str::to_owned),
+    }
+}
+
+fn because(code: OutcomeCauseCode, explanation: &str) -> OutcomeCause {
+    OutcomeCause {
+        code,
+        explanation: explanation.to_owned(),
+    }
+}
+
+fn cause(code: CauseCode, basis: Basis) -> Cause {
+    Cause {
+        code,
+        basis,
+        explanation: "…".to_owned(),
+    }
+}
+
+fn lost_at(interface: Option<&str>, by: RewriteOwner) -> LostAt {
+    LostAt {
+        node: "node1".to_owned(),
+        interface: interface.map(str::to_owned),
+        by,
+    }
+}
+
+/// The connection of the first page of the documentation: its client's address is lost.
+fn lost() -> Record {
+    Record {
+        schema: SCHEMA,
+        observed_at: Some("2026-11-23T12:00:42.123456Z".to_owned()),
+        node: "node1".to_owned(),
+        from: From::Start,
+        protocol: Protocol::Tcp,
+        service: Some(service("web")),
+        front_door: FrontDoor {
+            kind: Some(FrontDoorKind::NodePort),
+            ip: socket("172.31.0.11:0").ip(),
+            port: 30080,
+        },
+        client: Client {
+            ip: socket("203.0.113.50:0").ip(),
+            port: 49508,
+            kind: ClientKind::External,
+            recovered: None,
+        },
+        backend: Some(backend("10.244.2.5:8080", Some("web-7f9c"), Some("node2"))),
+        source_seen: Some(Endpoint::from(socket("172.31.0.11:50513"))),
+        source_ip: SourceIp::Lost,
+        lost_at: Some(lost_at(Some("eth0"), RewriteOwner::KubeProxy)),
+        cause: Some(cause(
+            CauseCode::ExternalTrafficPolicyCluster,
+            Basis::Observed,
+        )),
+        outcome: Outcome::Answered,
+        outcome_cause: None,
+        extra_hops: Some(1),
+        extra_hop_ns: None,
+        path: vec![Step {
+            node: "node1".to_owned(),
+            r#in: Some("eth0".to_owned()),
+            out: Some("eth0".to_owned()),
+            ttl_in: Some(64),
+            ttl_out: Some(63),
+            reply_ttl_in: Some(63),
+            forward_ns: Some(41_250),
+        }],
+        round_trip_ns: Some(810_000),
+        expected: None,
+        as_expected: None,
+        advice: Vec::new(),
+    }
+}
+
+fn preserved() -> Record {
+    Record {
+        service: Some(service("api")),
+        backend: Some(backend("10.244.1.7:8080", Some("api-5d4b"), Some("node1"))),
+        source_seen: Some(Endpoint::from(socket("203.0.113.50:49508"))),
+        source_ip: SourceIp::Preserved,
+        lost_at: None,
+        cause: None,
+        extra_hops: Some(0),
+        ..lost()
+    }
+}
+
+/// No endpoint was chosen.
+fn nobody(outcome: Outcome, why: Option<OutcomeCause>) -> Record {
+    let step = Step {
+        out: None,
+        ttl_out: None,
+        reply_ttl_in: None,
+        forward_ns: None,
+        ..lost().path.remove(0)
+    };
+    Record {
+        backend: None,
+        source_seen: None,
+        source_ip: SourceIp::Unknown,
+        lost_at: None,
+        cause: None,
+        outcome,
+        outcome_cause: why,
+        extra_hops: None,
+        path: vec![step],
+        round_trip_ns: None,
+        ..lost()
+    }
+}
+
+fn second_node() -> Record {
+    Record {
+        node: "node2".to_owned(),
+        front_door: FrontDoor {
+            kind: Some(FrontDoorKind::Pod),
+            ip: socket("10.244.2.5:0").ip(),
+            port: 8080,
+        },
+        client: Client {
+            ip: socket("172.31.0.11:0").ip(),
+            port: 50513,
+            kind: ClientKind::Node,
+            recovered: None,
+        },
+        source_ip: SourceIp::Unknown,
+        lost_at: None,
+        cause: Some(cause(CauseCode::MasqueradedBeforeThisNode, Basis::Inferred)),
+        extra_hops: None,
+        ..lost()
+    }
+}
+
+fn ipv6() -> Record {
+    Record {
+        front_door: FrontDoor {
+            kind: Some(FrontDoorKind::LoadBalancer),
+            ip: socket("[2001:db8:f00d::80]:0").ip(),
+            port: 443,
+        },
+        client: Client {
+            ip: socket("[2001:db8:113:4567:89ab:cdef:1234:5678]:0").ip(),
+            port: 49508,
+            kind: ClientKind::External,
+            recovered: None,
+        },
+        backend: Some(backend(
+            "[fd00:10:244:2::5]:8080",
+            Some("web-gf6n6lt95-7vm2d"),
+            Some("ip-10-0-12-34.eu-central-1.compute.internal"),
+        )),
+        source_seen: Some(Endpoint::from(socket("[fd00:172:31::11]:50513"))),
+        ..lost()
+    }
+}
+
+/// Every kind of record, by what is particular about it.
+fn kinds() -> Vec<(&'static str, Record)> {
+    let no_endpoints = "shop/web has no usable endpoint: kube-proxy rejects the connection";
+    let no_local = "externalTrafficPolicy is Local and node1 has no usable endpoint of shop/far: \
+                    kube-proxy drops the connection";
+    let refused = "10.244.1.7:8080 refused: nothing listens there, or its own host rejects";
+    vec![
+        ("lost", lost()),
+        ("preserved", preserved()),
+        ("second node", second_node()),
+        (
+            "refused by this node",
+            nobody(
+                Outcome::Refused,
+                Some(because(OutcomeCauseCode::NoEndpoints, no_endpoints)),
+            ),
+        ),
+        (
+            "refused by the backend",
+            Record {
+                outcome: Outcome::Refused,
+                outcome_cause: Some(because(OutcomeCauseCode::BackendRefused, refused)),
+                ..preserved()
+            },
+        ),
+        (
+            "dropped",
+            Record {
+                service: Some(service("far")),
+                ..nobody(
+                    Outcome::Dropped,
+                    Some(because(OutcomeCauseCode::NoLocalEndpoints, no_local)),
+                )
+            },
+        ),
+        (
+            "unanswered",
+            Record {
+                outcome: Outcome::Unanswered,
+                ..lost()
+            },
+        ),
+        ("nothing known", nobody(Outcome::Unknown, None)),
+        (
+            "without cluster state",
+            Record {
+                service: None,
+                front_door: FrontDoor {
+                    kind: None,
+                    ..lost().front_door
+                },
+                backend: Some(backend("10.244.2.5:8080", None, None)),
+                lost_at: Some(lost_at(None, RewriteOwner::Unknown)),
+                cause: Some(cause(CauseCode::Unknown, Basis::Observed)),
+                extra_hops: None,
+                ..lost()
+            },
+        ),
+        (
+            "a pod reaches itself over UDP",
+            Record {
+                protocol: Protocol::Udp,
+                client: Client {
+                    ip: socket("10.244.2.5:0").ip(),
+                    port: 40_000,
+                    kind: ClientKind::Pod,
+                    recovered: None,
+                },
+                cause: Some(cause(CauseCode::Hairpin, Basis::Observed)),
+                extra_hops: Some(0),
+                ..lost()
+            },
+        ),
+        (
+            "inferred, and not as predicted",
+            Record {
+                cause: Some(cause(CauseCode::OutsideClusterCidr, Basis::Inferred)),
+                expected: Some(Expected {
+                    source_ip: SourceIp::Preserved,
+                    outcome: Outcome::Answered,
+                }),
+                as_expected: Some(false),
+                ..lost()
+            },
+        ),
+        (
+            "from conntrack",
+            Record {
+                from: From::Conntrack,
+                observed_at: None,
+                path: Vec::new(),
+                round_trip_ns: None,
+                ..preserved()
+            },
+        ),
+        ("IPv6", ipv6()),
+    ]
+}
+
+#[test]
+fn every_kind_of_record_is_readable_at_100_columns() {
+    let shown: Vec<_> = kinds()
+        .iter()
+        .map(|(kind, record)| format!("# {kind}\n{}", table::render(record, PAGE)))
+        .collect();
+    let shown = shown.join("\n\n");
+    insta::assert_snapshot!(shown, @r"
+    # lost
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/web:http → 10.244.2.5:8080 (web-7f9c, node2)
+        LOST at node1, eth0: kube-proxy masquerade (externalTrafficPolicy: Cluster)
+          · pod saw 172.31.0.11 · 1 extra hop (node1 → node2)
+
+    # preserved
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/api:http → 10.244.1.7:8080 (api-5d4b, node1)
+        PRESERVED · pod saw 203.0.113.50 · no extra hop
+
+    # second node
+    172.31.0.11:50513 (node) → Pod 10.244.2.5:8080 (web-7f9c, node2) of shop/web:http
+        UNKNOWN: rewritten before it reached node2 · pod saw 172.31.0.11
+
+    # refused by this node
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/web:http
+        REFUSED at node1, eth0: shop/web has no usable endpoint: kube-proxy rejects the connection
+
+    # refused by the backend
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/api:http → 10.244.1.7:8080 (api-5d4b, node1)
+        PRESERVED · pod saw 203.0.113.50 · no extra hop · REFUSED: 10.244.1.7:8080 refused: nothing
+          listens there, or its own host rejects
+
+    # dropped
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/far:http
+        DROPPED at node1, eth0: externalTrafficPolicy is Local and node1 has no usable endpoint of
+          shop/far: kube-proxy drops the connection
+
+    # unanswered
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/web:http → 10.244.2.5:8080 (web-7f9c, node2)
+        LOST at node1, eth0: kube-proxy masquerade (externalTrafficPolicy: Cluster)
+          · pod is shown 172.31.0.11 · 1 extra hop (node1 → node2) · UNANSWERED
+
+    # nothing known
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/web:http
+        NO ANSWER SEEN at node1, eth0
+
+    # without cluster state
+    203.0.113.50:49508 → 172.31.0.11:30080 → 10.244.2.5:8080
+        LOST at node1: rewritten, by whom is not known · backend saw 172.31.0.11
+
+    # a pod reaches itself over UDP
+    10.244.2.5:40000 (pod) → NodePort 172.31.0.11:30080/UDP → shop/web:http
+      → 10.244.2.5:8080 (web-7f9c, node2)
+        LOST at node1, eth0: kube-proxy masquerade (hairpin: the pod reached itself)
+          · pod saw 172.31.0.11 · no extra hop
+
+    # inferred, and not as predicted
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/web:http → 10.244.2.5:8080 (web-7f9c, node2)
+        LOST at node1, eth0: kube-proxy masquerade (client outside the cluster CIDR, inferred)
+          · pod saw 172.31.0.11 · 1 extra hop (node1 → node2)
+          · UNEXPECTED (predicted: preserved, answered)
+
+    # from conntrack
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/api:http → 10.244.1.7:8080 (api-5d4b, node1)
+        PRESERVED · pod saw 203.0.113.50 · no extra hop · existed before
+
+    # IPv6
+    [2001:db8:113:4567:89ab:cdef:1234:5678]:49508 → LoadBalancer [2001:db8:f00d::80]:443 → shop/web:http
+      → [fd00:10:244:2::5]:8080 (web-gf6n6lt95-7vm2d, ip-10-0-12-34.eu-central-1.compute.internal)
+        LOST at node1, eth0: kube-proxy masquerade (externalTrafficPolicy: Cluster)
+          · pod saw fd00:172:31::11 · 1 extra hop (node1 → ip-10-0-12-34.eu-central-1.compute.internal)
+    ");
+    let widest = shown.lines().map(|line| line.chars().count()).max();
+    assert!(widest <= Some(100), "{widest:?} columns");
+}
+
+#[test]
+fn nothing_is_cut_however_narrow_the_page() {
+    let words =
+        |text: &str| -> Vec<String> { text.split_whitespace().map(str::to_owned).collect() };
+    for (kind, record) in kinds() {
+        let wide = table::render(&record, Page::plain(1_000));
+        assert_eq!(wide.lines().count(), 2, "{kind}: {wide}");
+        for width in [40, 60, 80, 100] {
+            let narrow = table::render(&record, Page::plain(width));
+            assert_eq!(words(&narrow), words(&wide), "{kind} at {width}");
+        }
+    }
+}
+
+#[test]
+fn wide_rows_line_up() {
+    let mut rows = Rows::new(PAGE);
+    let shown: Vec<_> = [
+        lost(),
+        preserved(),
+        second_node(),
+        nobody(
+            Outcome::Refused,
+            Some(because(OutcomeCauseCode::NoEndpoints, "…")),
+        ),
+    ]
+    .iter()
+    .map(|record| rows.render(record))
+    .collect();
+    let shown = shown.join("\n");
+    insta::assert_snapshot!(shown, @r"
+    TIME                         PROTO  CLIENT                 CLIENT-KIND  DOOR          FRONT-DOOR             SERVICE               BACKEND                POD                   POD-NODE  SOURCE-SEEN            SOURCE-IP  CAUSE                            BY          OUTCOME     OUTCOME-CAUSE       HOPS  NODE      IN        OUT       FORWARD-US  ROUND-TRIP-US
+    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      lost       external-traffic-policy-cluster  kube-proxy  answered    -                   1     node1     eth0      eth0      41.2        810.0
+    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/api:http         10.244.1.7:8080        api-5d4b              node1     203.0.113.50:49508     preserved  -                                -           answered    -                   0     node1     eth0      eth0      41.2        810.0
+    2026-11-23T12:00:42.123456Z  TCP    172.31.0.11:50513      node         Pod           10.244.2.5:8080        shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      unknown    masqueraded-before-this-node     -           answered    -                   -     node2     eth0      eth0      41.2        810.0
+    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         -                      -                     -         -                      unknown    -                                -           refused     no-endpoints        -     node1     eth0      -         -           -
+    ");
+    let lines: Vec<_> = shown.lines().collect();
+    let cells: Vec<_> = lines
+        .iter()
+        .map(|line| line.split_whitespace().count())
+        .collect();
+    assert_eq!(cells, [22; 5], "every cell is one word");
+}
+
+#[test]
+fn a_row_is_made_of_words_whatever_the_names_are() {
+    let mut record = lost();
+    record.backend = Some(backend(
+        "10.244.2.5:8080",
+        Some("a pod\n\u{1b}[31m"),
+        Some("node2"),
+    ));
+    let row = Rows::new(PAGE).render(&record);
+    assert_eq!(row.lines().count(), 2, "{row}");
+    let cells = row.lines().last().expect("a row").split_whitespace();
+    assert_eq!(cells.count(), 22, "{row}");
+    assert!(!row.contains('\u{1b}'), "{row:?}");
+    assert!(!table::render(&record, PAGE).contains('\u{1b}'));
+}
+
+#[test]
+fn the_summary_is_by_service_and_cause() {
+    let mut summary = Summary::default();
+    let mut none = lost();
+    none.service = None;
+    for record in [
+        lost(),
+        lost(),
+        preserved(),
+        second_node(),
+        none,
+        nobody(
+            Outcome::Refused,
+            Some(because(OutcomeCauseCode::NoEndpoints, "…")),
+        ),
+    ] {
+        summary.add(&record);
+    }
+    summary.pass_over();
+    let missed = Missed {
+        counters: &Counters::default(),
+        lost: Lost {
+            undecodable: 2,
+            ..Lost::default()
+        },
+    };
+    insta::assert_snapshot!(summary.render(Some(missed), PAGE), @r"
+    SERVICE       SOURCE IP  CAUSE                            OUTCOME                CONNECTIONS
+    (no Service)  lost       external-traffic-policy-cluster  answered                         1
+    shop/api      preserved  -                                answered                         1
+    shop/web      lost       external-traffic-policy-cluster  answered                         2
+                  unknown    -                                refused: no-endpoints            1
+                  unknown    masqueraded-before-this-node     answered                         1
+    6 connections: source lost in 3, preserved in 1, unknown in 2; 1 more not asked for
+    2 observations lost, undecodable: 2
+    ");
+    assert_eq!(
+        Summary::default().render(None, PAGE),
+        "0 connections",
+        "a replay misses nothing"
+    );
+}

@@ -1,0 +1,434 @@
+//! The command as a user meets it: what is printed, what is not, and how it ends.
+//!
+//! Goal: every option does what its help says. Method: observe the demo cluster once, then print
+//! its recording in every way and hold it against the records as JSON; and run live what only a
+//! live run shows.
+
+use std::{
+    fs,
+    io::{BufRead as _, BufReader},
+    net::IpAddr,
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    process::{Command, Output, Stdio},
+    time::Duration,
+};
+
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tests::{
+    child::{ChildGuard, poll_until},
+    client::{self, Failure},
+    command, demo,
+    doors::front_doors,
+    lab::Lab,
+    observer_process::{self, ObserverProcess},
+    privilege,
+    traffic::{self, CONNECT_TIMEOUT},
+};
+
+/// The exit status with `--fail-on`, when it is met.
+const FOUND: i32 = 3;
+/// The number of columns of a wide row.
+const WIDE_COLUMNS: usize = 22;
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Whether a record is asked for.
+type Passes<'a> = &'a dyn Fn(&Value) -> bool;
+
+fn observer() -> Command {
+    Command::new(observer_process::binary().expect("an observer"))
+}
+
+/// What a replay prints, says beside, and how it ends.
+fn replay(recording: &Path, arguments: &[&str]) -> (String, String, Option<i32>) {
+    let output = observer()
+        .arg("replay")
+        .arg(recording)
+        .args(arguments)
+        .output();
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = output.expect("runs");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    (text(stdout), text(stderr), status.code())
+}
+
+fn records(printed: &str) -> Vec<Value> {
+    let parse = |line| serde_json::from_str(line).expect("a record");
+    printed.lines().map(parse).collect()
+}
+
+#[test]
+fn a_run_is_printed_in_every_way() {
+    if !privilege::granted("a_run_is_printed_in_every_way") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let doors = demo::doors(lab.cluster()).expect("front doors");
+    let run = demo::observe(&lab, &doors).expect("observed");
+    let recording = run.recording("node1");
+    let (printed, summary, code) = replay(&recording, &["-o", "json"]);
+    assert_eq!(code, Some(0));
+    let all = records(&printed);
+    assert!(all.len() >= 20, "{printed}");
+
+    filters_print_what_they_ask_for(&recording, &all);
+    a_run_fails_on_what_was_printed(&recording);
+    the_summary_counts(&summary, &all);
+    rows_and_lines_are_readable(&recording, all.len());
+    colour_is_for_terminals(&recording);
+    a_reader_that_has_enough_is_no_error(&recording);
+}
+
+/// Each filter, and that it lets some pass and keeps some back.
+fn filters_print_what_they_ask_for(recording: &Path, all: &[Value]) {
+    let is =
+        |record: &Value, field: &str, value: &str| record.pointer(field) == Some(&json!(value));
+    let is_of_web = |record: &Value| {
+        is(record, "/service/namespace", "shop") && is(record, "/service/name", "web")
+    };
+    let is_v4 = |record: &Value| {
+        let ip = record["client"]["ip"].as_str().expect("an address");
+        ip.parse::<IpAddr>().expect("an address").is_ipv4()
+    };
+    let filters: [(&[&str], Passes); 6] = [
+        (&["--lost"], &|record| is(record, "/source_ip", "lost")),
+        (&["--client", "203.0.113.0/24"], &|record| {
+            is_v4(record)
+                && record["client"]["ip"]
+                    .as_str()
+                    .expect("text")
+                    .starts_with("203.0.113.")
+        }),
+        (
+            &["--client", "2001:db8:113::50", "--client", "203.0.113.50"],
+            &|record| {
+                ["2001:db8:113::50", "203.0.113.50"]
+                    .iter()
+                    .any(|ip| is(record, "/client/ip", ip))
+            },
+        ),
+        (&["shop/web"], &is_of_web),
+        (&["shop/web:http"], &|record| {
+            is_of_web(record) && is(record, "/service/port", "http")
+        }),
+        (&["shop/web", "--lost"], &|record| {
+            is_of_web(record) && is(record, "/source_ip", "lost")
+        }),
+    ];
+    for (arguments, passes) in filters {
+        let arguments = [arguments, &["-o", "json"]].concat();
+        let (printed, _, code) = replay(recording, &arguments);
+        let expected: Vec<_> = all
+            .iter()
+            .filter(|record| passes(record))
+            .cloned()
+            .collect();
+        assert_eq!(code, Some(0), "{arguments:?}");
+        assert_eq!(records(&printed), expected, "{arguments:?}");
+        assert!(!expected.is_empty(), "{arguments:?} proves nothing");
+        assert!(expected.len() < all.len(), "{arguments:?} proves nothing");
+    }
+    let (printed, _, _) = replay(recording, &["-o", "json", "--lost", "--count", "2"]);
+    let lost = all.iter().filter(|record| is(record, "/source_ip", "lost"));
+    let first: Vec<_> = lost.take(2).cloned().collect();
+    assert_eq!(records(&printed), first, "--count counts what is printed");
+}
+
+fn a_run_fails_on_what_was_printed(recording: &Path) {
+    for (arguments, code) in [
+        (&["--fail-on", "lost"][..], FOUND),
+        (&["--fail-on", "dropped"], FOUND),
+        (&["--fail-on", "unexpected,dropped"], FOUND),
+        (&["--fail-on", "unexpected", "--fail-on", "lost"], FOUND),
+        // Of shop/api, whose policy is Local, none is lost; and of others none is printed.
+        (&["shop/api", "--fail-on", "lost"], 0),
+        (&["shop/far", "--fail-on", "dropped"], FOUND),
+    ] {
+        let (_, stderr, ended) = replay(recording, arguments);
+        assert_eq!(ended, Some(code), "{arguments:?}: {stderr}");
+    }
+    // Nothing predicts yet, and that is said.
+    let (_, stderr, code) = replay(recording, &["--fail-on", "unexpected"]);
+    assert_eq!(code, Some(0));
+    assert!(stderr.contains("nothing was predicted"), "{stderr}");
+}
+
+fn the_summary_counts(summary: &str, all: &[Value]) {
+    let sum = format!("{} connections: source lost in ", all.len());
+    assert!(summary.contains(&sum), "{summary}");
+    let web = all
+        .iter()
+        .filter(|record| record["service"]["name"] == "web" && record["source_ip"] == "lost");
+    let row = summary.lines().find(|line| line.starts_with("shop/web "));
+    let row: Vec<_> = row.expect("a row").split_whitespace().collect();
+    let count = web.count().to_string();
+    assert_eq!(
+        row,
+        [
+            "shop/web",
+            "lost",
+            "external-traffic-policy-cluster",
+            "answered",
+            &count
+        ]
+    );
+}
+
+fn rows_and_lines_are_readable(recording: &Path, all: usize) {
+    let (wide, _, _) = replay(recording, &["-o", "wide"]);
+    let rows: Vec<_> = wide.lines().collect();
+    assert_eq!(
+        rows.len(),
+        all + 1,
+        "one row each, and the names of the columns"
+    );
+    for row in &rows {
+        assert_eq!(row.split_whitespace().count(), WIDE_COLUMNS, "{row}");
+    }
+    let (table, _, _) = replay(recording, &[]);
+    let verdicts = table
+        .lines()
+        .filter(|line| line.starts_with("    ") && !line.starts_with("      "));
+    assert_eq!(verdicts.count(), all, "{table}");
+    for line in table.lines() {
+        assert!(line.chars().count() <= 100, "{line}");
+    }
+    for text in [&wide, &table] {
+        assert!(!text.contains('\u{1b}'), "colour is for terminals");
+    }
+}
+
+/// On a terminal that `script` makes.
+fn colour_is_for_terminals(recording: &Path) {
+    let printed = |environment: &[(&str, &str)]| {
+        let observer = observer_process::binary().expect("an observer");
+        let line = format!("{} replay {}", observer.display(), recording.display());
+        let mut command = Command::new("script");
+        command
+            .args(["--quiet", "--return", "--command", &line, "/dev/null"])
+            .env_remove("NO_COLOR")
+            .env("TERM", "xterm")
+            .envs(environment.iter().copied());
+        command::run(&mut command).expect("prints")
+    };
+    assert!(
+        printed(&[]).contains("\u{1b}[1m\u{1b}[31mLOST"),
+        "no colour on a terminal"
+    );
+    for environment in [("NO_COLOR", "1"), ("TERM", "dumb")] {
+        let printed = printed(&[environment]);
+        assert!(printed.contains("LOST"), "{printed:?}");
+        assert!(
+            !printed.contains('\u{1b}'),
+            "colour in spite of {environment:?}"
+        );
+    }
+    let forced = observer()
+        .arg("replay")
+        .arg(recording)
+        .env("CLICOLOR_FORCE", "1")
+        .output()
+        .expect("runs");
+    assert!(!forced.stdout.contains(&0x1b), "colour in a pipe");
+}
+
+/// `| head -1`, in each format and for every command that prints more.
+fn a_reader_that_has_enough_is_no_error(recording: &Path) {
+    let recording = recording.to_str().expect("text");
+    for arguments in [
+        &["replay", recording, "-o", "json"][..],
+        &["replay", recording, "-o", "wide"],
+        &["replay", recording],
+        &["completions", "bash"],
+        &["man"],
+        &["doctor"],
+        &["trace", "--help"],
+    ] {
+        let mut child = observer()
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("runs");
+        let mut line = String::new();
+        let stdout = child.stdout.take().expect("a pipe");
+        BufReader::with_capacity(1, stdout)
+            .read_line(&mut line)
+            .expect("a line");
+        let Output { status, stderr, .. } = child.wait_with_output().expect("ends");
+        assert_eq!(status.code(), Some(0), "{arguments:?}");
+        let stderr = String::from_utf8(stderr).expect("text");
+        assert!(!stderr.contains("observer:"), "{arguments:?}: {stderr}");
+        assert!(!stderr.contains("panicked"), "{arguments:?}: {stderr}");
+    }
+}
+
+#[test]
+fn a_live_run_ends_when_its_reader_has_gone() {
+    if !privilege::granted("a_live_run_ends_when_its_reader_has_gone") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let mut command = node
+        .namespace
+        .command(observer_process::binary().expect("an observer"));
+    command
+        .args(["trace", "--node", "node1", "--cluster-state"])
+        .arg(demo::cluster_file())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn().expect("runs");
+    let stdout = child.stdout.take().expect("a pipe");
+    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
+    let mut child = ChildGuard::new(child);
+    let mut ready = String::new();
+    stderr.read_line(&mut ready).expect("readiness");
+    assert!(ready.starts_with("observing "), "{ready}");
+    let doors = front_doors(lab.cluster()).expect("front doors");
+    let door = doors
+        .iter()
+        .find(|door| door.entry == "node1")
+        .expect("one");
+    traffic::open(&lab, std::slice::from_ref(door)).expect("opened");
+    let mut line = String::new();
+    let mut stdout = BufReader::with_capacity(1, stdout);
+    stdout.read_line(&mut line).expect("a line");
+    assert!(line.contains(" → "), "{line}");
+
+    // No other connection comes; that nobody reads any more must be noticed all the same.
+    drop(stdout);
+    let status = child.wait(END_TIMEOUT).expect("waited for");
+    assert_eq!(status.and_then(|status| status.code()), Some(0));
+    let said: Vec<_> = stderr.lines().map(|line| line.expect("text")).collect();
+    assert!(
+        !said.iter().any(|line| line.starts_with("observer:")),
+        "{said:?}"
+    );
+}
+
+#[test]
+fn a_live_run_counts_and_fails_on_what_it_printed() {
+    if !privilege::granted("a_live_run_counts_and_fails_on_what_it_printed") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let doors = front_doors(lab.cluster()).expect("front doors");
+    let doors: Vec<_> = doors
+        .into_iter()
+        .filter(|door| door.entry == "node1")
+        .collect();
+    let arguments = ["shop/web", "--lost", "--count", "1", "--fail-on", "lost"];
+    let observer =
+        ObserverProcess::start(node, &demo::cluster_file(), &arguments).expect("observes");
+    traffic::open(&lab, &doors).expect("opened");
+    let process = format!("/proc/{}/stat", observer.id());
+    let ended = poll_until(END_TIMEOUT, || {
+        // Nobody waits for it yet: a process that has ended stays as a zombie.
+        let stat = fs::read_to_string(&process).ok()?;
+        stat.contains(") Z ").then_some(())
+    });
+    assert!(ended.is_some(), "it does not end after --count connections");
+    let finished = observer.stop_by(Signal::SIGKILL).expect("ended");
+    assert_eq!(finished.status.code(), Some(FOUND), "{}", finished.stderr);
+    let [record] = &finished.records[..] else {
+        panic!("one was asked for, not: {:?}", finished.records)
+    };
+    assert_eq!(record["service"]["name"], "web");
+    assert_eq!(record["source_ip"], "lost");
+}
+
+#[test]
+fn what_nobody_asks_about_is_reported_with_all_alone() {
+    if !privilege::granted("what_nobody_asks_about_is_reported_with_all_alone") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let pod = lab.pods().first().expect("a pod");
+    let node = lab.node(&pod.plan.node).expect("its node");
+    let outside = lab
+        .client_address(pod.plan.addresses[0])
+        .expect("an address");
+    let connect = |lab: &Lab| {
+        let pod = lab.pods().first().expect("a pod");
+        // Nobody listens there: an answer all the same.
+        let failed = client::connect(&pod.namespace, (outside, 9).into(), CONNECT_TIMEOUT);
+        assert!(
+            matches!(
+                failed.expect_err("nobody listens").failure,
+                Failure::Refused
+            ),
+            "a pod can reach the outside"
+        );
+    };
+    let leaves = |record: &Value| record["front_door"]["ip"] == json!(outside);
+    for (arguments, reported) in [(&[][..], 0), (&["--all"], 1)] {
+        let observer =
+            ObserverProcess::start(node, &demo::cluster_file(), arguments).expect("observes");
+        connect(&lab);
+        let finished = observer.stop().expect("ended");
+        let records = finished.records.iter().filter(|record| leaves(record));
+        assert_eq!(
+            records.count(),
+            reported,
+            "{arguments:?}: {}",
+            finished.stderr
+        );
+    }
+}
+
+/// Three capabilities are enough; which, the error tells who has fewer.
+#[test]
+fn nobody_with_three_capabilities_can_observe() {
+    if !privilege::granted("nobody_with_three_capabilities_can_observe") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    // Nobody may not reach a binary or a file below a developer's home.
+    let directory = TempDir::new().expect("a directory");
+    let observer = directory.path().join("observer");
+    fs::copy(observer_process::binary().expect("an observer"), &observer).expect("copied");
+    for path in [directory.path(), &observer] {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("opened");
+    }
+    let capabilities = "+bpf,+perfmon,+net_admin";
+    let mut command = node.namespace.command("setpriv");
+    command
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .args(["--inh-caps", capabilities, "--ambient-caps", capabilities])
+        .arg(&observer)
+        .args(["trace", "--node", "node1", "--duration", "1s"]);
+    let Output { status, stderr, .. } = command.output().expect("runs");
+    let stderr = String::from_utf8(stderr).expect("text");
+    assert!(status.success(), "{stderr}");
+    assert!(stderr.contains("observing "), "{stderr}");
+    assert!(!stderr.contains("warning"), "{stderr}");
+}
+
+#[test]
+fn completions_and_the_man_page_are_what_their_readers_take() {
+    if !privilege::granted("completions_and_the_man_page_are_what_their_readers_take") {
+        return;
+    }
+    let bash = command::run(observer().args(["completions", "bash"])).expect("printed");
+    // What bash offers after `observer trace --fail-on`.
+    let script = format!(
+        "{bash}\nCOMP_WORDS=(observer trace --fail-on ''); COMP_CWORD=3; \
+         _observer observer '' --fail-on; printf '%s\\n' \"${{COMPREPLY[@]}}\""
+    );
+    let offered = command::run_with_input(&mut Command::new("bash"), &script).expect("bash");
+    assert_eq!(offered, "lost\nunexpected\ndropped\n");
+
+    let page = command::run(observer().arg("man")).expect("printed");
+    assert!(page.contains(".TH observer 1"), "{page}");
+    for section in ["OBSERVER TRACE", "OBSERVER DOCTOR", "EXIT STATUS"] {
+        assert!(page.contains(section), "{section} is missing");
+    }
+}
