@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
+use observer_ebpf::KernelLayout;
 
 use self::session::{Parts, Session, Stop};
 use super::filter::FILTERS;
@@ -137,23 +138,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
             .filter_level(log::LevelFilter::Debug)
             .init();
     }
-    let resolver = Resolver::new(sysfs);
-    let (layout, awaited) = match resolver.resolve() {
-        Ok(layout) => (Some(layout), None),
-        Err(error @ LayoutError::NotLoaded) => {
-            warn(&error, "until it is, nothing is rewritten here");
-            (None, Some(resolver))
-        }
-        Err(error @ LayoutError::NoConntrack) => {
-            warn(
-                &error,
-                "nothing is rewritten here, and nothing can be dropped by it",
-            );
-            (None, None)
-        }
-        // A rewrite that cannot be followed would be told as no rewrite.
-        Err(error) => return Err(error.into()),
-    };
+    let (layout, awaited) = layout(Resolver::new(sysfs))?;
     // Before anything is attached, so that nothing stays when the run is ended early.
     let stop = Stop::new()?;
     match programs::sweep() {
@@ -192,6 +177,23 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     session.follow(ring, stop, duration, debug_programs).await?;
     let report = session.end()?;
     Ok(report.ending())
+}
+
+/// Where conntrack keeps its entries; or who can tell later, once it is loaded.
+fn layout(resolver: Resolver) -> anyhow::Result<(Option<KernelLayout>, Option<Resolver>)> {
+    match resolver.resolve() {
+        Ok(layout) => Ok((Some(layout), None)),
+        Err(error @ LayoutError::NotLoaded) => {
+            warn(&error, "until it is, nothing is rewritten here");
+            Ok((None, Some(resolver)))
+        }
+        Err(error) if error.is_harmless() => {
+            warn(&error, "nothing is rewritten here");
+            Ok((None, None))
+        }
+        // A rewrite that cannot be followed would be told as no rewrite.
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The first few of `names`: a node may have hundreds.
