@@ -12,11 +12,11 @@ use super::wide::Rows;
 use crate::cluster::{FrontDoorKind, Protocol};
 use crate::kernel::programs::Counters;
 use crate::record::{
-    Backend, Client, Endpoint, Expected, From, FrontDoor, LostAt, Record, SCHEMA, Service, Step,
+    Backend, Client, Endpoint, From, FrontDoor, LostAt, Record, SCHEMA, Service, Step,
 };
 use crate::verdict::{
-    Basis, Cause, CauseCode, ClientKind, Outcome, OutcomeCause, OutcomeCauseCode, RewriteOwner,
-    SourceIp,
+    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, OutcomeCauseCode,
+    RewriteOwner, SourceIp,
 };
 
 const PAGE: Page = Page::plain(100);
