@@ -21,11 +21,11 @@ use tests::{
     child::{ChildGuard, poll_until},
     client::{self, Failure},
     command, demo,
-    doors::front_doors,
+    kubeproxy::doors::{FrontDoor, Kind, front_doors},
     lab::Lab,
     observer_process::{self, ObserverProcess},
     privilege,
-    traffic::{self, CONNECT_TIMEOUT},
+    traffic::{self, CONNECT_TIMEOUT, from_outside},
 };
 
 /// The exit status with `--fail-on`, when it is met.
@@ -36,6 +36,15 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a record is asked for.
 type Passes<'a> = &'a dyn Fn(&Value) -> bool;
+
+/// The front doors of a node that are meant for clients outside.
+fn doors(lab: &Lab, node: &str) -> Vec<FrontDoor> {
+    let doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
+    doors
+        .into_iter()
+        .filter(|door| door.entry == node && door.kind != Kind::ClusterIp)
+        .collect()
+}
 
 fn observer() -> Command {
     Command::new(observer_process::binary().expect("an observer"))
@@ -68,8 +77,8 @@ fn a_run_is_printed_in_every_way() {
         return;
     }
     let lab = demo::raise().expect("raised");
-    let doors = demo::doors(lab.cluster()).expect("front doors");
-    let run = demo::observe(&lab, &doors).expect("observed");
+    let ways = demo::ways_from_outside(&lab).expect("front doors");
+    let run = demo::observe(&lab, &ways).expect("observed");
     let recording = run.recording("node1");
     let (printed, summary, code) = replay(&recording, &["-o", "json"]);
     assert_eq!(code, Some(0));
@@ -152,10 +161,8 @@ fn a_run_fails_on_what_was_printed(recording: &Path) {
         let (_, stderr, ended) = replay(recording, arguments);
         assert_eq!(ended, Some(code), "{arguments:?}: {stderr}");
     }
-    // Nothing predicts yet, and that is said.
     let (_, stderr, code) = replay(recording, &["--fail-on", "unexpected"]);
-    assert_eq!(code, Some(0));
-    assert!(stderr.contains("nothing was predicted"), "{stderr}");
+    assert_eq!(code, Some(0), "all came out as predicted: {stderr}");
 }
 
 fn the_summary_counts(summary: &str, all: &[Value]) {
@@ -290,12 +297,9 @@ fn a_live_run_ends_when_its_reader_has_gone() {
     let mut ready = String::new();
     stderr.read_line(&mut ready).expect("readiness");
     assert!(ready.starts_with("observing "), "{ready}");
-    let doors = front_doors(lab.cluster()).expect("front doors");
-    let door = doors
-        .iter()
-        .find(|door| door.entry == "node1")
-        .expect("one");
-    traffic::open(&lab, std::slice::from_ref(door)).expect("opened");
+    let doors = doors(&lab, "node1");
+    let ways = from_outside(&lab, &doors);
+    traffic::open(&lab, &ways[..1]).expect("opened");
     let mut line = String::new();
     let mut stdout = BufReader::with_capacity(1, stdout);
     stdout.read_line(&mut line).expect("a line");
@@ -319,15 +323,11 @@ fn a_live_run_counts_and_fails_on_what_it_printed() {
     }
     let lab = demo::raise().expect("raised");
     let node = lab.node("node1").expect("a node");
-    let doors = front_doors(lab.cluster()).expect("front doors");
-    let doors: Vec<_> = doors
-        .into_iter()
-        .filter(|door| door.entry == "node1")
-        .collect();
     let arguments = ["shop/web", "--lost", "--count", "1", "--fail-on", "lost"];
     let observer =
         ObserverProcess::start(node, &demo::cluster_file(), &arguments).expect("observes");
-    traffic::open(&lab, &doors).expect("opened");
+    let ways = from_outside(&lab, &doors(&lab, "node1"));
+    traffic::open(&lab, &ways).expect("opened");
     let process = format!("/proc/{}/stat", observer.id());
     let ended = poll_until(END_TIMEOUT, || {
         // Nobody waits for it yet: a process that has ended stays as a zombie.
@@ -344,6 +344,56 @@ fn a_live_run_counts_and_fails_on_what_it_printed() {
     assert_eq!(record["source_ip"], "lost");
 }
 
+/// A configuration that kube-proxy does not run with: what a pod meets is not what follows from
+/// it, what a client outside meets is.
+#[test]
+fn what_was_not_predicted_is_found() {
+    if !privilege::granted("what_was_not_predicted_is_found") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let directory = TempDir::new().expect("a directory");
+    let configuration = directory.path().join("kube-proxy.yaml");
+    let text = "kind: KubeProxyConfiguration\nmode: iptables\nclusterCIDR: 10.244.0.0/16\n\
+                iptables:\n  masqueradeAll: true\n";
+    fs::write(&configuration, text).expect("written");
+    let pod = lab.pods().iter().find(|pod| pod.plan.node == "node1");
+    let pod = &pod.expect("a pod").namespace;
+    let node = lab.node("node1").expect("a node");
+    let web = |door: &&FrontDoor| door.service == "web" && door.to.is_ipv4();
+    let inside = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
+    let mut inside = inside.iter().filter(web);
+    let inside = inside.find(|door| door.kind == Kind::ClusterIp);
+    let inside = inside.expect("a cluster IP").to;
+    let outside: Vec<_> = doors(&lab, "node1").iter().filter(web).cloned().collect();
+
+    let configuration = configuration.to_str().expect("text");
+    let arguments = [
+        "--kube-proxy-config",
+        configuration,
+        "--fail-on",
+        "unexpected",
+    ];
+    let arguments = [&arguments[..], &["--unexpected"]].concat();
+    let observer =
+        ObserverProcess::start(node, &demo::cluster_file(), &arguments).expect("observes");
+    traffic::open(&lab, &from_outside(&lab, &outside)).expect("opened");
+    client::connect(pod, inside, CONNECT_TIMEOUT).expect("answered");
+    let finished = observer.stop().expect("ended");
+    let [record] = &finished.records[..] else {
+        panic!("one was not predicted, not: {:?}", finished.records)
+    };
+    assert_eq!(record["front_door"]["ip"], json!(inside.ip()));
+    assert_eq!(record["expected"]["source_ip"], "lost");
+    assert_eq!(record["as_expected"], json!(false));
+    assert_eq!(finished.status.code(), Some(FOUND), "{}", finished.stderr);
+    assert!(
+        finished.stderr.contains("more not asked for"),
+        "{}",
+        finished.stderr
+    );
+}
+
 #[test]
 fn what_nobody_asks_about_is_reported_with_all_alone() {
     if !privilege::granted("what_nobody_asks_about_is_reported_with_all_alone") {
@@ -352,9 +402,9 @@ fn what_nobody_asks_about_is_reported_with_all_alone() {
     let lab = demo::raise().expect("raised");
     let pod = lab.pods().first().expect("a pod");
     let node = lab.node(&pod.plan.node).expect("its node");
-    let outside = lab
-        .client_address(pod.plan.addresses[0])
-        .expect("an address");
+    let of_family = |ip: &IpAddr| ip.is_ipv4() == pod.plan.addresses[0].is_ipv4();
+    let outside = lab.client_addresses().into_iter().find(of_family);
+    let outside = outside.expect("an address");
     let connect = |lab: &Lab| {
         let pod = lab.pods().first().expect("a pod");
         // Nobody listens there: an answer all the same.
