@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::{lab::Lab, traffic::Opened};
 
+mod claims;
 mod records;
 mod truth;
 

@@ -5,7 +5,6 @@ use std::{
     fmt::Write as _,
     io::Write as _,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -13,13 +12,11 @@ use tempfile::{NamedTempFile, TempDir};
 
 use crate::{
     lab::{Lab, LabNode},
-    observer_process::{self, Finished, ObserverProcess},
+    observer_process::{Finished, ObserverProcess, replay},
     oracle::{self, Complaint, Records, Report},
     traffic::{self, Opened, Way},
 };
 
-/// The option by which the observer is told how kube-proxy is configured.
-const KUBE_PROXY_CONFIG: &str = "--kube-proxy-config";
 /// What is wrong once is mostly wrong often; so many examples are enough.
 const SHOWN_OF_A_KIND: usize = 5;
 
@@ -55,14 +52,11 @@ impl<'lab> Observers<'lab> {
         let mut config = NamedTempFile::new().context("failed to make a temporary file")?;
         write!(config, "{}", lab.kube_proxy()).context("failed to write a temporary file")?;
         let recordings = TempDir::new().context("failed to make a directory for recordings")?;
-        let takes_config = takes_kube_proxy_config()?;
         let start = |node: &LabNode| {
             let recording = recordings.path().join(&node.plan.name);
-            let mut more = vec!["--record", utf8(&recording)?];
-            if takes_config {
-                more.extend([KUBE_PROXY_CONFIG, utf8(config.path())?]);
-            }
-            ObserverProcess::start(node, cluster_state, &more)
+            let record = ["--record", utf8(&recording)?];
+            let config = ["--kube-proxy-config", utf8(config.path())?];
+            ObserverProcess::start(node, cluster_state, &[record, config].concat())
         };
         let running = lab.nodes().iter().map(start).collect::<Result<_>>()?;
         Ok(Self {
@@ -117,6 +111,24 @@ impl Run {
     /// The recording of a node.
     pub fn recording(&self, node: &str) -> PathBuf {
         self.recordings.path().join(node)
+    }
+
+    /// Demands that from the recordings the same records follow, byte for byte, for which nobody
+    /// need be root.
+    ///
+    /// # Panics
+    /// With the node whose recording does not.
+    pub fn assert_replayed(&self) {
+        for (node, printed) in &self.printed {
+            let replayed = replay(&self.recording(node), &["-o", "json"]);
+            let replayed = replayed.unwrap_or_else(|error| panic!("{node}: {error:#}"));
+            let mut lines = replayed.lines().zip(printed.lines());
+            let different = lines.find(|(replayed, printed)| replayed != printed);
+            assert!(
+                replayed == *printed,
+                "{node}: the replay printed another {different:?}, or another number of records"
+            );
+        }
     }
 
     /// What the observers said beside.
@@ -186,11 +198,4 @@ pub fn observe(lab: &Lab, cluster_state: &Path, ways: &[Way]) -> Result<Run> {
 fn utf8(path: &Path) -> Result<&str> {
     let path_is_text = || format!("the path {} is not UTF-8", path.display());
     path.to_str().with_context(path_is_text)
-}
-
-/// Whether this observer can be told of kube-proxy's configuration.
-fn takes_kube_proxy_config() -> Result<bool> {
-    let mut help = Command::new(observer_process::binary()?);
-    let help = crate::command::run(help.args(["trace", "--help"]))?;
-    Ok(help.contains(KUBE_PROXY_CONFIG))
 }

@@ -36,6 +36,7 @@ fn judged(scene: &Scene, settings: Settings, families: &[Family], enough: usize)
     let ways: Vec<Way> = all.into_iter().cycle().take(number).collect();
     let run = run::observe(&lab, &scene.objects, &ways).expect("observed");
     run.assert_right(&lab);
+    run.assert_replayed();
     run
 }
 

@@ -12,7 +12,6 @@ use tests::{
     demo,
     kubeproxy::{Backend, Family, Mode, Settings},
     lab::Lab,
-    observer_process::replay,
     oracle::{Records, judge},
     privilege,
     run::Run,
@@ -40,16 +39,8 @@ fn every_connection_is_reported_once_and_as_the_pods_sockets_saw_it(
     assert_eq!(run.opened.len(), CONNECTIONS);
     each_record_is_what_the_schema_promises(&run.records);
     both_fates_occurred(&run.records);
-    a_replay_prints_the_same(&run);
+    run.assert_replayed();
     the_oracle_would_have_noticed(&lab, &run);
-}
-
-/// From a recording the same records follow, byte for byte, and nobody need be root for it.
-fn a_replay_prints_the_same(run: &Run) {
-    for (node, printed) in &run.printed {
-        let replayed = replay(&run.recording(node), &["-o", "json"]).expect("replayed");
-        assert_eq!(replayed, *printed, "{node}");
-    }
 }
 
 fn each_record_is_what_the_schema_promises(records: &Records) {

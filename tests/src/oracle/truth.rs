@@ -1,12 +1,12 @@
 //! What a record must say of a connection, field by field.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
+use super::claims::{only_service, pod_name, port_name};
 use crate::{
     client::{Answer, Failure},
-    cluster::{name_of, namespace_of},
     kubeproxy::doors::{Found, FrontDoor, Policy},
     lab::Lab,
     traffic::{Client, Opened},
@@ -14,8 +14,6 @@ use crate::{
 
 /// What every packet of a lab sets out with.
 const TTL: u8 = 64;
-/// The label by which a slice belongs to a Service.
-const LABEL_SERVICE: &str = "kubernetes.io/service-name";
 
 /// Fields of a record by their JSON pointers, and what they must be.
 pub(super) type Expected = Vec<(&'static str, Value)>;
@@ -78,6 +76,8 @@ fn first_half(lab: &Lab, opened: &Opened) -> Half {
             "/client",
             json!({"ip": client.ip(), "port": client.port(), "kind": kind, "recovered": null}),
         ),
+        // A lab's kube-proxy does what a kube-proxy should do.
+        ("/as_expected", json!(true)),
     ]);
     match result {
         Ok(answer) => expected.extend(answered(lab, opened, answer)),
@@ -182,6 +182,7 @@ fn second_half(lab: &Lab, opened: &Opened, answer: &Answer) -> Option<Half> {
             }),
         ),
         ("/expected", json!(null)),
+        ("/as_expected", json!(null)),
     ]);
     if is_client {
         expected.extend(kept());
@@ -351,77 +352,4 @@ fn arrival<'lab>(lab: &'lab Lab, opened: &Opened) -> Option<(&'lab str, u8)> {
 fn is_of_host(lab: &Lab, node: &str, answer: &Answer) -> bool {
     let backend = answer.backend.ip();
     lab.plan().is_of_host(backend) && lab.plan().node_of(backend) == Some(node)
-}
-
-/// The Service that has this endpoint and its port's name, if exactly one has it.
-fn only_service(lab: &Lab, endpoint: SocketAddr) -> Value {
-    let claims: BTreeSet<(&str, &str, &str)> = claims(lab, endpoint)
-        .map(|claim| (claim.namespace, claim.service, claim.port))
-        .collect();
-    let mut services = claims.iter();
-    match (services.next(), services.next()) {
-        (Some((namespace, name, port)), None) => {
-            json!({"namespace": namespace, "name": name, "port": port_name(port)})
-        }
-        _ => Value::Null,
-    }
-}
-
-/// The pod behind an endpoint by its targetRef: that of the Service, or of whatever Service has
-/// it. None if they contradict each other.
-fn pod_name<'lab>(
-    lab: &'lab Lab,
-    endpoint: SocketAddr,
-    service: Option<(&str, &str)>,
-) -> Option<&'lab str> {
-    let pods: BTreeSet<&str> = claims(lab, endpoint)
-        .filter(|claim| service.is_none_or(|service| service == (claim.namespace, claim.service)))
-        .filter_map(|claim| claim.pod)
-        .collect();
-    let mut pods = pods.into_iter();
-    pods.next().filter(|_| pods.next().is_none())
-}
-
-/// What one slice says of an endpoint.
-struct Claim<'lab> {
-    namespace: &'lab str,
-    service: &'lab str,
-    port: &'lab str,
-    pod: Option<&'lab str>,
-}
-
-fn claims(lab: &Lab, endpoint: SocketAddr) -> impl Iterator<Item = Claim<'_>> {
-    lab.cluster().slices.iter().flat_map(move |slice| {
-        let labels = slice.metadata.labels.as_ref();
-        let service = labels
-            .and_then(|labels| labels.get(LABEL_SERVICE))
-            .map_or(name_of(&slice.metadata), String::as_str);
-        let ports = slice.ports.iter().flatten().filter(move |port| {
-            port.port == Some(endpoint.port().into())
-                && port
-                    .protocol
-                    .as_deref()
-                    .is_none_or(|protocol| protocol == "TCP")
-        });
-        ports.flat_map(move |port| {
-            let is_it = move |address: &String| address.parse() == Ok(endpoint.ip());
-            let endpoints = slice.endpoints.iter().flatten();
-            endpoints
-                .filter(move |endpoint| endpoint.addresses.first().is_some_and(is_it))
-                .map(move |endpoint| Claim {
-                    namespace: namespace_of(&slice.metadata),
-                    service,
-                    port: port.name.as_deref().unwrap_or_default(),
-                    pod: endpoint
-                        .target_ref
-                        .as_ref()
-                        .and_then(|reference| reference.name.as_deref()),
-                })
-        })
-    })
-}
-
-/// As a record gives the name of a Service's port.
-fn port_name(name: &str) -> Option<&str> {
-    (!name.is_empty()).then_some(name)
 }

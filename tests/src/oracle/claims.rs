@@ -1,0 +1,86 @@
+//! What the `EndpointSlices` say of an endpoint: whose it is, and which pod.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use serde_json::{Value, json};
+
+use crate::{
+    cluster::{name_of, namespace_of},
+    lab::Lab,
+};
+
+/// The label by which a slice belongs to a Service.
+const LABEL_SERVICE: &str = "kubernetes.io/service-name";
+
+/// The Service that has this endpoint and its port's name, if exactly one has it.
+pub(super) fn only_service(lab: &Lab, endpoint: SocketAddr) -> Value {
+    let claims: BTreeSet<(&str, &str, &str)> = claims(lab, endpoint)
+        .map(|claim| (claim.namespace, claim.service, claim.port))
+        .collect();
+    let mut services = claims.iter();
+    match (services.next(), services.next()) {
+        (Some((namespace, name, port)), None) => {
+            json!({"namespace": namespace, "name": name, "port": port_name(port)})
+        }
+        _ => Value::Null,
+    }
+}
+
+/// The pod behind an endpoint by its targetRef: that of the Service, or of whatever Service has
+/// it. None if they contradict each other.
+pub(super) fn pod_name<'lab>(
+    lab: &'lab Lab,
+    endpoint: SocketAddr,
+    service: Option<(&str, &str)>,
+) -> Option<&'lab str> {
+    let pods: BTreeSet<&str> = claims(lab, endpoint)
+        .filter(|claim| service.is_none_or(|service| service == (claim.namespace, claim.service)))
+        .filter_map(|claim| claim.pod)
+        .collect();
+    let mut pods = pods.into_iter();
+    pods.next().filter(|_| pods.next().is_none())
+}
+
+/// What one slice says of an endpoint.
+struct Claim<'lab> {
+    namespace: &'lab str,
+    service: &'lab str,
+    port: &'lab str,
+    pod: Option<&'lab str>,
+}
+
+fn claims(lab: &Lab, endpoint: SocketAddr) -> impl Iterator<Item = Claim<'_>> {
+    lab.cluster().slices.iter().flat_map(move |slice| {
+        let labels = slice.metadata.labels.as_ref();
+        let service = labels
+            .and_then(|labels| labels.get(LABEL_SERVICE))
+            .map_or(name_of(&slice.metadata), String::as_str);
+        let ports = slice.ports.iter().flatten().filter(move |port| {
+            port.port == Some(endpoint.port().into())
+                && port
+                    .protocol
+                    .as_deref()
+                    .is_none_or(|protocol| protocol == "TCP")
+        });
+        ports.flat_map(move |port| {
+            let is_it = move |address: &String| address.parse() == Ok(endpoint.ip());
+            let endpoints = slice.endpoints.iter().flatten();
+            endpoints
+                .filter(move |endpoint| endpoint.addresses.first().is_some_and(is_it))
+                .map(move |endpoint| Claim {
+                    namespace: namespace_of(&slice.metadata),
+                    service,
+                    port: port.name.as_deref().unwrap_or_default(),
+                    pod: endpoint
+                        .target_ref
+                        .as_ref()
+                        .and_then(|reference| reference.name.as_deref()),
+                })
+        })
+    })
+}
+
+/// As a record gives the name of a Service's port.
+pub(super) fn port_name(name: &str) -> Option<&str> {
+    (!name.is_empty()).then_some(name)
+}
