@@ -85,7 +85,7 @@ const MODULES: [&str; 5] = ["arch", "crypto", "drivers/net", "lib", "net"];
 
 impl Kernel {
     /// The Debian release it is in.
-    fn suite(self) -> &'static str {
+    fn debian(self) -> &'static str {
         match self {
             Self::Bullseye => "bullseye",
             Self::Bookworm => "bookworm",
@@ -162,29 +162,37 @@ fn try_on(kernels: &[Kernel], suites: &[&str], update: bool) -> anyhow::Result<b
     }
     let mut passed = true;
     for kernel in kernels {
+        let debian = kernel.debian();
         let start = Instant::now();
-        let image = Image::of(kernel.suite(), update)?;
-        fill(&initramfs, &image, &binaries)?;
-        let machine = Machine {
-            image: &image,
-            initramfs: &initramfs,
-            folder: &folder,
-            environment: &["OBSERVER_BIN=/sbin/observer"],
-            deadline_seconds: BOOT_SECONDS + SUITE_SECONDS * suites.len(),
+        let try_it = || {
+            let image = Image::of(debian, update)?;
+            fill(&initramfs, &image, &binaries)?;
+            let machine = Machine {
+                image: &image,
+                initramfs: &initramfs,
+                folder: &folder,
+                environment: &["OBSERVER_BIN=/sbin/observer"],
+                deadline_seconds: BOOT_SECONDS + SUITE_SECONDS * suites.len(),
+            };
+            anyhow::Ok((machine.run()?, image.release))
         };
-        for outcome in machine.run()? {
+        let (outcomes, release) = try_it().unwrap_or_else(|error| {
+            say(&format!("{debian}: {error:#}"));
+            (vec![Outcome::failed("boot", "")], debian.to_owned())
+        });
+        for outcome in outcomes {
             let Outcome {
                 check,
-                passed: it_passed,
+                passed: check_passed,
                 seconds,
                 note,
             } = outcome;
-            passed &= it_passed;
-            let result = if it_passed { "passed" } else { "FAILED" };
-            table.add_row([&image.release, &check, result, &seconds, &note]);
+            passed &= check_passed;
+            let result = if check_passed { "passed" } else { "FAILED" };
+            table.add_row([&release, &check, result, &seconds, &note]);
         }
         let seconds = format!("{:.1}", start.elapsed().as_secs_f64());
-        table.add_row([&image.release, "all", "", &seconds, ""]);
+        table.add_row([&release, "all", "", &seconds, ""]);
     }
     say(&table.to_string());
     Ok(passed)

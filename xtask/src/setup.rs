@@ -27,7 +27,7 @@ const MACHINES: [(&str, &str); 3] = [
     ("qemu-system-x86_64", "qemu-system-x86"),
 ];
 
-/// Everything but what few need.
+/// Everything, but for the virtual machines, whose command installs what they need.
 pub(crate) fn all() -> anyhow::Result<Toolchain> {
     let toolchain = toolchain()?;
     lab()?;

@@ -36,15 +36,15 @@ pub(super) struct Image {
 impl Image {
     /// The kernel of a Debian release, from the cache folder or, if it is not there or an
     /// `update` is wanted, from the mirror.
-    pub(super) fn of(suite: &str, update: bool) -> anyhow::Result<Self> {
+    pub(super) fn of(debian: &str, update: bool) -> anyhow::Result<Self> {
         let cache = toolchain::cache().context("neither XDG_CACHE_HOME nor HOME is set")?;
         let cache = cache.join("kernels");
-        let root = cache.join(suite);
+        let root = cache.join(debian);
         if update || !root.exists() {
             // A fetch that is interrupted leaves nothing that looks complete.
-            let partial = cache.join(format!("{suite}.partial"));
+            let partial = cache.join(format!("{debian}.partial"));
             remove(&partial)?;
-            fetch(suite, &partial)?;
+            fetch(debian, &partial)?;
             remove(&root)?;
             fs::rename(partial.join("root"), &root)
                 .with_context(|| format!("cannot make {}", root.display()))?;
@@ -72,7 +72,7 @@ impl Image {
 }
 
 /// Unpacks the kernel of a release into `folder/root`.
-fn fetch(suite: &str, folder: &Path) -> anyhow::Result<()> {
+fn fetch(debian: &str, folder: &Path) -> anyhow::Result<()> {
     let root = folder.join("root");
     let packages = folder.join("packages");
     // apt does not make the folders of its own.
@@ -80,7 +80,7 @@ fn fetch(suite: &str, folder: &Path) -> anyhow::Result<()> {
     for made in [&root, &packages].into_iter().chain(&apts) {
         fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
     }
-    let source = format!("deb [signed-by={KEYS}] {} {suite} main\n", mirror()?);
+    let source = format!("deb [signed-by={KEYS}] {} {debian} main\n", mirror()?);
     let sources = folder.join("sources.list");
     fs::write(&sources, source).with_context(|| format!("cannot write {}", sources.display()))?;
     run(apt("apt-get", folder).args(["-qq", "update"]))?;

@@ -41,6 +41,18 @@ pub(super) struct Outcome {
     pub(super) note: String,
 }
 
+impl Outcome {
+    /// Of a check that never told how long it took.
+    pub(super) fn failed(check: &str, note: &str) -> Self {
+        Self {
+            check: check.to_owned(),
+            passed: false,
+            seconds: String::new(),
+            note: note.to_owned(),
+        }
+    }
+}
+
 /// A machine that is about to boot.
 #[derive(Debug)]
 pub(super) struct Machine<'a> {
@@ -93,7 +105,7 @@ impl Machine<'_> {
             Some(TIMED_OUT) => format!("it did not end within {deadline_seconds} s"),
             _ => bail!("QEMU failed ({status})"),
         };
-        let outcomes = outcomes(&read(&results)?, died)?;
+        let outcomes = outcomes(&read(&results)?, &died)?;
         if outcomes.iter().any(|outcome| !outcome.passed) {
             let console_text = read(&console)?;
             let lines: Vec<_> = console_text.lines().collect();
@@ -107,7 +119,7 @@ impl Machine<'_> {
 
 /// What the second serial port carried: `passed|FAILED SECONDS CHECK NOTE` for each check, and
 /// `done`. `died` is what to say where that is missing.
-fn outcomes(results: &str, died: String) -> anyhow::Result<Vec<Outcome>> {
+fn outcomes(results: &str, died: &str) -> anyhow::Result<Vec<Outcome>> {
     let mut lines: Vec<_> = results.lines().collect();
     let done = lines.pop_if(|line| *line == "done").is_some();
     let parse = |line: &str| {
@@ -130,12 +142,7 @@ fn outcomes(results: &str, died: String) -> anyhow::Result<Vec<Outcome>> {
         .map(|line| parse(line).with_context(|| format!("the machine says {line:?}")))
         .collect::<anyhow::Result<Vec<_>>>()?;
     if !done {
-        outcomes.push(Outcome {
-            check: "end".to_owned(),
-            passed: false,
-            seconds: String::new(),
-            note: died,
-        });
+        outcomes.push(Outcome::failed("end", died));
     }
     Ok(outcomes)
 }
@@ -163,7 +170,7 @@ mod tests {
     fn every_check_has_its_line() {
         let results = "passed 3.1 boot\npassed 1.9 load by clsact\nFAILED 9.0 trace \ndone\n";
         assert_eq!(
-            outcomes(results, "it died".to_owned()).unwrap(),
+            outcomes(results, "it died").unwrap(),
             [
                 outcome("boot", true, "3.1", ""),
                 outcome("load", true, "1.9", "by clsact"),
@@ -175,10 +182,10 @@ mod tests {
     #[test]
     fn a_machine_that_dies_has_failed() {
         for results in ["", "passed 3.1 boot\n"] {
-            let outcomes = outcomes(results, "it died".to_owned()).unwrap();
+            let outcomes = outcomes(results, "it died").unwrap();
             assert_eq!(outcomes.last(), Some(&outcome("end", false, "", "it died")));
         }
-        outcomes("passed 3.1 bo", String::new()).unwrap();
-        outcomes("garbage", String::new()).unwrap_err();
+        outcomes("passed 3.1 bo", "").unwrap();
+        outcomes("garbage", "").unwrap_err();
     }
 }
