@@ -31,14 +31,14 @@ pub fn programs(namespace: &Namespace) -> Result<BTreeSet<u32>> {
 
 /// The ids of the programs on one side of an interface, in the order in which they run.
 pub fn chain(namespace: &Namespace, interface: &str, side: TcAttachType) -> Result<Vec<u32>> {
-    let mut chain = tcx(namespace, interface, side)?.unwrap_or_default();
+    let mut chain = namespace.run(|| tcx(interface, side))??.unwrap_or_default();
     chain.extend(filters(namespace, interface, side)?);
     Ok(chain)
 }
 
 /// Whether the kernel has TCX.
-pub fn has_tcx(namespace: &Namespace) -> Result<bool> {
-    Ok(tcx(namespace, "lo", TcAttachType::Ingress)?.is_some())
+pub fn has_tcx() -> Result<bool> {
+    Ok(tcx("lo", TcAttachType::Ingress)?.is_some())
 }
 
 /// The maps of those of `programs` that the kernel still holds.
@@ -100,9 +100,9 @@ fn interfaces(namespace: &Namespace) -> Result<Vec<String>> {
     namespace.run(list)?
 }
 
-/// None before Linux 6.6, which does not know the hook.
-fn tcx(namespace: &Namespace, interface: &str, side: TcAttachType) -> Result<Option<Vec<u32>>> {
-    match namespace.run(|| SchedClassifier::query_tcx(interface, side))? {
+/// In the calling thread's namespace. None before Linux 6.6, which does not know the hook.
+fn tcx(interface: &str, side: TcAttachType) -> Result<Option<Vec<u32>>> {
+    match SchedClassifier::query_tcx(interface, side) {
         Ok((_, programs)) => Ok(Some(programs.iter().map(ProgramInfo::id).collect())),
         Err(ProgramError::SyscallError(error))
             if error.io_error.raw_os_error() == Some(Errno::EINVAL as i32) =>

@@ -94,13 +94,11 @@ fn raise(test: &str, hook: Hook) -> Option<Lab> {
     if !privilege::granted(test) {
         return None;
     }
-    let lab = demo::raise().expect("raised");
-    let has_tcx = attached::has_tcx(&node(&lab).namespace).expect("the kernel's word on TCX");
-    if hook == Hook::Tcx && !has_tcx {
+    if hook == Hook::Tcx && !attached::has_tcx().expect("the kernel's word on TCX") {
         privilege::skipped(test, "the kernel has no TCX");
         return None;
     }
-    Some(lab)
+    Some(demo::raise().expect("raised"))
 }
 
 fn node(lab: &Lab) -> &LabNode {

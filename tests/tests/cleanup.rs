@@ -7,7 +7,6 @@
 use std::{collections::BTreeSet, thread::sleep, time::Duration};
 
 use nix::sys::signal::Signal;
-use rstest::rstest;
 use tests::{
     attached,
     child::poll_until,
@@ -96,23 +95,27 @@ fn nothing_is_attached(namespace: &Namespace) {
     );
 }
 
-#[rstest]
-#[case::by_trying(&[], Signal::SIGINT)]
-#[case::clsact(&CLSACT, Signal::SIGINT)]
-#[case::terminated(&CLSACT, Signal::SIGTERM)]
-#[case::terminal_closed(&CLSACT, Signal::SIGHUP)]
-fn nothing_of_an_observer_outlives_it(#[case] more: &[&str], #[case] signal: Signal) {
+#[test]
+fn nothing_of_an_observer_outlives_it() {
     if !privilege::granted("nothing_of_an_observer_outlives_it") {
         return;
     }
     let lab = demo::raise().expect("raised");
     let node = lab.node("node1").expect("a node");
     nothing_is_attached(&node.namespace);
-    let observer = start(node, more);
-    let footprint = Footprint::take(&node.namespace, &[]);
-    stop(observer, signal);
-    nothing_is_attached(&node.namespace);
-    footprint.must_vanish();
+    for (more, signal) in [
+        (&[][..], Signal::SIGINT),
+        (&CLSACT, Signal::SIGINT),
+        (&CLSACT, Signal::SIGTERM),
+        // Of a terminal that is closed.
+        (&CLSACT, Signal::SIGHUP),
+    ] {
+        let observer = start(node, more);
+        let footprint = Footprint::take(&node.namespace, &[]);
+        stop(observer, signal);
+        nothing_is_attached(&node.namespace);
+        footprint.must_vanish();
+    }
 }
 
 /// Starts an observer on a node and kills it. By clsact, since TCX links would go with it.
