@@ -14,7 +14,7 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 
-use self::session::{Parts, Session, Stop};
+use self::session::{Awaited, Parts, Session, Stop};
 use super::report::Report;
 use crate::cluster::{Index, KubeProxy, file};
 use crate::kernel::layout::{LayoutError, Resolver, SYSFS};
@@ -153,11 +153,12 @@ async fn trace(options: Options) -> anyhow::Result<()> {
     let awaited = match resolver.resolve() {
         Ok(layout) => {
             programs.set_layout(&layout)?;
-            None
+            let is_loaded = resolver.is_loaded();
+            (!is_loaded).then_some(Awaited::Module(resolver))
         }
         Err(error @ LayoutError::NotLoaded) => {
             warn(&error, "until it is, nothing is rewritten here");
-            Some(resolver)
+            Some(Awaited::Types(resolver))
         }
         Err(error) => {
             warn(&error, NOT_FOLLOWED);
