@@ -1,5 +1,5 @@
-//! The commands, one file each, and what they share: what is asked for ([`filter`]), how it is
-//! reported ([`report`]), and names that the cluster does not have ([`names`]).
+//! The commands, one file each, and what they share: what is asked for (`filter`), how it is
+//! reported (`report`), and names that the cluster does not have (`names`).
 
 use std::error::Error;
 use std::io::{self, Write as _};

@@ -86,7 +86,7 @@ impl Page {
         format!("{style}{text}{style:#}")
     }
 
-    /// Breaks `text` into lines that fit, at spaces outside what [`bind`] made and nowhere else:
+    /// Breaks `text` into lines that fit, at spaces outside what `bind` made and nowhere else:
     /// a word that does not fit sticks out. The first line begins with `first`, the others with
     /// `next`.
     pub fn wrap(self, text: &str, first: &str, next: &str) -> String {
