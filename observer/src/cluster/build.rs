@@ -23,6 +23,8 @@ use super::{
 /// The label by which an `EndpointSlice` belongs to a Service (`discovery/v1`
 /// `LabelServiceName`).
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// The type of a Node's address inside the cluster (`core/v1` `NodeInternalIP`).
+const INTERNAL_IP: &str = "InternalIP";
 /// The label by which a Node belongs to a zone (`core/v1` `LabelTopologyZone`).
 const ZONE: &str = "topology.kubernetes.io/zone";
 
@@ -84,12 +86,13 @@ impl Builder {
         let name = self
             .names
             .intern(node.metadata.name.as_deref().unwrap_or_default());
-        let addresses = addresses(
-            node.status
-                .iter()
-                .flat_map(|status| status.addresses.iter().flatten())
-                .map(|address| &address.address),
-        );
+        let mut told: Vec<_> = node
+            .status
+            .iter()
+            .flat_map(|status| status.addresses.iter().flatten())
+            .collect();
+        told.sort_by_key(|address| address.type_ != INTERNAL_IP);
+        let addresses = addresses(told.into_iter().map(|address| &address.address));
         let spec = node.spec.iter();
         let mut pod_cidrs: Vec<_> = spec
             .flat_map(|spec| spec.pod_cidrs.iter().flatten().chain(&spec.pod_cidr))

@@ -2,13 +2,13 @@
 //! (`kubeproxy.config.k8s.io/v1alpha1`, `KubeProxyConfiguration`).
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ConfigMap;
 use serde::{Deserialize, Serialize};
 
-use super::Node;
+use super::{Family, Node};
 
 /// The namespace of kube-proxy's `ConfigMap`, and how its name begins: `kube-proxy` as kubeadm
 /// writes it, `kube-proxy-config` on EKS.
@@ -17,6 +17,7 @@ const KIND: &str = "KubeProxyConfiguration";
 
 /// What kube-proxy was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct KubeProxy {
     /// `clusterCIDR`: one range a family.
     pub cluster_cidrs: Vec<IpNet>,
@@ -24,6 +25,21 @@ pub struct KubeProxy {
     pub detect_local: DetectLocal,
     /// Whether it masquerades everything that goes to a cluster IP.
     pub masquerade_all: bool,
+    /// At which of a node's addresses it serves node ports.
+    pub node_ports: NodePortAddresses,
+}
+
+/// `nodePortAddresses`, with the default of the mode.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NodePortAddresses {
+    /// At all; by the modes of iptables and IPVS, unless told otherwise.
+    #[default]
+    All,
+    /// At the first internal address of each family; by the mode of nftables, unless told
+    /// otherwise.
+    Primary,
+    /// At those in these ranges.
+    In(Vec<IpNet>),
 }
 
 /// `detectLocalMode`.
@@ -50,6 +66,9 @@ pub enum KubeProxyError {
     /// A range that is none.
     #[error("clusterCIDR: {} is no range of addresses", .0.escape_debug())]
     ClusterCidr(String),
+    /// The same, of the addresses for node ports.
+    #[error("nodePortAddresses: {} is no range of addresses", .0.escape_debug())]
+    NodePortAddresses(String),
     /// A mode that is none.
     #[error(
         "detectLocalMode is {}; expected ClusterCIDR, NodeCIDR, BridgeInterface or \
@@ -68,6 +87,7 @@ struct Document {
     #[serde(rename = "clusterCIDR")]
     cluster_cidr: String,
     detect_local_mode: String,
+    node_port_addresses: Vec<String>,
     iptables: Section,
     ipvs: Section,
     nftables: Section,
@@ -91,6 +111,7 @@ impl KubeProxy {
             mode,
             cluster_cidr,
             detect_local_mode,
+            node_port_addresses,
             iptables,
             ipvs,
             nftables,
@@ -119,10 +140,26 @@ impl KubeProxy {
             "ipvs" => ipvs.masquerade_all || iptables.masquerade_all,
             _ => iptables.masquerade_all,
         };
+        let node_ports = match node_port_addresses.as_slice() {
+            [] if mode == "nftables" => NodePortAddresses::Primary,
+            [] => NodePortAddresses::All,
+            [only] if only == "primary" => NodePortAddresses::Primary,
+            ranges => NodePortAddresses::In(
+                ranges
+                    .iter()
+                    .map(|range| {
+                        range
+                            .parse()
+                            .map_err(|_no_range| KubeProxyError::NodePortAddresses(range.clone()))
+                    })
+                    .collect::<Result<_, _>>()?,
+            ),
+        };
         Ok(Self {
             cluster_cidrs,
             detect_local,
             masquerade_all,
+            node_ports,
         })
     }
 
@@ -137,18 +174,45 @@ impl KubeProxy {
     /// Whether kube-proxy takes `source` for an address outside the cluster, whose connections to
     /// a cluster IP it masquerades. `None` if its mode does not go by addresses.
     pub fn is_outside(&self, source: IpAddr, node: Option<&Node>) -> Option<bool> {
+        let mut ranges = self.local_ranges(source, node)?.peekable();
+        // Without a range it cannot tell, and takes nothing for outside
+        // (`pkg/proxy/util/localdetector.go`, the no-op detector).
+        Some(ranges.peek().is_some() && !ranges.any(|range| range.contains(&source)))
+    }
+
+    /// Whether kube-proxy takes `source` for a pod's, which it spares `externalTrafficPolicy:
+    /// Local`. `None` if its mode does not go by addresses. Not the opposite of
+    /// [`KubeProxy::is_outside`]: without a range nothing is either.
+    pub fn is_local(&self, source: IpAddr, node: Option<&Node>) -> Option<bool> {
+        let mut ranges = self.local_ranges(source, node)?;
+        Some(ranges.any(|range| range.contains(&source)))
+    }
+
+    /// The ranges of `source`'s family that it takes for those of pods.
+    fn local_ranges<'a>(
+        &'a self,
+        source: IpAddr,
+        node: Option<&'a Node>,
+    ) -> Option<impl Iterator<Item = &'a IpNet>> {
         let ranges = match self.detect_local {
             DetectLocal::ClusterCidr => &self.cluster_cidrs,
             DetectLocal::NodeCidr => &node?.pod_cidrs,
             DetectLocal::Interface => return None,
         };
-        let mut of_family = ranges
-            .iter()
-            .filter(|range| range.addr().is_ipv4() == source.is_ipv4())
-            .peekable();
-        // Without a range it cannot tell, and takes nothing for outside
-        // (`pkg/proxy/util/localdetector.go`, the no-op detector).
-        Some(of_family.peek().is_some() && !of_family.any(|range| range.contains(&source)))
+        let of_family = move |range: &&IpNet| range.addr().is_ipv4() == source.is_ipv4();
+        Some(ranges.iter().filter(of_family))
+    }
+
+    /// Whether it serves node ports at `address` of `node`.
+    pub fn serves_node_ports_at(&self, address: IpAddr, node: &Node) -> bool {
+        match &self.node_ports {
+            // `! -d ::1/128` (`pkg/proxy/iptables/proxier.go`).
+            NodePortAddresses::All => address != IpAddr::V6(Ipv6Addr::LOCALHOST),
+            NodePortAddresses::Primary => {
+                node.primary_address(Family::of(address)) == Some(address)
+            }
+            NodePortAddresses::In(ranges) => ranges.iter().any(|range| range.contains(&address)),
+        }
     }
 }
 
@@ -200,6 +264,25 @@ mod tests {
     fn without_a_range_nothing_is_outside() {
         let config = parsed("clusterCIDR: 10.244.0.0/16\n").expect("one");
         assert_eq!(config.is_outside(ip("2001:db8::1"), None), Some(false));
+        assert_eq!(config.is_local(ip("2001:db8::1"), None), Some(false));
+    }
+
+    #[rstest]
+    #[case::of_the_default_mode("", [true, true])]
+    #[case::of_nftables("mode: nftables", [true, false])]
+    #[case::of_nftables_told_otherwise("mode: nftables\nnodePortAddresses: [0.0.0.0/0]", [true, true])]
+    #[case::told("nodePortAddresses: [172.31.1.0/24]", [false, true])]
+    #[case::told_primary("nodePortAddresses: [primary]", [true, false])]
+    fn node_ports_are_served_where_it_was_told(#[case] fields: &str, #[case] expected: [bool; 2]) {
+        let node = Node {
+            name: "node1".into(),
+            addresses: vec![ip("172.31.0.11"), ip("172.31.1.11")],
+            pod_cidrs: Vec::new(),
+            zone: None,
+        };
+        let config = parsed(fields).expect("one");
+        let served = [0, 1].map(|one| config.serves_node_ports_at(node.addresses[one], &node));
+        assert_eq!(served, expected);
     }
 
     #[rstest]

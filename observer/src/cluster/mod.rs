@@ -31,7 +31,7 @@ mod service;
 mod tests;
 
 pub use index::{AddressKind, Backend, FrontDoor, Index};
-pub use kube_proxy::{DetectLocal, KubeProxy, KubeProxyError};
+pub use kube_proxy::{DetectLocal, KubeProxy, KubeProxyError, NodePortAddresses};
 pub use objects::{Objects, ObjectsError};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,
@@ -113,7 +113,7 @@ pub struct PodRef {
 pub struct Node {
     /// Its name.
     pub name: Arc<str>,
-    /// Those of `status.addresses` that are addresses: internal and external.
+    /// Those of `status.addresses` that are addresses, internal ones before external ones.
     pub addresses: Vec<IpAddr>,
     /// `spec.podCIDRs`. A network plugin with an address management of its own ignores them.
     pub pod_cidrs: Vec<IpNet>,
@@ -165,6 +165,14 @@ impl TryFrom<u8> for Protocol {
             132 => Ok(Self::Sctp),
             other => Err(UnknownProtocol(other)),
         }
+    }
+}
+
+impl Node {
+    /// The address that kube-proxy takes for the node's own in a family: the first.
+    pub fn primary_address(&self, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter().copied();
+        addresses.find(|address| Family::of(*address) == family)
     }
 }
 

@@ -240,6 +240,7 @@ impl<'a> Scene<'a> {
         let question = Question {
             entry: self.entry?,
             door: kind,
+            at: Some(door),
             family: Family::of(door),
             client: self.client.kind,
             address: Some(self.client.address.ip()),

@@ -28,6 +28,8 @@ pub struct Question<'a> {
     pub entry: &'a ServiceEntry,
     /// By which kind of front door.
     pub door: FrontDoorKind,
+    /// At which address of that, if a single one is meant.
+    pub at: Option<IpAddr>,
     /// In which family.
     pub family: Family,
     /// Who opens it: from outside, a pod of the node, or the node itself.
@@ -96,10 +98,14 @@ pub fn predict(question: &Question<'_>, terms: Terms<'_>) -> Option<Prediction> 
     if door == FrontDoorKind::LoadBalancer && is_fenced_out(question) {
         return Some(nobody(Outcome::Dropped, OutcomeCauseCode::SourceRanges));
     }
+    if door == FrontDoorKind::NodePort && !is_served(question, terms) {
+        return Some(nobody(
+            Outcome::Refused,
+            OutcomeCauseCode::NotANodePortAddress,
+        ));
+    }
     let local_only = if from_outside {
-        // Pods and the node itself are spared the policy, and get any endpoint.
-        entry.service.external_traffic_policy == TrafficPolicy::Local
-            && client == ClientKind::External
+        entry.service.external_traffic_policy == TrafficPolicy::Local && !is_spared(question, terms)
     } else {
         entry.service.internal_traffic_policy == TrafficPolicy::Local
     };
@@ -138,6 +144,28 @@ fn is_fenced_out(question: &Question<'_>) -> bool {
     question.address.is_some_and(|address| {
         ranges.peek().is_some() && !ranges.any(|range| range.contains(&address))
     })
+}
+
+/// Whether kube-proxy serves node ports at the address.
+fn is_served(question: &Question<'_>, terms: Terms<'_>) -> bool {
+    terms
+        .kube_proxy
+        .zip(question.at)
+        .is_none_or(|(config, address)| config.serves_node_ports_at(address, terms.node))
+}
+
+/// Whether policy `Local` is not for this client: the node itself, and what kube-proxy takes for a
+/// pod, get any endpoint.
+fn is_spared(question: &Question<'_>, terms: Terms<'_>) -> bool {
+    match question.client {
+        ClientKind::Node => true,
+        ClientKind::Pod => terms
+            .kube_proxy
+            .zip(question.address)
+            .and_then(|(config, address)| config.is_local(address, Some(terms.node)))
+            .unwrap_or(true),
+        ClientKind::External | ClientKind::LoadBalancer | ClientKind::Unknown => false,
+    }
 }
 
 /// Why the connection is marked for masquerade, if it is.

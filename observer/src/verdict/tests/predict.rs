@@ -29,6 +29,7 @@ fn predicted(
     let question = Question {
         entry: index.service("shop", service).first().expect("a port"),
         door,
+        at: None,
         family: Family::V4,
         client: kind,
         address: address.map(ip),
@@ -138,6 +139,7 @@ fn a_pod_reached_directly_is_none_of_kube_proxys_business() {
     let question = Question {
         entry: index.service("shop", "web").first().expect("a port"),
         door: FrontDoorKind::Pod,
+        at: None,
         family: Family::V4,
         client: ClientKind::External,
         address: None,
