@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use observer_ebpf::KernelLayout;
 
-use self::session::{Parts, Session, Stop};
+use self::session::{Awaited, Parts, Session, Stop};
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
 use super::{Ending, host_name, names, say, warn};
@@ -179,13 +179,17 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     Ok(report.ending())
 }
 
-/// Where conntrack keeps its entries; or who can tell later, once it is loaded.
-fn layout(resolver: Resolver) -> anyhow::Result<(Option<KernelLayout>, Option<Resolver>)> {
+/// Where conntrack keeps its entries; and what is missing while it is not loaded.
+fn layout(resolver: Resolver) -> anyhow::Result<(Option<KernelLayout>, Option<Awaited>)> {
     match resolver.resolve() {
-        Ok(layout) => Ok((Some(layout), None)),
+        Ok(layout) => {
+            let is_loaded = resolver.is_loaded();
+            let awaited = (!is_loaded).then_some(Awaited::Module(resolver));
+            Ok((Some(layout), awaited))
+        }
         Err(error @ LayoutError::NotLoaded) => {
             warn(&error, "until it is, nothing is rewritten here");
-            Ok((None, Some(resolver)))
+            Ok((None, Some(Awaited::Types(resolver))))
         }
         Err(error) if error.is_harmless() => {
             warn(&error, "nothing is rewritten here");

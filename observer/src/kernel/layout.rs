@@ -26,7 +26,8 @@ pub const SYSFS: &str = "/sys";
 const VMLINUX: &str = "kernel/btf/vmlinux";
 /// The module's, since Linux 5.11 (`CONFIG_DEBUG_INFO_BTF_MODULES`).
 const MODULE: &str = "kernel/btf/nf_conntrack";
-/// There while the module is loaded, after [`MODULE`] has come.
+/// There while the module is loaded, after [`MODULE`] has come; and where it is built in, for it
+/// has parameters.
 const LOADED: &str = "module/nf_conntrack";
 
 /// Why conntrack entries cannot be read. One line each, which says what to do.
@@ -166,7 +167,7 @@ impl Resolver {
     }
 
     /// Reads what there is: some megabytes, so after [`LayoutError::NotLoaded`] ask
-    /// [`Resolver::has_more`] first.
+    /// [`Resolver::is_loaded`] first.
     pub fn resolve(&self) -> Result<KernelLayout, LayoutError> {
         let kernel = self.read(VMLINUX)?;
         let kernel = Btf::parse(&kernel).map_err(|reason| self.wrong(VMLINUX, reason))?;
@@ -182,7 +183,7 @@ impl Resolver {
             Err(LayoutError::Read { reason, .. }) if reason.kind() == io::ErrorKind::NotFound => {
                 // The one question that the kernel itself answers better than its modules.
                 check_nfct(&kernel)?;
-                Err(if self.sysfs.join(LOADED).exists() {
+                Err(if self.is_loaded() {
                     LayoutError::NotShown
                 } else {
                     LayoutError::NotLoaded
@@ -192,11 +193,10 @@ impl Resolver {
         }
     }
 
-    /// Whether [`Resolver::resolve`] would say something else than [`LayoutError::NotLoaded`].
-    pub fn has_more(&self) -> bool {
-        [MODULE, LOADED]
-            .iter()
-            .any(|path| self.sysfs.join(path).exists())
+    /// Whether connection tracking is there: built in, or its module loaded. While it is not,
+    /// there is no entry, and whoever asks for one over netlink loads the module.
+    pub fn is_loaded(&self) -> bool {
+        self.sysfs.join(LOADED).exists()
     }
 
     fn read(&self, file: &str) -> Result<Vec<u8>, LayoutError> {

@@ -196,6 +196,7 @@ fn a_module_that_is_loaded_later_is_followed() {
     assert_eq!(word(connect().local), "none", "nothing is known yet");
 
     fs::write(path("nf_conntrack"), module).expect("a file");
+    fs::create_dir_all(sysfs.path().join("module/nf_conntrack")).expect("a directory");
     let followed = poll_until(Duration::from_secs(5), || {
         let answer = connect();
         (word(answer.local) == "entry").then_some(answer)

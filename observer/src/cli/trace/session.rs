@@ -37,6 +37,14 @@ const ANSWER_DELIVERED_NS: u64 = 50_000_000;
 /// flood of questions. One takes some ten microseconds.
 const LOOK_UPS_PER_TICK: u32 = 500;
 
+/// What is missing while conntrack's module is not loaded.
+pub(super) enum Awaited {
+    /// Only the module: its types are the kernel's own.
+    Module(Resolver),
+    /// Its types too.
+    Types(Resolver),
+}
+
 /// What a run works with.
 pub(super) struct Parts {
     pub(super) programs: Programs,
@@ -44,7 +52,7 @@ pub(super) struct Parts {
     pub(super) report: Report,
     pub(super) recorder: Option<Writer>,
     /// Set while conntrack's module is not loaded. Asking conntrack would load it.
-    pub(super) awaited: Option<Resolver>,
+    pub(super) awaited: Option<Awaited>,
     pub(super) index: Option<Arc<Index>>,
     pub(super) choice: Choice,
     /// As the observer's.
@@ -215,24 +223,25 @@ impl Session {
         Ok(self.parts.report)
     }
 
-    /// Once conntrack's module is loaded, rewrites are followed.
+    /// Once conntrack's module is loaded, rewrites are followed, and conntrack can be asked.
     fn look_for_conntrack(&mut self) -> anyhow::Result<()> {
         let awaited = &mut self.parts.awaited;
-        let Some(resolver) = awaited.take_if(|resolver| resolver.has_more()) else {
-            return Ok(());
-        };
-        match resolver.resolve() {
-            Ok(layout) => {
-                self.parts.programs.set_layout(&layout)?;
-                say("nf_conntrack is loaded now: rewrites are followed from here on");
-            }
-            // Unloaded in between.
-            Err(LayoutError::NotLoaded) => {
-                *awaited = Some(resolver);
-                return Ok(());
-            }
-            // A rewrite that cannot be followed would be told as no rewrite.
-            Err(error) => return Err(error.into()),
+        match awaited.take_if(|awaited| awaited.resolver().is_loaded()) {
+            None => return Ok(()),
+            Some(Awaited::Module(_)) => {}
+            Some(Awaited::Types(resolver)) => match resolver.resolve() {
+                Ok(layout) => {
+                    self.parts.programs.set_layout(&layout)?;
+                    say("nf_conntrack is loaded now: rewrites are followed from here on");
+                }
+                // Unloaded in between.
+                Err(LayoutError::NotLoaded) => {
+                    *awaited = Some(Awaited::Types(resolver));
+                    return Ok(());
+                }
+                // A rewrite that cannot be followed would be told as no rewrite.
+                Err(error) => return Err(error.into()),
+            },
         }
         self.conntrack = open_conntrack();
         Ok(())
@@ -357,6 +366,14 @@ impl Session {
         let answer = conntrack.look_up(identity);
         self.lost.not_looked_up += u64::from(answer.is_err());
         answer.ok().flatten()
+    }
+}
+
+impl Awaited {
+    const fn resolver(&self) -> &Resolver {
+        match self {
+            Self::Module(resolver) | Self::Types(resolver) => resolver,
+        }
     }
 }
 

@@ -183,10 +183,10 @@ fn a_module_that_comes_later() {
     let sysfs = Sysfs::new().with(VMLINUX, kernel);
     let resolver = sysfs.resolver();
     assert!(matches!(resolver.resolve(), Err(LayoutError::NotLoaded)));
-    assert!(!resolver.has_more());
+    assert!(!resolver.is_loaded());
 
-    let sysfs = sysfs.with(MODULE, module);
-    assert!(resolver.has_more());
+    let sysfs = sysfs.with(MODULE, module).with(LOADED, "");
+    assert!(resolver.is_loaded());
     assert_eq!(resolver.resolve().expect("it is usual"), USUAL_LAYOUT);
     drop(sysfs);
 }
@@ -196,7 +196,6 @@ fn a_module_that_comes_later() {
 fn a_module_that_does_not_show_its_types() {
     let [kernel, _] = USUAL.write_split();
     let sysfs = Sysfs::new().with(VMLINUX, kernel).with(LOADED, "");
-    assert!(sysfs.resolver().has_more());
     assert_snapshot!(sysfs.error(), @"this kernel's connection tracking is a module, nf_conntrack, and does not show its types at /sys/kernel/btf/nf_conntrack; the kernel must be Linux 5.11 or later, built with CONFIG_DEBUG_INFO_BTF_MODULES=y");
 }
 
@@ -206,10 +205,9 @@ fn a_module_whose_types_are_the_kernels() {
     let sysfs = Sysfs::new()
         .with(VMLINUX, USUAL.write())
         .with(MODULE, "no BTF at all");
-    assert_eq!(
-        sysfs.resolver().resolve().expect("it is usual"),
-        USUAL_LAYOUT
-    );
+    let resolver = sysfs.resolver();
+    assert_eq!(resolver.resolve().expect("it is usual"), USUAL_LAYOUT);
+    assert!(!resolver.is_loaded());
 }
 
 #[rstest]
