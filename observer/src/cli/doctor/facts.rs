@@ -108,6 +108,10 @@ fn btf() -> Btf {
 }
 
 fn tracked() -> Seen<[bool; 2]> {
+    // Asking would load it.
+    if !Resolver::new(SYSFS.into()).is_loaded() {
+        return Ok([false; 2]);
+    }
     let tracked = || {
         let mut conntrack = Conntrack::open()?;
         Ok([conntrack.tracks(Family::V4)?, conntrack.tracks(Family::V6)?])
