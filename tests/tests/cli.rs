@@ -1,50 +1,25 @@
 //! The command as a user meets it: what is printed, what is not, and how it ends.
 //!
 //! Goal: every option does what its help says. Method: observe the demo cluster once, then print
-//! its recording in every way and hold it against the records as JSON; and run live what only a
-//! live run shows.
+//! its recording in every way and hold it against the records as JSON.
 
 use std::{
-    fs,
     io::{BufRead as _, BufReader},
     net::IpAddr,
-    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Command, Output, Stdio},
-    time::Duration,
 };
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tests::{
-    child::{ChildGuard, poll_until},
-    client::{self, Failure},
-    command, demo,
-    kubeproxy::doors::{FrontDoor, Kind, front_doors},
-    lab::Lab,
-    observer_process::{self, ObserverProcess},
-    privilege,
-    traffic::{self, CONNECT_TIMEOUT, from_outside},
-};
+use tests::{command, demo, observer_process, privilege};
 
 /// The exit status with `--fail-on`, when it is met.
 const FOUND: i32 = 3;
 /// The number of columns of a wide row.
 const WIDE_COLUMNS: usize = 22;
-const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Whether a record is asked for.
 type Passes<'a> = &'a dyn Fn(&Value) -> bool;
-
-/// The front doors of a node that are meant for clients outside.
-fn doors(lab: &Lab, node: &str) -> Vec<FrontDoor> {
-    let doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
-    doors
-        .into_iter()
-        .filter(|door| door.entry == node && door.kind != Kind::ClusterIp)
-        .collect()
-}
 
 fn observer() -> Command {
     Command::new(observer_process::binary().expect("an observer"))
@@ -273,193 +248,6 @@ fn a_reader_that_has_enough_is_no_error(recording: &Path) {
         assert!(!stderr.contains("observer:"), "{arguments:?}: {stderr}");
         assert!(!stderr.contains("panicked"), "{arguments:?}: {stderr}");
     }
-}
-
-#[test]
-fn a_live_run_ends_when_its_reader_has_gone() {
-    if !privilege::granted("a_live_run_ends_when_its_reader_has_gone") {
-        return;
-    }
-    let lab = demo::raise().expect("raised");
-    let node = lab.node("node1").expect("a node");
-    let mut command = node
-        .namespace
-        .command(observer_process::binary().expect("an observer"));
-    command
-        .args(["trace", "--node", "node1", "--cluster-state"])
-        .arg(demo::cluster_file())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command.spawn().expect("runs");
-    let stdout = child.stdout.take().expect("a pipe");
-    let mut stderr = BufReader::new(child.stderr.take().expect("a pipe"));
-    let mut child = ChildGuard::new(child);
-    let mut ready = String::new();
-    stderr.read_line(&mut ready).expect("readiness");
-    assert!(ready.starts_with("observing "), "{ready}");
-    let doors = doors(&lab, "node1");
-    let ways = from_outside(&lab, &doors);
-    traffic::open(&lab, &ways[..1]).expect("opened");
-    let mut line = String::new();
-    let mut stdout = BufReader::with_capacity(1, stdout);
-    stdout.read_line(&mut line).expect("a line");
-    assert!(line.contains(" → "), "{line}");
-
-    // No other connection comes; that nobody reads any more must be noticed all the same.
-    drop(stdout);
-    let status = child.wait(END_TIMEOUT).expect("waited for");
-    assert_eq!(status.and_then(|status| status.code()), Some(0));
-    let said: Vec<_> = stderr.lines().map(|line| line.expect("text")).collect();
-    assert!(
-        !said.iter().any(|line| line.starts_with("observer:")),
-        "{said:?}"
-    );
-}
-
-#[test]
-fn a_live_run_counts_and_fails_on_what_it_printed() {
-    if !privilege::granted("a_live_run_counts_and_fails_on_what_it_printed") {
-        return;
-    }
-    let lab = demo::raise().expect("raised");
-    let node = lab.node("node1").expect("a node");
-    let arguments = ["shop/web", "--lost", "--count", "1", "--fail-on", "lost"];
-    let observer =
-        ObserverProcess::start(node, &demo::cluster_file(), &arguments).expect("observes");
-    let ways = from_outside(&lab, &doors(&lab, "node1"));
-    traffic::open(&lab, &ways).expect("opened");
-    let process = format!("/proc/{}/stat", observer.id());
-    let ended = poll_until(END_TIMEOUT, || {
-        // Nobody waits for it yet: a process that has ended stays as a zombie.
-        let stat = fs::read_to_string(&process).ok()?;
-        stat.contains(") Z ").then_some(())
-    });
-    assert!(ended.is_some(), "it does not end after --count connections");
-    let finished = observer.stop_by(Signal::SIGKILL).expect("ended");
-    assert_eq!(finished.status.code(), Some(FOUND), "{}", finished.stderr);
-    let [record] = &finished.records[..] else {
-        panic!("one was asked for, not: {:?}", finished.records)
-    };
-    assert_eq!(record["service"]["name"], "web");
-    assert_eq!(record["source_ip"], "lost");
-}
-
-/// A configuration that kube-proxy does not run with: what a pod meets is not what follows from
-/// it, what a client outside meets is.
-#[test]
-fn what_was_not_predicted_is_found() {
-    if !privilege::granted("what_was_not_predicted_is_found") {
-        return;
-    }
-    let lab = demo::raise().expect("raised");
-    let directory = TempDir::new().expect("a directory");
-    let configuration = directory.path().join("kube-proxy.yaml");
-    let text = "kind: KubeProxyConfiguration\nmode: iptables\nclusterCIDR: 10.244.0.0/16\n\
-                iptables:\n  masqueradeAll: true\n";
-    fs::write(&configuration, text).expect("written");
-    let pod = lab.pods().iter().find(|pod| pod.plan.node == "node1");
-    let pod = &pod.expect("a pod").namespace;
-    let node = lab.node("node1").expect("a node");
-    let web = |door: &&FrontDoor| door.service == "web" && door.to.is_ipv4();
-    let inside = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
-    let mut inside = inside.iter().filter(web);
-    let inside = inside.find(|door| door.kind == Kind::ClusterIp);
-    let inside = inside.expect("a cluster IP").to;
-    let outside: Vec<_> = doors(&lab, "node1").iter().filter(web).cloned().collect();
-
-    let configuration = configuration.to_str().expect("text");
-    let arguments = [
-        "--kube-proxy-config",
-        configuration,
-        "--fail-on",
-        "unexpected",
-    ];
-    let arguments = [&arguments[..], &["--unexpected"]].concat();
-    let observer =
-        ObserverProcess::start(node, &demo::cluster_file(), &arguments).expect("observes");
-    traffic::open(&lab, &from_outside(&lab, &outside)).expect("opened");
-    client::connect(pod, inside, CONNECT_TIMEOUT).expect("answered");
-    let finished = observer.stop().expect("ended");
-    let [record] = &finished.records[..] else {
-        panic!("one was not predicted, not: {:?}", finished.records)
-    };
-    assert_eq!(record["front_door"]["ip"], json!(inside.ip()));
-    assert_eq!(record["expected"]["source_ip"], "lost");
-    assert_eq!(record["as_expected"], json!(false));
-    assert_eq!(finished.status.code(), Some(FOUND), "{}", finished.stderr);
-    assert!(
-        finished.stderr.contains("more not asked for"),
-        "{}",
-        finished.stderr
-    );
-}
-
-#[test]
-fn what_nobody_asks_about_is_reported_with_all_alone() {
-    if !privilege::granted("what_nobody_asks_about_is_reported_with_all_alone") {
-        return;
-    }
-    let lab = demo::raise().expect("raised");
-    let pod = lab.pods().first().expect("a pod");
-    let node = lab.node(&pod.plan.node).expect("its node");
-    let of_family = |ip: &IpAddr| ip.is_ipv4() == pod.plan.addresses[0].is_ipv4();
-    let outside = lab.client_addresses().into_iter().find(of_family);
-    let outside = outside.expect("an address");
-    let connect = |lab: &Lab| {
-        let pod = lab.pods().first().expect("a pod");
-        // Nobody listens there: an answer all the same.
-        let failed = client::connect(&pod.namespace, (outside, 9).into(), CONNECT_TIMEOUT);
-        assert!(
-            matches!(
-                failed.expect_err("nobody listens").failure,
-                Failure::Refused
-            ),
-            "a pod can reach the outside"
-        );
-    };
-    let leaves = |record: &Value| record["front_door"]["ip"] == json!(outside);
-    for (arguments, reported) in [(&[][..], 0), (&["--all"], 1)] {
-        let observer =
-            ObserverProcess::start(node, &demo::cluster_file(), arguments).expect("observes");
-        connect(&lab);
-        let finished = observer.stop().expect("ended");
-        let records = finished.records.iter().filter(|record| leaves(record));
-        assert_eq!(
-            records.count(),
-            reported,
-            "{arguments:?}: {}",
-            finished.stderr
-        );
-    }
-}
-
-/// Three capabilities are enough; which, the error tells who has fewer.
-#[test]
-fn nobody_with_three_capabilities_can_observe() {
-    if !privilege::granted("nobody_with_three_capabilities_can_observe") {
-        return;
-    }
-    let lab = demo::raise().expect("raised");
-    let node = lab.node("node1").expect("a node");
-    // Nobody may not reach a binary or a file below a developer's home.
-    let directory = TempDir::new().expect("a directory");
-    let observer = directory.path().join("observer");
-    fs::copy(observer_process::binary().expect("an observer"), &observer).expect("copied");
-    for path in [directory.path(), &observer] {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("opened");
-    }
-    let capabilities = "+bpf,+perfmon,+net_admin";
-    let mut command = node.namespace.command("setpriv");
-    command
-        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
-        .args(["--inh-caps", capabilities, "--ambient-caps", capabilities])
-        .arg(&observer)
-        .args(["trace", "--node", "node1", "--duration", "1s"]);
-    let Output { status, stderr, .. } = command.output().expect("runs");
-    let stderr = String::from_utf8(stderr).expect("text");
-    assert!(status.success(), "{stderr}");
-    assert!(stderr.contains("observing "), "{stderr}");
-    assert!(!stderr.contains("warning"), "{stderr}");
 }
 
 #[test]

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader};
 use std::path::Path;
 
 use aya::programs::tc::TcAttachType;
@@ -96,6 +96,20 @@ impl Environment {
         let mut numbers = self.release.split(|c: char| !c.is_ascii_digit());
         Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
     }
+}
+
+/// Whether the kernel has a function of this name, built in or of a module that is loaded; `None`
+/// if it does not list them (`CONFIG_KALLSYMS`). To be asked before a question over netlink that
+/// would load the module.
+pub fn has_function(name: &str) -> Option<bool> {
+    // Address, type, name, and the module in brackets; some ten megabytes.
+    let symbols = BufReader::new(File::open("/proc/kallsyms").ok()?);
+    for line in symbols.lines() {
+        if line.ok()?.split_ascii_whitespace().nth(2) == Some(name) {
+            return Some(true);
+        }
+    }
+    Some(false)
 }
 
 /// Whether programs can be attached by TCX: asks which are on the loopback device, which changes
@@ -191,6 +205,12 @@ mod tests {
         assert_eq!(Environment::below(root.path()), expected);
         let none = Environment::below(Path::new("/nonexistent"));
         assert_eq!(none, Environment::default());
+    }
+
+    #[test]
+    fn the_kernel_lists_its_functions() {
+        assert_eq!(has_function("bpf_prog_load"), Some(true));
+        assert_eq!(has_function("no_such_function"), Some(false));
     }
 
     #[test]

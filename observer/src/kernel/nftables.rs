@@ -32,6 +32,9 @@ const XT_CT_NOTRACK: u16 = 1;
 const EINVAL: i32 = 22;
 const EOPNOTSUPP: i32 = 95;
 
+/// A function that every kernel with nftables has (`net/netfilter/nf_tables_core.c`).
+pub const FUNCTION: &str = "nft_do_chain";
+
 /// A family of addresses, as kube-proxy programs them apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -64,7 +67,8 @@ pub struct Flowtable {
     pub in_hardware: bool,
 }
 
-/// Reads the rules of the calling thread's network namespace. A kernel without nftables has none.
+/// Reads the rules of the calling thread's network namespace. A kernel without nftables has none;
+/// where it is a module, asking loads it.
 pub fn read() -> Result<Ruleset, NetfilterError> {
     let mut rules = Ruleset::default();
     let questions = [

@@ -74,10 +74,11 @@ impl Facts {
             .map_err(|error| told(&error));
         let may_observe = missing_capabilities.as_ref().is_ok_and(Vec::is_empty);
         let index = objects.map(Index::build);
+        let environment = Environment::read();
         Self {
-            environment: Environment::read(),
             btf: btf(),
             tracked: tracked(),
+            environment,
             programs: may_observe.then(|| {
                 Programs::load(false)
                     .map(drop)
@@ -87,7 +88,7 @@ impl Facts {
             missing_capabilities,
             interfaces: interfaces(index.as_ref()).await,
             all_programs: environment::programs().map_err(|error| told(&error)),
-            rules: nftables::read().map_err(|error| told(&error)),
+            rules: rules(),
             legacy_rules: kube_proxy::legacy_rules(),
             proxy_mode: kube_proxy::ask(kube_proxy::METRICS_ADDRESS),
             node: objects.map(|objects| {
@@ -117,6 +118,14 @@ fn tracked() -> Seen<[bool; 2]> {
         Ok([conntrack.tracks(Family::V4)?, conntrack.tracks(Family::V6)?])
     };
     tracked().map_err(|error: NetfilterError| told(&error))
+}
+
+/// Where nftables is not loaded there are no rules, and asking would load it.
+fn rules() -> Seen<Ruleset> {
+    match environment::has_function(nftables::FUNCTION) {
+        Some(false) => Ok(Ruleset::default()),
+        Some(true) | None => nftables::read().map_err(|error| told(&error)),
+    }
 }
 
 async fn interfaces(index: Option<&Index>) -> Seen<Vec<Interface>> {

@@ -1,0 +1,286 @@
+//! Records of every kind, as the tests print them.
+
+use std::net::SocketAddr;
+
+use crate::cluster::{FrontDoorKind, Protocol};
+use crate::record::{
+    Backend, Client, Endpoint, From, FrontDoor, LostAt, Record, SCHEMA, Service, Step,
+};
+use crate::verdict::{
+    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, OutcomeCauseCode,
+    RewriteOwner, SourceIp,
+};
+
+fn socket(text: &str) -> SocketAddr {
+    text.parse().expect("the test's address parses")
+}
+
+fn service(name: &str) -> Service {
+    Service {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        port: Some("http".to_owned()),
+    }
+}
+
+pub(super) fn backend(at: &str, pod: Option<&str>, node: Option<&str>) -> Backend {
+    let at = socket(at);
+    Backend {
+        ip: at.ip(),
+        port: at.port(),
+        pod: pod.map(str::to_owned),
+        node: node.map(str::to_owned),
+    }
+}
+
+pub(super) fn because(code: OutcomeCauseCode, explanation: &str) -> OutcomeCause {
+    OutcomeCause {
+        code,
+        explanation: explanation.to_owned(),
+    }
+}
+
+fn cause(code: CauseCode, basis: Basis) -> Cause {
+    Cause {
+        code,
+        basis,
+        explanation: "…".to_owned(),
+    }
+}
+
+fn lost_at(interface: Option<&str>, by: RewriteOwner) -> LostAt {
+    LostAt {
+        node: "node1".to_owned(),
+        interface: interface.map(str::to_owned),
+        by,
+    }
+}
+
+/// The connection of the first page of the documentation: its client's address is lost.
+pub(super) fn lost() -> Record {
+    Record {
+        schema: SCHEMA,
+        observed_at: Some("2026-11-23T12:00:42.123456Z".to_owned()),
+        node: "node1".to_owned(),
+        from: From::Start,
+        protocol: Protocol::Tcp,
+        service: Some(service("web")),
+        front_door: FrontDoor {
+            kind: Some(FrontDoorKind::NodePort),
+            ip: socket("172.31.0.11:0").ip(),
+            port: 30080,
+        },
+        client: Client {
+            ip: socket("203.0.113.50:0").ip(),
+            port: 49508,
+            kind: ClientKind::External,
+            recovered: None,
+        },
+        backend: Some(backend("10.244.2.5:8080", Some("web-7f9c"), Some("node2"))),
+        source_seen: Some(Endpoint::from(socket("172.31.0.11:50513"))),
+        source_ip: SourceIp::Lost,
+        lost_at: Some(lost_at(Some("eth0"), RewriteOwner::KubeProxy)),
+        cause: Some(cause(
+            CauseCode::ExternalTrafficPolicyCluster,
+            Basis::Observed,
+        )),
+        outcome: Outcome::Answered,
+        outcome_cause: None,
+        extra_hops: Some(1),
+        extra_hop_ns: None,
+        path: vec![Step {
+            node: "node1".to_owned(),
+            r#in: Some("eth0".to_owned()),
+            out: Some("eth0".to_owned()),
+            ttl_in: Some(64),
+            ttl_out: Some(63),
+            reply_ttl_in: Some(63),
+            forward_ns: Some(41_250),
+        }],
+        round_trip_ns: Some(810_000),
+        expected: None,
+        as_expected: None,
+        advice: Vec::new(),
+    }
+}
+
+pub(super) fn preserved() -> Record {
+    Record {
+        service: Some(service("api")),
+        backend: Some(backend("10.244.1.7:8080", Some("api-5d4b"), Some("node1"))),
+        source_seen: Some(Endpoint::from(socket("203.0.113.50:49508"))),
+        source_ip: SourceIp::Preserved,
+        lost_at: None,
+        cause: None,
+        extra_hops: Some(0),
+        ..lost()
+    }
+}
+
+/// No endpoint was chosen.
+pub(super) fn nobody(outcome: Outcome, why: Option<OutcomeCause>) -> Record {
+    let step = Step {
+        out: None,
+        ttl_out: None,
+        reply_ttl_in: None,
+        forward_ns: None,
+        ..lost().path.remove(0)
+    };
+    Record {
+        backend: None,
+        source_seen: None,
+        source_ip: SourceIp::Unknown,
+        lost_at: None,
+        cause: None,
+        outcome,
+        outcome_cause: why,
+        extra_hops: None,
+        path: vec![step],
+        round_trip_ns: None,
+        ..lost()
+    }
+}
+
+pub(super) fn second_node() -> Record {
+    Record {
+        node: "node2".to_owned(),
+        front_door: FrontDoor {
+            kind: Some(FrontDoorKind::Pod),
+            ip: socket("10.244.2.5:0").ip(),
+            port: 8080,
+        },
+        client: Client {
+            ip: socket("172.31.0.11:0").ip(),
+            port: 50513,
+            kind: ClientKind::Node,
+            recovered: None,
+        },
+        source_ip: SourceIp::Unknown,
+        lost_at: None,
+        cause: Some(cause(CauseCode::MasqueradedBeforeThisNode, Basis::Inferred)),
+        extra_hops: None,
+        ..lost()
+    }
+}
+
+fn ipv6() -> Record {
+    Record {
+        front_door: FrontDoor {
+            kind: Some(FrontDoorKind::LoadBalancer),
+            ip: socket("[2001:db8:f00d::80]:0").ip(),
+            port: 443,
+        },
+        client: Client {
+            ip: socket("[2001:db8:113:4567:89ab:cdef:1234:5678]:0").ip(),
+            port: 49508,
+            kind: ClientKind::External,
+            recovered: None,
+        },
+        backend: Some(backend(
+            "[fd00:10:244:2::5]:8080",
+            Some("web-gf6n6lt95-7vm2d"),
+            Some("ip-10-0-12-34.eu-central-1.compute.internal"),
+        )),
+        source_seen: Some(Endpoint::from(socket("[fd00:172:31::11]:50513"))),
+        ..lost()
+    }
+}
+
+/// Every kind of record, by what is particular about it.
+pub(super) fn kinds() -> Vec<(&'static str, Record)> {
+    let no_endpoints = "shop/web has no usable endpoint: kube-proxy rejects the connection";
+    let no_local = "externalTrafficPolicy is Local and node1 has no usable endpoint of shop/far: \
+                    kube-proxy drops the connection";
+    let refused = "10.244.1.7:8080 refused: nothing listens there, or its own host rejects";
+    vec![
+        ("lost", lost()),
+        ("preserved", preserved()),
+        ("second node", second_node()),
+        (
+            "refused by this node",
+            nobody(
+                Outcome::Refused,
+                Some(because(OutcomeCauseCode::NoEndpoints, no_endpoints)),
+            ),
+        ),
+        (
+            "refused by the backend",
+            Record {
+                outcome: Outcome::Refused,
+                outcome_cause: Some(because(OutcomeCauseCode::BackendRefused, refused)),
+                ..preserved()
+            },
+        ),
+        (
+            "dropped",
+            Record {
+                service: Some(service("far")),
+                ..nobody(
+                    Outcome::Dropped,
+                    Some(because(OutcomeCauseCode::NoLocalEndpoints, no_local)),
+                )
+            },
+        ),
+        (
+            "unanswered",
+            Record {
+                outcome: Outcome::Unanswered,
+                ..lost()
+            },
+        ),
+        ("nothing known", nobody(Outcome::Unknown, None)),
+        (
+            "without cluster state",
+            Record {
+                service: None,
+                front_door: FrontDoor {
+                    kind: None,
+                    ..lost().front_door
+                },
+                backend: Some(backend("10.244.2.5:8080", None, None)),
+                lost_at: Some(lost_at(None, RewriteOwner::Unknown)),
+                cause: Some(cause(CauseCode::Unknown, Basis::Observed)),
+                extra_hops: None,
+                ..lost()
+            },
+        ),
+        (
+            "a pod reaches itself over UDP",
+            Record {
+                protocol: Protocol::Udp,
+                client: Client {
+                    ip: socket("10.244.2.5:0").ip(),
+                    port: 40_000,
+                    kind: ClientKind::Pod,
+                    recovered: None,
+                },
+                cause: Some(cause(CauseCode::Hairpin, Basis::Observed)),
+                extra_hops: Some(0),
+                ..lost()
+            },
+        ),
+        (
+            "inferred, and not as predicted",
+            Record {
+                cause: Some(cause(CauseCode::OutsideClusterCidr, Basis::Inferred)),
+                expected: Some(Expected {
+                    source_ip: SourceIp::Preserved,
+                    outcome: Outcome::Answered,
+                }),
+                as_expected: Some(false),
+                ..lost()
+            },
+        ),
+        (
+            "from conntrack",
+            Record {
+                from: From::Conntrack,
+                observed_at: None,
+                path: Vec::new(),
+                round_trip_ns: None,
+                ..preserved()
+            },
+        ),
+        ("IPv6", ipv6()),
+    ]
+}
