@@ -89,6 +89,10 @@ pub struct ArrivalKey {
     pub role: u32,
 }
 
+/// Connections whose opening packet or answer arrived and has not left: those under way, and
+/// those to the host itself until userspace takes them out. 8 MiB of kernel memory.
+pub const ARRIVALS_MAX: u32 = 1 << 16;
+
 /// A packet seen at the ingress of an observed interface. All zero means none was.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

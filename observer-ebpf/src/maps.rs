@@ -9,7 +9,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use observer_ebpf::{
-    Arrival, ArrivalKey, Counter, KernelLayout, LAYOUT_KEY, Observation, SILENCE_NS, Tuple,
+    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, KernelLayout, LAYOUT_KEY, Observation, SILENCE_NS,
+    Tuple,
 };
 
 use crate::{
@@ -17,9 +18,6 @@ use crate::{
     packet::{Packet, Role},
 };
 
-/// Connections whose opening packet or answer arrived and has not left: those under way, and
-/// those to the host itself until userspace takes them out. 8 MiB of kernel memory.
-const ARRIVALS_MAX: u32 = 1 << 16;
 /// Bytes; room for 7,700 observations between two reads of userspace.
 const OBSERVATIONS_SIZE: u32 = 1 << 20;
 

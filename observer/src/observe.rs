@@ -128,6 +128,10 @@ impl Observer {
                 reply,
                 replied,
             } => {
+                // Its start may have been seen meanwhile.
+                if self.flow.knows(identity.protocol, &identity.original) {
+                    return Vec::new();
+                }
                 let connection = Connection::existing(identity, reply, replied);
                 return self.record(&connection).into_iter().collect();
             }
@@ -206,6 +210,8 @@ impl Observer {
             extra_hops,
             expected,
         } = verdict;
+        let why = outcome_cause.as_ref().map(|cause| cause.code);
+        let as_expected = expected.map(|expected| expected.is_met_by(source_ip, outcome, why));
         Record {
             schema: record::SCHEMA,
             observed_at: connection
@@ -263,7 +269,7 @@ impl Observer {
                 _ => None,
             },
             expected,
-            as_expected: expected.map(|expected| expected.is_met_by(source_ip, outcome)),
+            as_expected,
             advice: Vec::new(),
         }
     }

@@ -4,9 +4,9 @@
 //! [`Event::End`]. Fields and events are only ever added. The file holds clients' addresses, so
 //! only its owner may read it.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, BufRead as _, BufReader, BufWriter, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,11 @@ pub const SCHEMA: &str = "observer.recording/v1";
 
 /// A longer line is no event of ours; the header, with the cluster's objects, may be.
 const EVENT_BYTES_MAX: u64 = 16 << 20;
+/// More than the objects of any cluster take.
+const HEADER_BYTES_MAX: u64 = 1 << 30;
+
+/// Its owner's, to read and write.
+const MODE: u32 = 0o600;
 
 /// What a run was set up with.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -124,16 +129,10 @@ pub struct Writer {
 impl Writer {
     /// Makes the file, or empties it.
     pub fn create(path: &Path, header: &Header) -> Result<Self, RecordingError> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(path)
-            .map_err(|reason| RecordingError::Write {
-                path: path.to_owned(),
-                reason,
-            })?;
+        let file = owners_only(path).map_err(|reason| RecordingError::Write {
+            path: path.to_owned(),
+            reason,
+        })?;
         let mut writer = Self {
             path: path.to_owned(),
             file: BufWriter::new(file),
@@ -168,6 +167,20 @@ impl Writer {
     }
 }
 
+/// Opens a file that only its owner may read, also where it was another's reading before.
+fn owners_only(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(MODE)
+        .open(path)?;
+    if file.metadata()?.is_file() {
+        file.set_permissions(Permissions::from_mode(MODE))?;
+    }
+    Ok(file)
+}
+
 /// Reads a recording, event by event. After an error there is nothing more.
 #[derive(Debug)]
 pub struct Reader {
@@ -191,7 +204,9 @@ impl Reader {
             reason,
         };
         let mut line = Vec::new();
-        file.read_until(b'\n', &mut line).map_err(failed)?;
+        io::Read::take(&mut file, HEADER_BYTES_MAX)
+            .read_until(b'\n', &mut line)
+            .map_err(failed)?;
         if line.trim_ascii().is_empty() {
             return Err(no_recording("it is empty".to_owned()));
         }

@@ -56,32 +56,28 @@ pub(super) enum FailOn {
 impl Filter {
     /// Whether a connection is asked for.
     pub(super) fn passes(&self, record: &Record) -> bool {
+        self.passes_unpredicted(record) && (!self.unexpected || FailOn::Unexpected.is_met(record))
+    }
+
+    /// Whether it is asked for but for its prediction.
+    pub(super) fn passes_unpredicted(&self, record: &Record) -> bool {
         let Self {
             service,
             lost,
             clients,
-            unexpected,
+            unexpected: _,
         } = self;
         let of_service = service.as_ref().is_none_or(|service| service.is_of(record));
         let of_clients = clients.is_empty()
             || clients
                 .iter()
                 .any(|Clients(network)| network.contains(&record.client.ip));
-        of_service
-            && of_clients
-            && (!lost || FailOn::Lost.is_met(record))
-            && (!unexpected || FailOn::Unexpected.is_met(record))
+        of_service && of_clients && (!lost || FailOn::Lost.is_met(record))
     }
 
     /// Whether it takes a prediction to pass.
     pub(super) fn asks_for_predictions(&self) -> bool {
         self.unexpected
-    }
-
-    /// Whether `fail_on` can never be met by what passes: a dropped connection had no endpoint
-    /// that could have been shown another address.
-    pub(super) fn contradicts(&self, fail_on: FailOn) -> bool {
-        self.lost && fail_on == FailOn::Dropped
     }
 }
 

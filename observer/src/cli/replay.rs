@@ -22,7 +22,6 @@ pub(super) struct Options {
 
 pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     let Options { recording, report } = options;
-    report.check()?;
     let (header, events) = Reader::open(&recording)?;
     let objects = header
         .cluster_state

@@ -2,12 +2,11 @@
 //! ones.
 
 use anyhow::Context as _;
-use clap::error::ErrorKind;
-use clap::{Args, CommandFactory as _, value_parser};
+use clap::{Args, value_parser};
 
+use super::Ending;
 use super::filter::{FailOn, Filter};
 use super::names::{self, NameError};
-use super::{Cli, Ending};
 use crate::cluster::Objects;
 use crate::output::{Format, Missed, Page, Printer, Summary};
 use crate::record::Record;
@@ -53,22 +52,6 @@ impl ReportOptions {
             None => Ok(None),
         }
     }
-
-    /// Whether the options go together, as far as clap cannot tell by itself.
-    pub(super) fn check(&self) -> Result<(), clap::Error> {
-        match self
-            .fail_on
-            .iter()
-            .find(|fail_on| self.filter.contradicts(**fail_on))
-        {
-            Some(_) => Err(Cli::command().error(
-                ErrorKind::ArgumentConflict,
-                "the argument '--lost' cannot be used with '--fail-on dropped': a dropped \
-                 connection has no source that was lost, so none would be printed",
-            )),
-            None => Ok(()),
-        }
-    }
 }
 
 impl Report {
@@ -101,7 +84,9 @@ impl Report {
         if self.remaining == Some(0) {
             return Ok(());
         }
-        self.unpredicted += u64::from(record.as_expected.is_none());
+        if self.filter.passes_unpredicted(record) {
+            self.unpredicted += u64::from(record.as_expected.is_none());
+        }
         if !self.filter.passes(record) {
             self.summary.pass_over();
             return Ok(());
@@ -119,7 +104,7 @@ impl Report {
             self.filter.asks_for_predictions() || self.fail_on.contains(&FailOn::Unexpected);
         if asked && self.unpredicted > 0 {
             format!(
-                "{summary}\nwarning: for {} of them nothing was predicted, so that none of those \
+                "{summary}\nwarning: for {} connections nothing was predicted, so that none of those \
                  counts as unexpected",
                 self.unpredicted
             )

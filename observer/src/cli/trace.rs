@@ -12,8 +12,9 @@ use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use observer_ebpf::KernelLayout;
+use tokio::time::Instant;
 
-use self::session::{Awaited, Parts, Session, Stop};
+use self::session::{Awaited, Begin, Parts, Session, Stop};
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
 use super::{Ending, host_name, names, say, warn};
@@ -57,7 +58,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
     /// How long after its opening packet a connection counts as unanswered.
-    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = answer_timeout)]
     answer_timeout: Duration,
     /// Record what the verdicts rest on, for `observer replay`. The file holds clients' addresses.
     #[arg(long, value_name = "FILE")]
@@ -73,6 +74,17 @@ pub(super) struct Options {
     debug_programs: bool,
 }
 
+/// A shorter one would end what is still on its way through the node.
+const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+
+fn answer_timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration(text)?;
+    if timeout < ANSWER_TIMEOUT_MIN {
+        return Err(format!("it must be at least {ANSWER_TIMEOUT_MIN:?}"));
+    }
+    Ok(timeout)
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let duration: SignedDuration = text
         .parse()
@@ -81,7 +93,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
-    options.report.check()?;
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -112,9 +123,15 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     }
     let kube_proxy = match &kube_proxy_config {
         Some(path) => Some(file::kube_proxy(path)?),
-        None => objects
-            .as_ref()
-            .and_then(|objects| KubeProxy::of_cluster(&objects.config_maps)),
+        None => objects.as_ref().and_then(|objects| {
+            KubeProxy::of_cluster(&objects.config_maps).unwrap_or_else(|error| {
+                warn(
+                    &error,
+                    "the ConfigMap of kube-proxy is not taken into account",
+                );
+                None
+            })
+        }),
     };
     let index = objects
         .as_ref()
@@ -166,15 +183,17 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         answer_timeout_ns,
     });
     let (names, hook) = session.attach(&Links::read().await?)?;
+    let ready = Instant::now();
     say(&format!(
         "observing {} on {node} by {}",
         listed(&names),
         hook.as_ref().map_or_else(String::new, Hook::to_string)
     ));
-    if all {
-        session.read_existing()?;
-    }
-    session.follow(ring, stop, duration, debug_programs).await?;
+    let until = duration.map(|duration| ready + duration);
+    let begin = if all { Begin::WithExisting } else { Begin::Now };
+    session
+        .follow(ring, begin, until, stop, debug_programs)
+        .await?;
     let report = session.end()?;
     Ok(report.ending())
 }
@@ -218,27 +237,38 @@ fn listed(names: &[String]) -> String {
 struct Choice(Vec<String>);
 
 impl Choice {
-    /// The interfaces to observe, uplinks first.
-    fn of<'a>(
-        &self,
-        links: &'a Links,
-        index: Option<&Index>,
-    ) -> anyhow::Result<Vec<(IfIndex, &'a Link)>> {
+    /// Whether there is what was asked for, and something to observe at all.
+    fn check(&self, links: &Links, index: Option<&Index>) -> anyhow::Result<()> {
         let names = || {
             let names: Vec<_> = links.iter().map(|(_, link)| link.name.as_str()).collect();
             names.join(", ")
         };
         let Self(asked) = self;
-        if !asked.is_empty() {
-            return asked
-                .iter()
-                .map(|name| {
-                    let index = links.find(name);
-                    let found = index.and_then(|index| Some((index, links.get(index)?)));
-                    found.with_context(|| {
-                        format!("there is no interface {name}; this node has {}", names())
-                    })
-                })
+        if let Some(unknown) = asked.iter().find(|name| links.find(name).is_none()) {
+            bail!("there is no interface {unknown}; this node has {}", names());
+        }
+        if self.of(links, index).is_empty() {
+            bail!(
+                "no interface of {} is up and carries more than this node's own traffic; choose \
+                 with --interface",
+                names()
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether each is one that was asked for by name.
+    fn is_by_name(&self) -> bool {
+        !self.0.is_empty()
+    }
+
+    /// The interfaces to observe, as far as they are there, uplinks first.
+    fn of<'a>(&self, links: &'a Links, index: Option<&Index>) -> Vec<(IfIndex, &'a Link)> {
+        let Self(asked) = self;
+        if self.is_by_name() {
+            let found = asked.iter().filter_map(|name| links.find(name));
+            return found
+                .filter_map(|index| Some((index, links.get(index)?)))
                 .collect();
         }
         let mut chosen: Vec<_> = links
@@ -246,18 +276,11 @@ impl Choice {
             .into_iter()
             .filter_map(|(index, role)| Some((role.ok()?, index, links.get(index)?)))
             .collect();
-        if chosen.is_empty() {
-            bail!(
-                "no interface of {} is up and carries more than this node's own traffic; choose \
-                 with --interface",
-                names()
-            );
-        }
         chosen.sort_by_key(|(role, index, _)| (*role, *index));
-        Ok(chosen
+        chosen
             .into_iter()
             .map(|(_, index, link)| (index, link))
-            .collect())
+            .collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the cluster says, from files: `--cluster-state FILE` and `--kube-proxy-config FILE`.
 
-use std::fs;
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::{KubeProxy, KubeProxyError, Objects, ObjectsError};
@@ -37,6 +37,9 @@ pub enum FileError {
     },
 }
 
+/// More than the objects of any cluster take.
+const BYTES_MAX: u64 = 1 << 30;
+
 const CLUSTER_STATE: &str = "cluster state";
 const KUBE_PROXY: &str = "kube-proxy configuration";
 
@@ -58,7 +61,16 @@ pub fn kube_proxy(path: &Path) -> Result<KubeProxy, FileError> {
 }
 
 fn bytes(what: &'static str, path: &Path) -> Result<Vec<u8>, FileError> {
-    fs::read(path).map_err(|reason| FileError::Read {
+    let read = || {
+        let mut bytes = Vec::new();
+        let mut file = File::open(path)?.take(BYTES_MAX);
+        file.read_to_end(&mut bytes)?;
+        if file.limit() == 0 {
+            return Err(io::Error::other("it is larger than 1 GiB"));
+        }
+        Ok(bytes)
+    };
+    read().map_err(|reason| FileError::Read {
         what,
         path: path.to_owned(),
         reason,

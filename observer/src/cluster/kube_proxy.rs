@@ -78,19 +78,19 @@ pub enum KubeProxyError {
     DetectLocalMode(String),
 }
 
-#[derive(Deserialize)]
+/// Every field may be null, as kubeadm writes it: unset.
+#[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
-#[derive(Default)]
 struct Document {
-    kind: String,
-    mode: String,
+    kind: Option<String>,
+    mode: Option<String>,
     #[serde(rename = "clusterCIDR")]
-    cluster_cidr: String,
-    detect_local_mode: String,
-    node_port_addresses: Vec<String>,
-    iptables: Section,
-    ipvs: Section,
-    nftables: Section,
+    cluster_cidr: Option<String>,
+    detect_local_mode: Option<String>,
+    node_port_addresses: Option<Vec<String>>,
+    iptables: Option<Section>,
+    ipvs: Option<Section>,
+    nftables: Option<Section>,
 }
 
 /// What the modes' sections have in common here. IPVS goes by the one of iptables
@@ -98,7 +98,7 @@ struct Document {
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct Section {
-    masquerade_all: bool,
+    masquerade_all: Option<bool>,
 }
 
 impl KubeProxy {
@@ -116,6 +116,8 @@ impl KubeProxy {
             ipvs,
             nftables,
         } = document;
+        let [kind, mode, cluster_cidr, detect_local_mode] =
+            [kind, mode, cluster_cidr, detect_local_mode].map(Option::unwrap_or_default);
         if kind != KIND {
             return Err(KubeProxyError::Kind(kind));
         }
@@ -135,12 +137,16 @@ impl KubeProxy {
             "BridgeInterface" | "InterfaceNamePrefix" => DetectLocal::Interface,
             _ => return Err(KubeProxyError::DetectLocalMode(detect_local_mode)),
         };
+        let [iptables, ipvs, nftables] = [iptables, ipvs, nftables].map(|section| {
+            let masquerade_all = section.and_then(|section| section.masquerade_all);
+            masquerade_all.unwrap_or_default()
+        });
         let masquerade_all = match mode.as_str() {
-            "nftables" => nftables.masquerade_all,
-            "ipvs" => ipvs.masquerade_all || iptables.masquerade_all,
-            _ => iptables.masquerade_all,
+            "nftables" => nftables,
+            "ipvs" => ipvs || iptables,
+            _ => iptables,
         };
-        let node_ports = match node_port_addresses.as_slice() {
+        let node_ports = match node_port_addresses.unwrap_or_default().as_slice() {
             [] if mode == "nftables" => NodePortAddresses::Primary,
             [] => NodePortAddresses::All,
             [only] if only == "primary" => NodePortAddresses::Primary,
@@ -163,12 +169,20 @@ impl KubeProxy {
         })
     }
 
-    /// The configuration that a cluster's `ConfigMap`s hold, if one of them does.
-    pub fn of_cluster(config_maps: &[ConfigMap]) -> Option<Self> {
+    /// The configuration that a cluster's `ConfigMap`s hold, if one of them does; an error if that
+    /// cannot be read.
+    pub fn of_cluster(config_maps: &[ConfigMap]) -> Result<Option<Self>, KubeProxyError> {
         let mut documents = config_maps
             .iter()
             .flat_map(|map| map.data.iter().flat_map(BTreeMap::values));
-        documents.find_map(|document| Self::parse(document).ok())
+        documents
+            .find_map(|document| match Self::parse(document) {
+                Ok(config) => Some(Ok(config)),
+                // Beside the configuration there is a kubeconfig.
+                Err(KubeProxyError::Kind(_)) => None,
+                Err(error) => document.contains(KIND).then_some(Err(error)),
+            })
+            .transpose()
     }
 
     /// Whether kube-proxy takes `source` for an address outside the cluster, whose connections to
@@ -260,6 +274,25 @@ mod tests {
         }
     }
 
+    /// Much of what kubeadm writes is null.
+    #[test]
+    fn what_kubeadm_writes_is_read() {
+        let config = parsed(
+            "bindAddress: 0.0.0.0\nbindAddressHardFail: false\nclientConnection:\n  burst: 0\n  \
+             kubeconfig: /var/lib/kube-proxy/kubeconfig.conf\nclusterCIDR: 10.244.0.0/16\n\
+             configSyncPeriod: 0s\nconntrack:\n  maxPerCore: null\n  min: null\ndetectLocal:\n  \
+             bridgeInterface: \"\"\n  interfaceNamePrefix: \"\"\ndetectLocalMode: \"\"\n\
+             iptables:\n  localhostNodePorts: null\n  masqueradeAll: false\n  masqueradeBit: null\n\
+             ipvs:\n  excludeCIDRs: null\nlogging:\n  flushFrequency: 0\nmode: \"\"\nnftables:\n  \
+             masqueradeAll: false\nnodePortAddresses: null\noomScoreAdj: null\nwinkernel:\n  \
+             networkName: \"\"\n",
+        )
+        .expect("it is what kubeadm writes");
+        assert_eq!(config.cluster_cidrs.len(), 1);
+        assert_eq!(config.node_ports, NodePortAddresses::All);
+        assert!(!config.masquerade_all);
+    }
+
     #[test]
     fn without_a_range_nothing_is_outside() {
         let config = parsed("clusterCIDR: 10.244.0.0/16\n").expect("one");
@@ -325,8 +358,16 @@ mod tests {
             ),
             ("a-kubeconfig.conf", "kind: Config\n"),
         ])];
-        let config = KubeProxy::of_cluster(&maps).expect("one");
+        let config = KubeProxy::of_cluster(&maps)
+            .expect("it parses")
+            .expect("one");
         assert_eq!(config.cluster_cidrs.len(), 1);
-        assert_eq!(KubeProxy::of_cluster(&[map(&[("a", "b")])]), None);
+        let none = KubeProxy::of_cluster(&[map(&[("a", "b")])]);
+        assert!(matches!(none, Ok(None)));
+        let broken = map(&[(
+            "config",
+            "kind: KubeProxyConfiguration\nclusterCIDR: here\n",
+        )]);
+        assert!(KubeProxy::of_cluster(&[broken]).is_err());
     }
 }

@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 
 use hashlink::LruCache;
 
+use crate::cluster::Protocol;
 use crate::observation::{
     Arrival, Conntrack, Departure, Entry, Identity, Kind, Moment, Observation, Passage, Tuple,
 };
@@ -157,6 +158,8 @@ struct Pending {
     departure: Departure,
     translation: Translation,
     stray: Option<Arrival>,
+    /// Whether its opening packet was seen again: what has no arrival may be the repetition's.
+    repeated: bool,
 }
 
 impl Flow {
@@ -194,6 +197,13 @@ impl Flow {
     /// Observations were lost, at any time before `now`.
     pub const fn lost(&mut self, now: Moment) {
         self.lost_until = Some(now);
+    }
+
+    /// Whether a connection of this tuple waits, or came out.
+    pub fn knows(&self, protocol: Protocol, original: &Tuple) -> bool {
+        let is_it =
+            |identity: &Identity| identity.protocol == protocol && identity.original == *original;
+        self.pending.keys().any(is_it) || self.reported.iter().any(|(one, ())| is_it(one))
     }
 
     /// The connections that the answer time-out ends at `now`, oldest first.
@@ -267,11 +277,12 @@ impl Flow {
             // An arrival of its own marks a retransmission; without one, this is the same packet
             // on the next device of a stack. A retransmission changes nothing, unless the first
             // one died on its way and conntrack forgot it: then this one is translated anew.
-            let same_packet = arrival.is_none();
             let anew = pending.translation.reply != translation.reply;
+            let same_packet = arrival.is_none() && !pending.repeated;
             if same_packet || anew {
                 pending.departure = departure;
             }
+            pending.repeated |= arrival.is_some() && !anew;
             if translation.conntrack == Conntrack::Entry && anew {
                 let seen =
                     |translation: Translation| (translation.reply.destination, identity.sequence);
@@ -293,6 +304,7 @@ impl Flow {
             departure,
             translation,
             stray: None,
+            repeated: false,
         };
         self.pending.insert(key, pending);
         let seen = translation.reply.destination;
@@ -374,6 +386,7 @@ impl Flow {
             departure,
             translation,
             stray,
+            repeated: _,
         } = pending;
         let seen = translation.reply.destination;
         self.by_source_seen.remove(&(seen, identity.sequence));

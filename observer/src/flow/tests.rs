@@ -209,6 +209,23 @@ fn of_stacked_devices_the_first_arrival_and_the_last_egress_count() {
 }
 
 #[test]
+fn a_repetition_on_stacked_devices_moves_no_departure() {
+    let mut flow = Flow::new(TIMEOUT);
+    let one = identity(1, 7);
+    for at in [100, 1_100] {
+        let first = passage(Kind::Forward, one, Some(arrived(at, UPLINK)), at + 1);
+        let second = passage(Kind::Forward, one, None, at + 2);
+        flow.observe(Observation::Passage(first));
+        flow.observe(Observation::Passage(second));
+    }
+    let [unanswered] = &flow.finish()[..] else {
+        panic!("one waits for its answer")
+    };
+    let departure = unanswered.departure.expect("it left");
+    assert_eq!(departure.at, Moment(102), "the first one's last egress");
+}
+
+#[test]
 fn what_nobody_answers_comes_out_at_the_time_out_oldest_first() {
     let mut flow = Flow::new(TIMEOUT);
     for (port, at) in [(1, 200), (2, 100)] {

@@ -36,6 +36,7 @@ const NAT: &str = "nat";
 pub struct Conntrack {
     line: Line,
     tracks: Tracks,
+    zones: bool,
 }
 
 /// The families in which this namespace was seen to track connections.
@@ -51,6 +52,7 @@ impl Conntrack {
         Ok(Self {
             line: Line::open()?,
             tracks: Tracks::default(),
+            zones: false,
         })
     }
 
@@ -70,11 +72,18 @@ impl Conntrack {
                 let absent = || Entry::Absent {
                     table_full: table_is_full(),
                 };
-                Ok(self.tracks(family)?.then(absent))
+                // What arrived and never left does not tell its zone.
+                let may_be_elsewhere = self.zones && identity.zone == 0;
+                Ok((self.tracks(family)? && !may_be_elsewhere).then(absent))
             }
             NetlinkPayload::Error(error) => Err(NetfilterError::Refused(error.to_io())),
             _ => Err(NetfilterError::Unexpected),
         }
+    }
+
+    /// Some connections here are in zones of their own.
+    pub const fn has_zones(&mut self) {
+        self.zones = true;
     }
 
     /// Whether this namespace tracks connections of that family. It does while a rule needs it:

@@ -18,7 +18,7 @@ use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::net::if_::if_nametoindex;
-use observer_ebpf::{Arrival, ArrivalKey, Counter, KernelLayout, LAYOUT_KEY};
+use observer_ebpf::{ARRIVALS_MAX, Arrival, ArrivalKey, Counter, KernelLayout, LAYOUT_KEY};
 
 use self::attach::Attachment;
 pub use self::attach::{AttachError, Hook};
@@ -100,6 +100,8 @@ pub struct Programs {
     ebpf: Ebpf,
     arrivals: BpfHashMap<MapData, ArrivalKey, Arrival>,
     counters: PerCpuArray<MapData, u64>,
+    /// Arrivals taken out because they never left.
+    expired: u64,
     layout: BpfHashMap<MapData, u32, KernelLayout>,
 }
 
@@ -138,6 +140,7 @@ impl Programs {
             _heartbeat: heartbeat,
             arrivals: map(&mut ebpf, "ARRIVALS")?,
             counters: map(&mut ebpf, "COUNTERS")?,
+            expired: 0,
             layout: map(&mut ebpf, "LAYOUT")?,
             ebpf,
         };
@@ -217,7 +220,8 @@ impl Programs {
             source,
         };
         let mut expired = Vec::new();
-        for entry in &self.arrivals {
+        // A walk whose key is taken out meanwhile begins again: it need not end by itself.
+        for entry in self.arrivals.iter().take(ARRIVALS_MAX as usize) {
             match entry {
                 Ok((key, arrival)) if Moment(arrival.time_ns) <= until(&key) => {
                     expired.push((key, arrival));
@@ -229,6 +233,7 @@ impl Programs {
         }
         // Whoever removes a key has it: a packet that left in between took its own along.
         expired.retain(|(key, _)| self.arrivals.remove(key).is_ok());
+        self.expired += expired.len() as u64;
         Ok(expired
             .into_iter()
             .map(|(key, arrival)| Observation::expired(&key, arrival))
@@ -242,6 +247,16 @@ impl Programs {
             *counter = self.counter(index)?;
         }
         Ok(counters)
+    }
+
+    /// How many arrivals the full map let go to make room, by balance: those written that were
+    /// neither joined nor taken out by [`Programs::expire`], and are not there.
+    pub fn evicted(&self) -> Result<u64, ProgramsError> {
+        // In this order, so that what happens meanwhile makes it less, never more.
+        let written = self.counter(Counter::ArrivalsWritten as u32)?;
+        let joined = self.counter(Counter::ArrivalsJoined as u32)?;
+        let present = self.arrivals.keys().take(ARRIVALS_MAX as usize).count() as u64;
+        Ok(written.saturating_sub(joined + self.expired + present))
     }
 
     /// How many observations found the ring buffer full so far.

@@ -19,6 +19,8 @@ pub struct Lost {
     pub pending_full: u64,
     /// Observations that no version of the programs writes.
     pub undecodable: u64,
+    /// Arrivals that the full map let go to make room.
+    pub evicted: u64,
     /// Connections whose outcome conntrack was not asked for, or did not tell: too many at once.
     pub not_looked_up: u64,
 }
@@ -132,6 +134,7 @@ impl Missed<'_> {
         let Lost {
             pending_full,
             undecodable,
+            evicted,
             not_looked_up,
         } = lost;
         let reasons = [
@@ -144,6 +147,8 @@ impl Missed<'_> {
                 "arrivals refused by the map",
                 counters.get(Counter::ArrivalsLost),
             ),
+            ("arrivals let go by the full map", evicted),
+            ("headers cut short", counters.get(Counter::Truncated)),
             ("kernel reads failed", counters.get(Counter::ReadsFailed)),
             ("observer suspended", counters.get(Counter::Unattended)),
             ("too many pending", pending_full),

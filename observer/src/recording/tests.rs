@@ -88,9 +88,14 @@ fn only_its_owner_may_read_it() {
     use std::os::unix::fs::PermissionsExt as _;
 
     let (_directory, path) = file();
-    Writer::create(&path, &header()).expect("made");
-    let mode = fs::metadata(&path).expect("there").permissions().mode();
-    assert_eq!(mode & 0o777, 0o600);
+    for before in [None, Some(0o644)] {
+        if let Some(mode) = before {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("set");
+        }
+        Writer::create(&path, &header()).expect("made");
+        let mode = fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+    }
 }
 
 #[rstest]

@@ -5,13 +5,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::predict::{Question, Terms, predict};
+use super::predict::{Prediction, Question, Terms, predict};
 use super::vocabulary::{
     Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp,
 };
 use crate::cluster::{
-    AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, PodRef, ServiceEntry,
-    ServicePort, TrafficPolicy,
+    AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, Node, PodRef,
+    ServiceEntry, ServicePort, TrafficPolicy,
 };
 use crate::flow::Connection;
 use crate::observation::IfIndex;
@@ -224,8 +224,23 @@ impl<'a> Scene<'a> {
         })
     }
 
-    /// What kube-proxy should have done, if this node is where the connection enters the Service.
+    /// What kube-proxy should have done, if it can be told for this client.
     fn expected(&self) -> Option<Expected> {
+        let local = self.knowledge.local;
+        let is_told = self.client.kind != ClientKind::Unknown
+            && self.knowledge.index?.node(local.node()).is_some();
+        if !is_told {
+            return None;
+        }
+        let Prediction {
+            source_ip, outcome, ..
+        } = self.prediction()?;
+        Some(Expected { source_ip, outcome })
+    }
+
+    /// What kube-proxy should have done, if this node is where the connection enters the Service.
+    /// A client of whom nothing is known is taken for one from outside.
+    pub(super) fn prediction(&self) -> Option<Prediction> {
         let Knowledge {
             index,
             kube_proxy,
@@ -242,19 +257,27 @@ impl<'a> Scene<'a> {
             door: kind,
             at: Some(door),
             family: Family::of(door),
-            client: self.client.kind,
+            client: match self.client.kind {
+                // kube-proxy spares a node's own traffic on that node alone (`--src-type LOCAL`).
+                ClientKind::Node if self.opened_here() => ClientKind::Node,
+                ClientKind::Pod => ClientKind::Pod,
+                _ => ClientKind::External,
+            },
             address: Some(self.client.address.ip()),
             endpoint: self.chosen.map(|(backend, _)| backend.ip()),
         };
+        // Without the Node its name is enough for what is dropped.
+        let unknown = Node {
+            name: local.node().into(),
+            addresses: Vec::new(),
+            pod_cidrs: Vec::new(),
+            zone: None,
+        };
         let terms = Terms {
-            node: index?.node(local.node())?,
+            node: index?.node(local.node()).unwrap_or(&unknown),
             kube_proxy,
         };
-        let prediction = predict(&question, terms)?;
-        Some(Expected {
-            source_ip: prediction.source_ip,
-            outcome: prediction.outcome,
-        })
+        predict(&question, terms)
     }
 
     /// Whether this node is not the first: it sees an address that another node put there, or

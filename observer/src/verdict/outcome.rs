@@ -2,7 +2,7 @@
 
 use super::judge::Scene;
 use super::vocabulary::{Outcome, OutcomeCause, OutcomeCauseCode};
-use crate::cluster::{Family, FrontDoorKind, ServiceEntry, TrafficPolicy};
+use crate::cluster::{Family, FrontDoorKind};
 use crate::flow::{Answer, Refusal};
 use crate::observation::{Conntrack, Entry};
 
@@ -56,27 +56,44 @@ impl Scene<'_> {
         let Answer::Refused(refusal, answered) = self.connection.answer else {
             return unknown("refused");
         };
-        match (self.chosen, answered.arrival) {
-            (Some((backend, _)), _) => (
-                OutcomeCauseCode::BackendRefused,
-                format!("{backend} refused: nothing listens there, or its own host rejects"),
-            ),
-            // kube-proxy rejects by ICMP error; a RST is the host's own word.
-            (None, None)
-                if self.front_door.kind == Some(FrontDoorKind::NodePort)
-                    && refusal == Refusal::Reset =>
-            {
+        if let Some((backend, _)) = self.chosen {
+            let never_got_there = answered.arrival.is_none()
+                && self.connection.departure.is_none()
+                && !self.knowledge.local.contains(backend.ip());
+            return if never_got_there {
                 (
-                    OutcomeCauseCode::NotANodePortAddress,
+                    OutcomeCauseCode::NetworkPolicyOrFirewall,
                     format!(
-                        "kube-proxy serves no node ports at {} (nodePortAddresses): the \
-                         connection went to the host itself, where nothing listens",
-                        self.front_door.address.ip()
+                        "a network policy or a firewall of this node rejected it on its way to \
+                         {backend}"
                     ),
                 )
-            }
-            _ => unknown("refused"),
+            } else {
+                (
+                    OutcomeCauseCode::BackendRefused,
+                    format!("{backend} refused: nothing listens there, or its own host rejects"),
+                )
+            };
         }
+        let foreseen = self
+            .prediction()
+            .and_then(|foreseen| foreseen.outcome_cause)
+            == Some(OutcomeCauseCode::NotANodePortAddress);
+        // kube-proxy rejects by ICMP error; a RST is the host's own word.
+        let likely = self.knowledge.kube_proxy.is_none()
+            && self.front_door.kind == Some(FrontDoorKind::NodePort)
+            && refusal == Refusal::Reset;
+        if foreseen || likely {
+            return (
+                OutcomeCauseCode::NotANodePortAddress,
+                format!(
+                    "kube-proxy serves no node ports at {} (nodePortAddresses): the connection \
+                     went to the host itself, where nothing listens",
+                    self.front_door.address.ip()
+                ),
+            );
+        }
+        unknown("refused")
     }
 
     fn why_dropped(&self) -> Why {
@@ -95,8 +112,8 @@ impl Scene<'_> {
                     .to_owned(),
             );
         }
-        match self.entry {
-            Some(entry) => (
+        match (self.entry, self.prediction()) {
+            (Some(entry), Some(_)) => (
                 OutcomeCauseCode::NetworkPolicyOrFirewall,
                 format!(
                     "kube-proxy would have let it pass to {}: a network policy, a firewall or the \
@@ -104,50 +121,35 @@ impl Scene<'_> {
                     entry.service.reference
                 ),
             ),
-            None => unknown("dropped"),
+            _ => unknown("dropped"),
         }
     }
 
     /// Which rule of kube-proxy drops what comes by this front door.
     fn dropped_by_kube_proxy(&self) -> Option<Why> {
-        let entry = self.entry?;
-        let client = self.client.address.ip();
-        let family = Family::of(self.front_door.address.ip());
-        let name = &entry.service.reference;
-        let node = self.knowledge.local.node();
-        let mut ranges = entry.service.source_ranges(family).peekable();
-        if self.front_door.kind == Some(FrontDoorKind::LoadBalancer)
-            && ranges.peek().is_some()
-            && !ranges.any(|range| range.contains(&client))
-        {
-            let explanation = format!(
-                "{client} is in none of the loadBalancerSourceRanges of {name}: kube-proxy drops \
-                 the connection"
-            );
-            return Some((OutcomeCauseCode::SourceRanges, explanation));
-        }
-        let (policy, setting) = self.policy(entry)?;
-        (policy == TrafficPolicy::Local && !entry.has_local_endpoint(family, node)).then(|| {
-            (
-                OutcomeCauseCode::NoLocalEndpoints,
+        let code = self.prediction()?.outcome_cause?;
+        let name = &self.entry?.service.reference;
+        let explanation = match code {
+            OutcomeCauseCode::SourceRanges => format!(
+                "{} is in none of the loadBalancerSourceRanges of {name}: kube-proxy drops the \
+                 connection",
+                self.client.address.ip()
+            ),
+            OutcomeCauseCode::NoLocalEndpoints => {
+                let policy = if self.is_from_outside() {
+                    "externalTrafficPolicy"
+                } else {
+                    "internalTrafficPolicy"
+                };
                 format!(
-                    "{setting} is Local and {node} has no usable endpoint of {name}: kube-proxy \
-                     drops the connection"
-                ),
-            )
-        })
-    }
-
-    /// The policy of this front door, and its name.
-    fn policy(&self, entry: &ServiceEntry) -> Option<(TrafficPolicy, &'static str)> {
-        let service = &entry.service;
-        if self.is_from_outside() {
-            Some((service.external_traffic_policy, "externalTrafficPolicy"))
-        } else if self.front_door.kind == Some(FrontDoorKind::ClusterIP) {
-            Some((service.internal_traffic_policy, "internalTrafficPolicy"))
-        } else {
-            None
-        }
+                    "{policy} is Local and {} has no usable endpoint of {name}: kube-proxy drops \
+                     the connection",
+                    self.knowledge.local.node()
+                )
+            }
+            _ => return None,
+        };
+        Some((code, explanation))
     }
 
     fn why_unanswered(&self) -> Option<Why> {

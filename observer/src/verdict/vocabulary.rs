@@ -157,11 +157,21 @@ pub struct Expected {
 
 impl Expected {
     /// Whether what happened is no finding.
-    pub fn is_met_by(self, source_ip: SourceIp, outcome: Outcome) -> bool {
+    pub fn is_met_by(
+        self,
+        source_ip: SourceIp,
+        outcome: Outcome,
+        why: Option<OutcomeCauseCode>,
+    ) -> bool {
         let Self {
             source_ip: expected,
             outcome: expected_outcome,
         } = self;
-        outcome == expected_outcome && (expected == SourceIp::Unknown || expected == source_ip)
+        // A REJECT whose ICMP error is rate limited (`net.ipv4.icmp_ratelimit`) is a drop.
+        let rejected_in_silence = expected_outcome == Outcome::Refused
+            && outcome == Outcome::Dropped
+            && why == Some(OutcomeCauseCode::NoEndpoints);
+        (outcome == expected_outcome || rejected_in_silence)
+            && (expected == SourceIp::Unknown || expected == source_ip)
     }
 }

@@ -11,14 +11,15 @@ use aya::maps::{MapData, RingBuf};
 use nix::net::if_::if_nametoindex;
 use observer_ebpf::{ArrivalKey, ROLE_OPENING};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::{Choice, now, say, warn};
 use crate::cli::report::Report;
 use crate::cluster::Index;
 use crate::kernel::conntrack::{self, Conntrack};
 use crate::kernel::layout::{LayoutError, Resolver};
-use crate::kernel::links::{Links, Watch};
+use crate::kernel::links::{Link, Links, Watch};
+use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::programs::{Hook, Programs};
 use crate::kernel::wait::readable;
 use crate::observation::{Entry, Identity, IfIndex, Moment, Observation};
@@ -36,6 +37,9 @@ const ANSWER_DELIVERED_NS: u64 = 50_000_000;
 /// Questions to conntrack in one tick, so that a flood of dropped packets does not become a
 /// flood of questions. One takes some ten microseconds.
 const LOOK_UPS_PER_TICK: u32 = 500;
+/// Observations read at a stretch, so that a flood of them keeps nothing else waiting: a whole
+/// ring buffer.
+const READ_MAX: u32 = 8_192;
 
 /// What is missing while conntrack's module is not loaded.
 pub(super) enum Awaited {
@@ -76,6 +80,33 @@ impl Stop {
     }
 }
 
+/// With what a run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// With what comes.
+    Now,
+    /// With the connections that conntrack holds already.
+    WithExisting,
+}
+
+/// How far the ring buffer is read.
+#[derive(Clone, Copy, Debug)]
+enum Read {
+    /// To its end, at this moment or later.
+    Whole(Moment),
+    /// To an observation of this moment; more is there.
+    Until(Moment),
+}
+
+impl Read {
+    /// Nothing of before this moment is still to be read.
+    const fn moment(self) -> Moment {
+        match self {
+            Self::Whole(moment) | Self::Until(moment) => moment,
+        }
+    }
+}
+
 /// What is under way.
 pub(super) struct Session {
     parts: Parts,
@@ -84,6 +115,8 @@ pub(super) struct Session {
     conntrack: Option<Conntrack>,
     look_ups_left: u32,
     observations_lost: u64,
+    /// Whether reading the interfaces failed, and is to be tried again.
+    look_at_links: bool,
     lost: Lost,
 }
 
@@ -104,45 +137,66 @@ impl Session {
             conntrack,
             look_ups_left: LOOK_UPS_PER_TICK,
             observations_lost: 0,
+            look_at_links: false,
             lost: Lost::default(),
         }
     }
 
     /// Attaches to the chosen ones of `links`; gives their names and the hook that they run by.
     pub(super) fn attach(&mut self, links: &Links) -> anyhow::Result<(Vec<String>, Option<Hook>)> {
+        let index = self.parts.index.clone();
+        self.parts.choice.check(links, index.as_deref())?;
         let mut hook = None;
-        let chosen = self.parts.choice.of(links, self.parts.index.as_deref())?;
-        for (index, link) in &chosen {
-            hook = Some(self.parts.programs.attach(&link.name, link.header)?);
-            self.attached.insert(*index, link.name.clone());
+        let mut names = Vec::new();
+        for (index, link) in self.parts.choice.of(links, index.as_deref()) {
+            match self.parts.programs.attach(&link.name, link.header) {
+                Ok(by) => {
+                    hook = Some(by);
+                    self.attached.insert(index, link.name.clone());
+                    names.push(link.name.clone());
+                }
+                // A pod that ends just now takes its interface along.
+                Err(_) if self.is_gone(link) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
-        let names = chosen.iter().map(|(_, link)| link.name.clone()).collect();
         self.feed(Event::Interfaces(links.interfaces()))?;
         Ok((names, hook))
     }
 
+    /// Whether an interface that was chosen by its role is there no more.
+    fn is_gone(&self, link: &Link) -> bool {
+        !self.parts.choice.is_by_name() && if_nametoindex(link.name.as_str()).is_err()
+    }
+
     /// Tells the observer of the connections that exist already; there are none while conntrack's
-    /// module is not loaded.
-    pub(super) fn read_existing(&mut self) -> anyhow::Result<()> {
+    /// module is not loaded. What came while they were read is told before them, so that none is
+    /// told twice.
+    fn read_existing(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
         if self.parts.awaited.is_some() {
             return Ok(());
         }
+        let mut existing = Vec::new();
         conntrack::existing(|identity, reply, replied| {
-            self.feed(Event::Existing {
+            existing.push(Event::Existing {
                 identity,
                 reply,
                 replied,
-            })
+            });
+            Ok::<_, NetfilterError>(())
         })
-        .context("cannot read the connections that exist already")
+        .context("cannot read the connections that exist already")?;
+        self.read(ring)?;
+        existing.into_iter().try_for_each(|event| self.feed(event))
     }
 
     /// Until Ctrl-C, SIGTERM, a closed terminal, the duration, the count, or a closed stdout.
     pub(super) async fn follow(
         &mut self,
         ring: RingBuf<MapData>,
+        begin: Begin,
+        until: Option<Instant>,
         stop: Stop,
-        duration: Option<Duration>,
         debug_programs: bool,
     ) -> anyhow::Result<()> {
         let mut ring = readable(ring).context("cannot wait on the ring buffer")?;
@@ -167,19 +221,23 @@ impl Session {
         let mut module_tick = interval(MODULE_TICK);
         module_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut deadline = pin!(async {
-            match duration {
-                Some(duration) => sleep(duration).await,
+            match until {
+                Some(until) => sleep_until(until).await,
                 None => future::pending().await,
             }
         });
+        if begin == Begin::WithExisting {
+            self.read_existing(ring.get_mut())?;
+        }
         while !self.parts.report.is_done() {
             tokio::select! {
                 ready = ring.readable_mut() => {
                     let mut ready = ready.context("the ring buffer failed")?;
-                    self.drain(ready.get_inner_mut())?;
-                    ready.clear_ready();
+                    if let Read::Whole(_) = self.read(ready.get_inner_mut())? {
+                        ready.clear_ready();
+                    }
                 }
-                _ = tick.tick() => self.tick().await?,
+                _ = tick.tick() => self.tick(ring.get_mut()).await?,
                 _ = module_tick.tick(), if self.parts.awaited.is_some() => {
                     self.look_for_conntrack()?;
                 }
@@ -201,19 +259,26 @@ impl Session {
                 _ = hangup.recv() => break,
             }
         }
-        self.drain(ring.get_mut())
+        self.read_to_the_end(ring.get_mut())
+    }
+
+    /// Everything of before this moment is read.
+    fn read_to_the_end(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
+        let end = now()?;
+        self.look_ups_left = LOOK_UPS_PER_TICK;
+        while self.read(ring)?.moment() < end {}
+        self.notice_losses()?;
+        self.expire(end, 0)
     }
 
     /// What is pending comes out, then the summary.
     pub(super) fn end(mut self) -> anyhow::Result<Report> {
-        self.look_ups_left = LOOK_UPS_PER_TICK;
-        self.notice_losses()?;
-        self.expire(0)?;
         self.feed(Event::End)?;
         if let Some(recorder) = &mut self.parts.recorder {
             recorder.flush()?;
         }
         let counters = self.parts.programs.counters()?;
+        self.lost.evicted = self.parts.programs.evicted()?;
         self.lost.pending_full = self.parts.observer.losses().pending_full;
         let missed = Missed {
             counters: &counters,
@@ -247,14 +312,23 @@ impl Session {
         Ok(())
     }
 
-    async fn tick(&mut self) -> anyhow::Result<()> {
+    async fn tick(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
         self.look_ups_left = LOOK_UPS_PER_TICK;
-        if self.watch.as_ref().is_some_and(Watch::changed) {
-            self.interfaces_changed(&Links::read().await?)?;
+        if self.look_at_links || self.watch.as_ref().is_some_and(Watch::changed) {
+            let links = Links::read().await;
+            // The next tick tries again.
+            self.look_at_links = links.is_err();
+            match links {
+                Ok(links) => self.interfaces_changed(&links)?,
+                Err(error) => warn(&error, "interfaces that came are not observed yet"),
+            }
         }
+        // However late this is: silence is judged as of what was read, or the answer of many
+        // would lie unread.
+        let now = self.read(ring)?.moment();
         self.notice_losses()?;
-        self.expire(self.parts.answer_timeout_ns)?;
-        self.feed(Event::Tick(now()?))?;
+        self.expire(now, self.parts.answer_timeout_ns)?;
+        self.feed(Event::Tick(now))?;
         if let Some(recorder) = &mut self.parts.recorder {
             recorder.flush()?;
         }
@@ -271,12 +345,8 @@ impl Session {
                 warn(&error, "filters may remain");
             }
         }
-        // That none is left to observe is no error later on: one may come back.
-        let chosen = self
-            .parts
-            .choice
-            .of(links, self.parts.index.as_deref())
-            .unwrap_or_default();
+        // That one which was asked for is missing is no error later on: it may come back.
+        let chosen = self.parts.choice.of(links, self.parts.index.as_deref());
         for (index, link) in chosen {
             if self.attached.contains_key(&index) {
                 continue;
@@ -306,19 +376,29 @@ impl Session {
         Ok(())
     }
 
-    fn drain(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
-        while let Some(item) = ring.next() {
+    /// Reads observations, [`READ_MAX`] at most.
+    fn read(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Read> {
+        let mut until = now()?;
+        let whole = Read::Whole(until);
+        for _ in 0..READ_MAX {
+            let Some(item) = ring.next() else {
+                return Ok(whole);
+            };
             match Observation::decode(&item) {
-                Ok(observation) => self.feed(Event::Observation(observation))?,
+                Ok(observation) => {
+                    if let Observation::Passage(passage) = observation {
+                        until = passage.departure.at;
+                    }
+                    self.feed(Event::Observation(observation))?;
+                }
                 Err(_) => self.lost.undecodable += 1,
             }
         }
-        Ok(())
+        Ok(Read::Until(until))
     }
 
-    /// Hands on what arrived at least `answer_timeout_ns` ago and never left.
-    fn expire(&mut self, answer_timeout_ns: u64) -> anyhow::Result<()> {
-        let Moment(now) = now()?;
+    /// Hands on what arrived at least `answer_timeout_ns` before `now` and never left.
+    fn expire(&mut self, Moment(now): Moment, answer_timeout_ns: u64) -> anyhow::Result<()> {
         let until = |key: &ArrivalKey| {
             let age = if key.role == ROLE_OPENING {
                 answer_timeout_ns
@@ -342,6 +422,12 @@ impl Session {
         while let Some(event) = events.pop_front() {
             if let Some(recorder) = &mut self.parts.recorder {
                 recorder.event(&event)?;
+            }
+            if let Event::Observation(Observation::Passage(passage)) = &event
+                && passage.identity.zone != 0
+                && let Some(conntrack) = &mut self.conntrack
+            {
+                conntrack.has_zones();
             }
             for output in self.parts.observer.handle(event) {
                 match output {

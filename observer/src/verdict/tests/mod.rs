@@ -513,9 +513,19 @@ fn what_happened_is_held_against_what_should_have() {
         outcome: Outcome::Answered,
     };
     assert_eq!(as_it_should.expected, Some(lost));
-    assert!(lost.is_met_by(SourceIp::Lost, Outcome::Answered));
-    assert!(!lost.is_met_by(SourceIp::Preserved, Outcome::Answered));
-    assert!(!lost.is_met_by(SourceIp::Lost, Outcome::Refused));
+    assert!(lost.is_met_by(SourceIp::Lost, Outcome::Answered, None));
+    assert!(!lost.is_met_by(SourceIp::Preserved, Outcome::Answered, None));
+    assert!(!lost.is_met_by(SourceIp::Lost, Outcome::Refused, None));
+
+    let door = "172.31.0.11:30082";
+    let in_silence = judged(&silent(CLIENT, door).with_entry(Entry::Absent { table_full: false }));
+    let refused = in_silence.expected.expect("predicted");
+    assert_eq!(refused.outcome, Outcome::Refused);
+    assert!(refused.is_met_by(
+        in_silence.source_ip,
+        in_silence.outcome,
+        outcome_code(&in_silence)
+    ));
 
     let second_half = judged(&answered(
         "172.31.0.12:50513",
