@@ -8,7 +8,8 @@ mod image;
 mod initramfs;
 mod machine;
 
-use std::fs;
+use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -57,7 +58,15 @@ pub(crate) enum Kernel {
 }
 
 /// The suites that a kernel can make fail: they load, attach, read and leave the kernel.
-const SUITES: [&str; 5] = ["attach", "cleanup", "networks", "outcomes", "trace"];
+const SUITES: [&str; 7] = [
+    "attach",
+    "cleanup",
+    "conntrack",
+    "networks",
+    "outcomes",
+    "packets",
+    "trace",
+];
 
 /// Most that a machine may take for all but the suites, and for a suite: many times what they
 /// take.
@@ -68,11 +77,12 @@ const SUITE_SECONDS: usize = 600;
 const DATA: [&str; 2] = ["observer/schema", "tests/clusters"];
 
 /// Names of tools that the lab runs, beside those that setup knows.
-const TOOLS: [&str; 7] = [
+const TOOLS: [&str; 8] = [
     "bridge",
     "ip6tables-nft-restore",
     "ip6tables-nft-save",
     "iptables",
+    "iptables-nft",
     "iptables-nft-restore",
     "iptables-nft-save",
     "modprobe",
@@ -152,7 +162,7 @@ fn try_on(kernels: &[Kernel], suites: &[&str], update: bool) -> anyhow::Result<b
     build::run()?;
     let binaries = Binaries::build(suites)?;
     let folder = workspace::target()?.join("kernels");
-    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let _held_to_the_end = lock(&folder)?;
     let initramfs = folder.join("initramfs");
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
@@ -196,6 +206,17 @@ fn try_on(kernels: &[Kernel], suites: &[&str], update: bool) -> anyhow::Result<b
     }
     say(&table.to_string());
     Ok(passed)
+}
+
+/// Makes a folder and waits until nobody else is at work in it, for as long as the file is held.
+fn lock(folder: &Path) -> anyhow::Result<File> {
+    let lock = || {
+        fs::create_dir_all(folder)?;
+        let file = File::create(folder.join("lock"))?;
+        file.lock()?;
+        Ok::<_, io::Error>(file)
+    };
+    lock().with_context(|| format!("cannot lock {}", folder.display()))
 }
 
 /// Fills the root file system of a machine.

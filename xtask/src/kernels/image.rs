@@ -39,6 +39,7 @@ impl Image {
     pub(super) fn of(debian: &str, update: bool) -> anyhow::Result<Self> {
         let cache = toolchain::cache().context("neither XDG_CACHE_HOME nor HOME is set")?;
         let cache = cache.join("kernels");
+        let _held_to_the_end = super::lock(&cache)?;
         let root = cache.join(debian);
         if update || !root.exists() {
             // A fetch that is interrupted leaves nothing that looks complete.
