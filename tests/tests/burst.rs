@@ -28,6 +28,10 @@ const DOOR: [u8; 4] = [172, 31, 0, 11];
 const DOOR_PORT: u16 = 30_081;
 /// The observer's programs stop when it was silent for ten seconds; far less, then.
 const BURST_MAX: Duration = Duration::from_secs(6);
+/// Connections while the observer is held up.
+const HELD_UP: usize = 20;
+/// The observer gives an answer three seconds.
+const LONGER_THAN_ANSWERS_MAY_TAKE: Duration = Duration::from_millis(3_500);
 
 fn syn(number: u32) -> Vec<u8> {
     let client = Ipv4Addr::from_bits(u32::from(Ipv4Addr::new(198, 18, 0, 1)) + number % CLIENTS);
@@ -48,6 +52,34 @@ fn counted(stderr: &str, reason: &str) -> u64 {
     };
     let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
     digits.parse().expect("a number")
+}
+
+/// Silence is judged as of what was read: an observer that slept through the answers finds them
+/// before it gives them up.
+#[test]
+fn an_observer_that_was_held_up_takes_no_answer_for_silence() {
+    if !privilege::granted("an_observer_that_was_held_up_takes_no_answer_for_silence") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let observer = ObserverProcess::start(node, &demo::cluster_file(), &[]).expect("observes");
+    let pid = Pid::from_raw(i32::try_from(observer.id()).expect("a pid"));
+    kill(pid, Signal::SIGSTOP).expect("stopped");
+    let door = (DOOR, DOOR_PORT).into();
+    for _ in 0..HELD_UP {
+        lab.connect(door, Duration::from_secs(2)).expect("answered");
+    }
+    thread::sleep(LONGER_THAN_ANSWERS_MAY_TAKE);
+    kill(pid, Signal::SIGCONT).expect("goes on");
+    thread::sleep(Duration::from_millis(500));
+    let finished = observer.stop().expect("stops");
+    let outcomes: Vec<_> = finished
+        .records
+        .iter()
+        .map(|record| record.pointer("/outcome").cloned())
+        .collect();
+    assert_eq!(outcomes, vec![Some(json!("answered")); HELD_UP]);
 }
 
 #[test]

@@ -284,10 +284,7 @@ fn wrong_use_has_a_status_of_its_own() {
             "possible values: lost",
         ),
         (&["trace", "--all", "--unexpected"], "cannot be used with"),
-        (
-            &["trace", "--lost", "--fail-on", "dropped"],
-            "cannot be used with",
-        ),
+        (&["trace", "--answer-timeout", "0s"], "at least 100ms"),
         (&["completions", "csh"], "possible values: bash"),
         (&["no-such-command"], "no-such-command"),
     ] {

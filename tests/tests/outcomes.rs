@@ -292,21 +292,27 @@ fn a_pod_refuses_or_keeps_silent(
     );
 }
 
-#[test]
-fn what_a_firewall_drops_is_not_put_on_kube_proxy() {
-    if !privilege::granted("what_a_firewall_drops_is_not_put_on_kube_proxy") {
+/// kube-proxy let it pass; a rule behind the DNAT did not.
+#[rstest]
+#[case::dropped("DROP", "dropped")]
+#[case::rejected("REJECT", "refused")]
+fn what_a_firewall_stops_is_not_put_on_kube_proxy_nor_on_the_backend(
+    #[case] target: &str,
+    #[case] expected: &str,
+) {
+    if !privilege::granted("what_a_firewall_stops_is_not_put_on_kube_proxy_nor_on_the_backend") {
         return;
     }
     let world = World::raise();
     iptables(
         world.node("node2"),
-        "-I FORWARD -p tcp -d 10.244.2.0/24 -j DROP",
+        &format!("-I FORWARD -p tcp -d 10.244.2.0/24 -j {target}"),
     );
     let record = world.record_of("node2", 30085, || {
         client::connect(world.lab.client(), at(NODE2, 30085), PATIENCE).expect_err("dropped");
     });
-    outcome(&record, "dropped", Some("network-policy-or-firewall"));
-    expect(&record, [("/backend", json!(null))]);
+    outcome(&record, expected, Some("network-policy-or-firewall"));
+    expect(&record, [("/as_expected", json!(false))]);
 }
 
 #[test]
