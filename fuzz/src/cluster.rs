@@ -14,7 +14,7 @@ pub fn run(bytes: &[u8]) {
 /// The index of a `List`, if the bytes are one.
 pub fn read(bytes: &[u8]) -> Option<Index> {
     let objects = Objects::from_list(bytes).ok()?;
-    let kube_proxy = KubeProxy::of_cluster(&objects.config_maps);
+    let kube_proxy = KubeProxy::of_cluster(&objects.config_maps).ok().flatten();
     let index = Index::build(&objects);
     // What a recording keeps of the objects gives the same answers.
     let kept = objects.to_list().to_string();
