@@ -6,6 +6,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use crate::cluster::ServicePort;
 use crate::record::Record;
 use crate::verdict::{Outcome, SourceIp};
 
@@ -93,6 +94,20 @@ impl FailOn {
 }
 
 impl ServiceName {
+    /// Whether it names this port of a Service.
+    pub(super) fn names(&self, served: &ServicePort) -> bool {
+        let Self {
+            namespace,
+            name,
+            port,
+        } = self;
+        *served.service.namespace == **namespace
+            && *served.service.name == **name
+            && port
+                .as_ref()
+                .is_none_or(|port| served.name.as_deref() == Some(port))
+    }
+
     fn is_of(&self, record: &Record) -> bool {
         let Self {
             namespace,

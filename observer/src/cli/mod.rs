@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 
 mod completions;
 mod doctor;
+mod explain;
 mod filter;
 mod man;
 mod names;
@@ -56,6 +57,10 @@ enum Command {
     /// Judge again what `trace --record` recorded.
     #[command(after_help = EXIT_CODES)]
     Replay(replay::Options),
+    /// Predict what every front door does to the client's address, from the cluster's objects
+    /// alone: by every node, for clients outside, in pods and on the node.
+    #[command(after_help = EXIT_CODES)]
+    Explain(explain::Options),
     /// Say what this kernel and node can do, what is missing, and what to do about it.
     #[command(after_help = EXIT_CODES)]
     Doctor(doctor::Options),
@@ -70,6 +75,7 @@ pub fn run(Cli { command }: Cli) -> ExitCode {
     let ended = match command {
         Command::Trace(options) => trace::run(*options),
         Command::Replay(options) => replay::run(options),
+        Command::Explain(options) => explain::run(options),
         Command::Doctor(options) => doctor::run(options),
         Command::Completions(options) => completions::run(options),
         Command::Man => man::run(),

@@ -1,5 +1,6 @@
 //! One connection in, something to look at out.
 
+mod matrix;
 mod paint;
 mod printer;
 mod summary;
@@ -8,6 +9,7 @@ mod table;
 mod tests;
 mod wide;
 
+pub use matrix::{matrix, matrix_json};
 pub use paint::{Page, Tone};
 pub use printer::{Format, Printer, print};
 pub use summary::{Lost, Missed, Summary};

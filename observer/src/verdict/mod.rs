@@ -2,11 +2,13 @@
 //!
 //! PURE: everything it knows is in the connection and in [`Knowledge`].
 
+mod explain;
 mod judge;
 mod outcome;
 mod predict;
 mod vocabulary;
 
+pub use explain::{Explained, explain};
 pub use judge::{Backend, Client, FrontDoor, Knowledge, Lost, Verdict, judge};
 pub use predict::{Prediction, Question, Terms, predict};
 pub use vocabulary::{

@@ -1,0 +1,81 @@
+//! `observer explain`: what every front door does to the client's address, from the cluster's
+//! objects alone. Needs no privilege and no kernel.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, bail};
+use clap::{Args, ValueEnum};
+
+use super::filter::ServiceName;
+use super::{Ending, names, say};
+use crate::cluster::{Index, KubeProxy, file};
+use crate::output;
+use crate::verdict::explain;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Only this Service, or this port of it: `shop/web`, `shop/web:http`.
+    #[arg(value_name = "NAMESPACE/SERVICE")]
+    service: Option<ServiceName>,
+    /// A List of the cluster's objects, as `kubectl get
+    /// services,endpointslices,nodes,pods,configmaps -A -o json` prints it.
+    #[arg(long, value_name = "FILE")]
+    cluster_state: PathBuf,
+    /// kube-proxy's configuration, a `KubeProxyConfiguration` [default: the `ConfigMap` in the
+    /// cluster state; else as kubeadm sets it up].
+    #[arg(long, value_name = "FILE")]
+    kube_proxy_config: Option<PathBuf>,
+    /// How to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// For people: what is the same by several nodes in one row.
+    Table,
+    /// An array, with an object for each front door, node and kind of client.
+    Json,
+}
+
+pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
+    let Options {
+        service,
+        cluster_state,
+        kube_proxy_config,
+        output,
+    } = options;
+    let objects = file::objects(&cluster_state)?;
+    if let Some(service) = &service
+        && let Some(but) = names::service(service, Some(&objects))?
+    {
+        say(&format!("warning: {but}"));
+    }
+    let kube_proxy = match &kube_proxy_config {
+        Some(path) => Some(file::kube_proxy(path)?),
+        None => KubeProxy::of_cluster(&objects.config_maps)
+            .context("the ConfigMap of kube-proxy; give --kube-proxy-config")?,
+    };
+    let index = Index::build(&objects);
+    if index.nodes().next().is_none() {
+        bail!("the cluster state has no Nodes: what happens depends on the node one enters by");
+    }
+    let entries = index.entries().iter().filter(|entry| {
+        service
+            .as_ref()
+            .is_none_or(|service| service.names(&entry.service_port()))
+    });
+    let explained = explain(entries, &index, kube_proxy.as_ref());
+    let text = match output {
+        Format::Table => output::matrix(&explained),
+        Format::Json => output::matrix_json(&explained).to_string(),
+    };
+    output::print(&text).context("cannot write to stdout")?;
+    if kube_proxy.is_none() {
+        say(
+            "kube-proxy's configuration is not known: taken to be as kubeadm sets it up, in mode \
+             iptables",
+        );
+    }
+    Ok(Ending::Done)
+}
