@@ -18,7 +18,8 @@ pub fn run(bytes: &[u8]) {
     split(bytes);
 }
 
-/// Reads the bytes as [`sections`] cuts them. The layout that both descriptions tell, if they do.
+/// Reads the bytes as two descriptions: three lengths of 16 bits cut what follows them into types
+/// and strings of a kernel, and of a module. The layout that both tell, if they do.
 pub fn split(bytes: &[u8]) -> Option<KernelLayout> {
     let [kernel_types, kernel_strings, module_types, module_strings] = sections(bytes)?;
     let kernel = description(kernel_types, kernel_strings);
@@ -30,8 +31,6 @@ pub fn split(bytes: &[u8]) -> Option<KernelLayout> {
     layout::resolve(&module).ok()
 }
 
-/// Three lengths of 16 bits, and what they cut the rest into: types and strings of a kernel, and
-/// of a module.
 fn sections(bytes: &[u8]) -> Option<[&[u8]; 4]> {
     let (lengths, mut rest) = bytes.split_first_chunk::<6>()?;
     let mut cut = |length: usize| {
