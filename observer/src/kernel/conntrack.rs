@@ -36,7 +36,7 @@ const NAT: &str = "nat";
 pub struct Conntrack {
     line: Line,
     tracks: Tracks,
-    zones: bool,
+    partly: bool,
 }
 
 /// The families in which this namespace was seen to track connections.
@@ -52,7 +52,7 @@ impl Conntrack {
         Ok(Self {
             line: Line::open()?,
             tracks: Tracks::default(),
-            zones: false,
+            partly: false,
         })
     }
 
@@ -72,18 +72,17 @@ impl Conntrack {
                 let absent = || Entry::Absent {
                     table_full: table_is_full(),
                 };
-                // What arrived and never left does not tell its zone.
-                let may_be_elsewhere = self.zones && identity.zone == 0;
-                Ok((self.tracks(family)? && !may_be_elsewhere).then(absent))
+                Ok((self.tracks(family)? && !self.partly).then(absent))
             }
             NetlinkPayload::Error(error) => Err(NetfilterError::Refused(error.to_io())),
             _ => Err(NetfilterError::Unexpected),
         }
     }
 
-    /// Some connections here are in zones of their own.
-    pub const fn has_zones(&mut self) {
-        self.zones = true;
+    /// Some connections here are in zones of their own, or exempted from tracking. What arrived
+    /// and never left does not tell which it is, so the lack of an entry says nothing from now on.
+    pub const fn tracks_partly(&mut self) {
+        self.partly = true;
     }
 
     /// Whether this namespace tracks connections of that family. It does while a rule needs it:

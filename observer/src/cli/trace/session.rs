@@ -22,6 +22,7 @@ use crate::kernel::links::{Link, Links, Watch};
 use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::programs::{Hook, Programs};
 use crate::kernel::wait::readable;
+use crate::observation::Conntrack::Untracked;
 use crate::observation::{Entry, Identity, IfIndex, Moment, Observation};
 use crate::observe::{Event, Observer, Output};
 use crate::output::{Lost, Missed};
@@ -424,10 +425,10 @@ impl Session {
                 recorder.event(&event)?;
             }
             if let Event::Observation(Observation::Passage(passage)) = &event
-                && passage.identity.zone != 0
+                && (passage.identity.zone != 0 || passage.conntrack == Untracked)
                 && let Some(conntrack) = &mut self.conntrack
             {
-                conntrack.has_zones();
+                conntrack.tracks_partly();
             }
             for output in self.parts.observer.handle(event) {
                 match output {
