@@ -59,7 +59,6 @@ enum Command {
     Replay(replay::Options),
     /// Predict what every front door does to the client's address, from the cluster's objects
     /// alone: by every node, for clients outside, in pods and on the node.
-    #[command(after_help = EXIT_CODES)]
     Explain(explain::Options),
     /// Say what this kernel and node can do, what is missing, and what to do about it.
     #[command(after_help = EXIT_CODES)]

@@ -1,19 +1,21 @@
 //! `observer trace`: follow connections live on this node.
 
+mod interfaces;
 mod session;
 
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use clap::Args;
 use jiff::{SignedDuration, Timestamp};
 use nix::time::{ClockId, clock_gettime};
 use observer_ebpf::KernelLayout;
 use tokio::time::Instant;
 
+pub(super) use self::interfaces::Whereabouts;
+use self::interfaces::{Choice, Interfaces};
 use self::session::{Awaited, Begin, Parts, Session, Stop};
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
@@ -21,9 +23,9 @@ use super::{Ending, host_name, names, say, warn};
 use crate::cluster::{Index, KubeProxy, file};
 use crate::kernel::capabilities;
 use crate::kernel::layout::{LayoutError, Resolver, SYSFS};
-use crate::kernel::links::{Addresses, Link, Links};
+use crate::kernel::links::Links;
 use crate::kernel::programs::{self, Hook, Programs};
-use crate::observation::{IfIndex, Moment};
+use crate::observation::Moment;
 use crate::observe::{Epoch, Observer, Settings};
 use crate::recording::{Header, Writer};
 
@@ -172,16 +174,16 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     if let Some(layout) = &layout {
         programs.set_layout(layout)?;
     }
-    let mut session = Session::new(Parts {
+    let interfaces = Interfaces::new(Choice(interfaces), index.clone());
+    let parts = Parts {
         programs,
-        observer: Observer::new(settings, index.clone(), kube_proxy),
+        observer: Observer::new(settings, index, kube_proxy),
         report: Report::new(report),
         recorder,
         awaited,
-        index,
-        choice: Choice(interfaces),
         answer_timeout_ns,
-    });
+    };
+    let mut session = Session::new(parts, interfaces);
     let (names, hook) = session.attach(&Links::read().await?)?;
     let ready = Instant::now();
     say(&format!(
@@ -230,70 +232,6 @@ fn listed(names: &[String]) -> String {
             )
         }
         _ => names.join(", "),
-    }
-}
-
-/// The names of the interfaces that were asked for; none: chosen by role.
-struct Choice(Vec<String>);
-
-impl Choice {
-    /// Whether there is what was asked for, and something to observe at all.
-    fn check(&self, links: &Links, index: Option<&Index>) -> anyhow::Result<()> {
-        let names = || {
-            let names: Vec<_> = links.iter().map(|(_, link)| link.name.as_str()).collect();
-            names.join(", ")
-        };
-        let Self(asked) = self;
-        if let Some(unknown) = asked.iter().find(|name| links.find(name).is_none()) {
-            bail!("there is no interface {unknown}; this node has {}", names());
-        }
-        if self.of(links, index).is_empty() {
-            bail!(
-                "no interface of {} is up and carries more than this node's own traffic; choose \
-                 with --interface",
-                names()
-            );
-        }
-        Ok(())
-    }
-
-    /// Whether each is one that was asked for by name.
-    fn is_by_name(&self) -> bool {
-        !self.0.is_empty()
-    }
-
-    /// The interfaces to observe, as far as they are there, uplinks first.
-    fn of<'a>(&self, links: &'a Links, index: Option<&Index>) -> Vec<(IfIndex, &'a Link)> {
-        let Self(asked) = self;
-        if self.is_by_name() {
-            let found = asked.iter().filter_map(|name| links.find(name));
-            return found
-                .filter_map(|index| Some((index, links.get(index)?)))
-                .collect();
-        }
-        let mut chosen: Vec<_> = links
-            .choose(&Whereabouts(index))
-            .into_iter()
-            .filter_map(|(index, role)| Some((role.ok()?, index, links.get(index)?)))
-            .collect();
-        chosen.sort_by_key(|(role, index, _)| (*role, *index));
-        chosen
-            .into_iter()
-            .map(|(_, index, link)| (index, link))
-            .collect()
-    }
-}
-
-/// Whose an address is, as far as the cluster's objects tell.
-pub(super) struct Whereabouts<'a>(pub(super) Option<&'a Index>);
-
-impl Addresses for Whereabouts<'_> {
-    fn is_node(&self, address: IpAddr) -> bool {
-        self.0.is_some_and(|index| index.has_node_address(address))
-    }
-
-    fn is_pod(&self, address: IpAddr) -> bool {
-        self.0.is_some_and(|index| index.is_in_pod_cidr(address))
     }
 }
 

@@ -1,29 +1,27 @@
 //! One run of `observer trace`, from readiness to the summary.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use nix::net::if_::if_nametoindex;
 use observer_ebpf::{ArrivalKey, ROLE_OPENING};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::{Choice, now, say, warn};
+use super::interfaces::Interfaces;
+use super::{now, say, warn};
 use crate::cli::report::Report;
-use crate::cluster::Index;
 use crate::kernel::conntrack::{self, Conntrack};
 use crate::kernel::layout::{LayoutError, Resolver};
-use crate::kernel::links::{Link, Links, Watch};
+use crate::kernel::links::Links;
 use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::programs::{Hook, Programs};
 use crate::kernel::wait::readable;
 use crate::observation::Conntrack::Untracked;
-use crate::observation::{Entry, Identity, IfIndex, Moment, Observation};
+use crate::observation::{Entry, Identity, Moment, Observation};
 use crate::observe::{Event, Observer, Output};
 use crate::output::{Lost, Missed};
 use crate::recording::Writer;
@@ -58,8 +56,6 @@ pub(super) struct Parts {
     pub(super) recorder: Option<Writer>,
     /// Set while conntrack's module is not loaded. Asking conntrack would load it.
     pub(super) awaited: Option<Awaited>,
-    pub(super) index: Option<Arc<Index>>,
-    pub(super) choice: Choice,
     /// As the observer's.
     pub(super) answer_timeout_ns: u64,
 }
@@ -111,63 +107,34 @@ impl Read {
 /// What is under way.
 pub(super) struct Session {
     parts: Parts,
-    watch: Option<Watch>,
-    attached: BTreeMap<IfIndex, String>,
+    interfaces: Interfaces,
     conntrack: Option<Conntrack>,
     look_ups_left: u32,
     observations_lost: u64,
-    /// Whether reading the interfaces failed, and is to be tried again.
-    look_at_links: bool,
     lost: Lost,
 }
 
 impl Session {
-    pub(super) fn new(parts: Parts) -> Self {
-        // Before the interfaces are read, so that no change falls in between.
-        let watch = Watch::open()
-            .inspect_err(|error| warn(error, "interfaces that come later are not observed"))
-            .ok();
+    pub(super) fn new(parts: Parts, interfaces: Interfaces) -> Self {
         let conntrack = match parts.awaited {
             None => open_conntrack(),
             Some(_) => None,
         };
         Self {
             parts,
-            watch,
-            attached: BTreeMap::new(),
+            interfaces,
             conntrack,
             look_ups_left: LOOK_UPS_PER_TICK,
             observations_lost: 0,
-            look_at_links: false,
             lost: Lost::default(),
         }
     }
 
     /// Attaches to the chosen ones of `links`; gives their names and the hook that they run by.
     pub(super) fn attach(&mut self, links: &Links) -> anyhow::Result<(Vec<String>, Option<Hook>)> {
-        let index = self.parts.index.clone();
-        self.parts.choice.check(links, index.as_deref())?;
-        let mut hook = None;
-        let mut names = Vec::new();
-        for (index, link) in self.parts.choice.of(links, index.as_deref()) {
-            match self.parts.programs.attach(&link.name, link.header) {
-                Ok(by) => {
-                    hook = Some(by);
-                    self.attached.insert(index, link.name.clone());
-                    names.push(link.name.clone());
-                }
-                // A pod that ends just now takes its interface along.
-                Err(_) if self.is_gone(link) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
+        let attached = self.interfaces.attach(&mut self.parts.programs, links)?;
         self.feed(Event::Interfaces(links.interfaces()))?;
-        Ok((names, hook))
-    }
-
-    /// Whether an interface that was chosen by its role is there no more.
-    fn is_gone(&self, link: &Link) -> bool {
-        !self.parts.choice.is_by_name() && if_nametoindex(link.name.as_str()).is_err()
+        Ok(attached)
     }
 
     /// Tells the observer of the connections that exist already; there are none while conntrack's
@@ -315,14 +282,8 @@ impl Session {
 
     async fn tick(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
         self.look_ups_left = LOOK_UPS_PER_TICK;
-        if self.look_at_links || self.watch.as_ref().is_some_and(Watch::changed) {
-            let links = Links::read().await;
-            // The next tick tries again.
-            self.look_at_links = links.is_err();
-            match links {
-                Ok(links) => self.interfaces_changed(&links)?,
-                Err(error) => warn(&error, "interfaces that came are not observed yet"),
-            }
+        if let Some(links) = self.interfaces.changed(&mut self.parts.programs).await {
+            self.feed(Event::Interfaces(links.interfaces()))?;
         }
         // However late this is: silence is judged as of what was read, or the answer of many
         // would lie unread.
@@ -334,37 +295,6 @@ impl Session {
             recorder.flush()?;
         }
         Ok(())
-    }
-
-    /// Attaches to what has come. What went took its programs along, and its number may come back.
-    fn interfaces_changed(&mut self, links: &Links) -> anyhow::Result<()> {
-        let gone = self.attached.extract_if(.., |index, name| {
-            links.get(*index).is_none_or(|link| link.name != *name)
-        });
-        for (index, _) in gone {
-            if let Err(error) = self.parts.programs.detach(index) {
-                warn(&error, "filters may remain");
-            }
-        }
-        // That one which was asked for is missing is no error later on: it may come back.
-        let chosen = self.parts.choice.of(links, self.parts.index.as_deref());
-        for (index, link) in chosen {
-            if self.attached.contains_key(&index) {
-                continue;
-            }
-            match self.parts.programs.attach(&link.name, link.header) {
-                Ok(_) => {
-                    self.attached.insert(index, link.name.clone());
-                    say(&format!("observing {} too", link.name));
-                }
-                // Gone again already: the next change tells.
-                Err(error) if if_nametoindex(link.name.as_str()).is_ok() => {
-                    warn(&error, "its connections are missed");
-                }
-                Err(_) => {}
-            }
-        }
-        self.feed(Event::Interfaces(links.interfaces()))
     }
 
     /// Before the silence of a connection is judged: its answer may be among what was lost.
