@@ -21,10 +21,11 @@ pub(crate) const LAB: [(&str, &str); 5] = [
 ];
 
 /// The tools that make and run the virtual machines of `cargo xtask kernels`.
-const MACHINES: [(&str, &str); 3] = [
+const MACHINES: [(&str, &str); 4] = [
     ("depmod", "kmod"),
     ("modprobe", "kmod"),
     ("qemu-system-x86_64", "qemu-system-x86"),
+    ("strip", "binutils"),
 ];
 
 /// Everything, but for the virtual machines, whose command installs what they need.

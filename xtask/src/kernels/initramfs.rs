@@ -40,9 +40,14 @@ impl Initramfs {
     }
 
     /// A program of this machine, with the libraries that it is linked to, at the paths where
-    /// the dynamic linker looks for them.
+    /// the dynamic linker looks for them. Without what only a debugger reads, which is most of a
+    /// program that cargo built.
     pub(super) fn program(&mut self, from: &Path, at: &Path) -> anyhow::Result<()> {
-        self.file(from, at)?;
+        let stripped = self.path.with_extension("stripped");
+        let mut strip = Command::new("strip");
+        strip.arg("--strip-debug").arg("-o").args([&stripped, from]);
+        output(&mut strip)?;
+        self.file(&stripped, at)?;
         let libraries = output(Command::new("ldd").arg(from))?;
         for library in linked(&libraries) {
             self.file(library, library)?;
