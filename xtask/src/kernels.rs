@@ -125,8 +125,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// A step of `cargo xtask test`: every suite on every kernel if `all`, else what takes less than
-/// a minute. Skipped, aloud, where there can be no such machines, unless `no_skips`.
+/// A step of `cargo xtask test`: every suite on every kernel if `all`, about a quarter of an hour
+/// for each; else, in a minute or two, verdicts on one that is older than what most develop on.
+/// Skipped, aloud, where there can be no such machines, unless `no_skips`.
 pub(crate) fn step(all: bool, no_skips: bool) -> anyhow::Result<()> {
     let (kernels, suites): (_, &[_]) = if all {
         (Kernel::value_variants(), &SUITES)
