@@ -194,7 +194,9 @@ fn colour_is_for_terminals(recording: &Path) {
         command
             .args(["--quiet", "--return", "--command", &line, "/dev/null"])
             .env_remove("NO_COLOR")
+            .env_remove("CLICOLOR")
             .env("TERM", "xterm")
+            .env("CI", "true")
             .envs(environment.iter().copied());
         command::run(&mut command).expect("prints")
     };

@@ -57,13 +57,16 @@ impl Page {
     }
 
     /// Coloured on a terminal that has colours, if the environment (`NO_COLOR`) has nothing
-    /// against it; and on nothing else, whatever the environment wishes.
+    /// against it; and on nothing else, whatever the environment wishes: anstream would also
+    /// colour where `CI` is set and where `TERM` says that there are no colours.
     fn of(stream: &impl RawStream, columns: Option<u16>) -> Self {
         // A terminal whose size was never set says 0.
         let columns = columns.filter(|columns| *columns > 0);
         Self {
             width: columns.map_or(WIDTH, |columns| WIDTH_MIN.max(columns.into())),
-            colour: stream.is_terminal() && AutoStream::choice(stream) != ColorChoice::Never,
+            colour: stream.is_terminal()
+                && anstyle_query::term_supports_color()
+                && AutoStream::choice(stream) != ColorChoice::Never,
         }
     }
 
