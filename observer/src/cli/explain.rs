@@ -1,6 +1,7 @@
 //! `observer explain`: what every front door does to the client's address, from the cluster's
 //! objects alone. Needs no privilege and no kernel.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
@@ -10,7 +11,7 @@ use super::filter::ServiceName;
 use super::{Ending, names, say};
 use crate::cluster::{Index, KubeProxy, file};
 use crate::output;
-use crate::verdict::explain;
+use crate::verdict::Explainer;
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -25,6 +26,10 @@ pub(super) struct Options {
     /// cluster state; else as kubeadm sets it up].
     #[arg(long, value_name = "FILE")]
     kube_proxy_config: Option<PathBuf>,
+    /// Only this client: a pod's address, a node's, or any other for one from outside. What goes
+    /// by addresses (`loadBalancerSourceRanges`, the cluster CIDR, hairpins) is told then, too.
+    #[arg(long, value_name = "ADDRESS")]
+    client: Option<IpAddr>,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -43,6 +48,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         service,
         cluster_state,
         kube_proxy_config,
+        client,
         output,
     } = options;
     let objects = file::objects(&cluster_state)?;
@@ -65,10 +71,15 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
             .as_ref()
             .is_none_or(|service| service.names(&entry.service_port()))
     });
-    let explained = explain(entries, &index, kube_proxy.as_ref());
+    let cells = Explainer {
+        index: &index,
+        kube_proxy: kube_proxy.as_ref(),
+        client,
+    }
+    .explain(entries);
     let text = match output {
-        Format::Table => output::matrix(&explained),
-        Format::Json => output::matrix_json(&explained).to_string(),
+        Format::Table => output::matrix(&cells),
+        Format::Json => output::matrix_json(&cells).to_string(),
     };
     output::print(&text).context("cannot write to stdout")?;
     if kube_proxy.is_none() {

@@ -2,7 +2,7 @@
 //! (`kubeproxy.config.k8s.io/v1alpha1`, `KubeProxyConfiguration`).
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::ConfigMap;
@@ -27,6 +27,9 @@ pub struct KubeProxy {
     pub masquerade_all: bool,
     /// At which of a node's addresses it serves node ports.
     pub node_ports: NodePortAddresses,
+    /// Whether it serves node ports at 127.0.0.1, for the node itself: the mode of iptables, unless
+    /// told otherwise (`iptables.localhostNodePorts`), where it serves them at every address.
+    pub serves_localhost: bool,
 }
 
 /// `nodePortAddresses`, with the default of the mode.
@@ -99,6 +102,7 @@ struct Document {
 #[serde(rename_all = "camelCase", default)]
 struct Section {
     masquerade_all: Option<bool>,
+    localhost_node_ports: Option<bool>,
 }
 
 impl KubeProxy {
@@ -137,6 +141,10 @@ impl KubeProxy {
             "BridgeInterface" | "InterfaceNamePrefix" => DetectLocal::Interface,
             _ => return Err(KubeProxyError::DetectLocalMode(detect_local_mode)),
         };
+        let localhost_node_ports = iptables
+            .as_ref()
+            .and_then(|section| section.localhost_node_ports)
+            .unwrap_or(true);
         let [iptables, ipvs, nftables] = [iptables, ipvs, nftables].map(|section| {
             let masquerade_all = section.and_then(|section| section.masquerade_all);
             masquerade_all.unwrap_or_default()
@@ -161,11 +169,16 @@ impl KubeProxy {
                     .collect::<Result<_, _>>()?,
             ),
         };
+        // Linux's default is the mode of iptables.
+        let serves_localhost = matches!(mode.as_str(), "" | "iptables")
+            && localhost_node_ports
+            && node_ports == NodePortAddresses::All;
         Ok(Self {
             cluster_cidrs,
             detect_local,
             masquerade_all,
             node_ports,
+            serves_localhost,
         })
     }
 
@@ -220,8 +233,11 @@ impl KubeProxy {
     /// Whether it serves node ports at `address` of `node`.
     pub fn serves_node_ports_at(&self, address: IpAddr, node: &Node) -> bool {
         match &self.node_ports {
-            // `! -d ::1/128` (`pkg/proxy/iptables/proxier.go`).
-            NodePortAddresses::All => address != IpAddr::V6(Ipv6Addr::LOCALHOST),
+            // `! -d ::1/128`, and `! -d 127.0.0.0/8` unless told otherwise
+            // (`pkg/proxy/iptables/proxier.go`).
+            NodePortAddresses::All => {
+                !address.is_loopback() || address.is_ipv4() && self.serves_localhost
+            }
             NodePortAddresses::Primary => {
                 node.primary_address(Family::of(address)) == Some(address)
             }

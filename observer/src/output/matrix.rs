@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::paint::clean;
 use super::word;
 use crate::cluster::{FrontDoorKind, ServiceEntry};
-use crate::verdict::{ClientKind, Explained, Prediction};
+use crate::verdict::{ClientKind, Explained, OutcomeCauseCode, Prediction};
 
 /// Rows of the table that are alike but for their nodes and addresses.
 struct Row<'a> {
@@ -110,8 +110,10 @@ fn cells(row: &Row<'_>, all_nodes: usize) -> [String; 7] {
         extra_hops,
         basis: _,
     } = prediction;
-    // A node port is the same of every node.
-    let door = if *door == FrontDoorKind::NodePort {
+    // A node port is the same at every address, but for those where it is not served.
+    let is_told_apart = prediction.outcome_cause == Some(OutcomeCauseCode::NotANodePortAddress)
+        || addresses.iter().all(IpAddr::is_loopback);
+    let door = if *door == FrontDoorKind::NodePort && !is_told_apart {
         format!("{door} {port}")
     } else {
         let addresses: Vec<_> = addresses
@@ -183,6 +185,7 @@ pub fn matrix_json(explained: &[Explained<'_>]) -> Value {
                 "node": &*node.name,
                 "client": client,
                 "source_ip": source_ip,
+                "source_seen": prediction.source_seen(),
                 "cause": cause,
                 "outcome": outcome,
                 "outcome_cause": outcome_cause,
@@ -190,6 +193,7 @@ pub fn matrix_json(explained: &[Explained<'_>]) -> Value {
                     json!({"least": hops.start(), "most": hops.end()})
                 }),
                 "basis": basis,
+                "why": prediction.why(),
             })
         })
         .collect()

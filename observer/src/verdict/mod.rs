@@ -8,9 +8,9 @@ mod outcome;
 mod predict;
 mod vocabulary;
 
-pub use explain::{Explained, explain};
+pub use explain::{Explained, Explainer};
 pub use judge::{Backend, Client, FrontDoor, Knowledge, Lost, Verdict, judge};
-pub use predict::{Prediction, Question, Terms, predict};
+pub use predict::{Prediction, Question, SourceSeen, Terms, predict};
 pub use vocabulary::{
     Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, OutcomeCauseCode,
     RewriteOwner, SourceIp,

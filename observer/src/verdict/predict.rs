@@ -7,6 +7,8 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
+use serde::Serialize;
+
 use super::vocabulary::{Basis, CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
 use crate::cluster::{
     Endpoint, Family, FrontDoorKind, KubeProxy, Node, ServiceEntry, TrafficPolicy,
@@ -57,6 +59,75 @@ pub struct Prediction {
     pub extra_hops: Option<RangeInclusive<u8>>,
     /// What that rests on.
     pub basis: Basis,
+}
+
+/// Whose address the backend sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SourceSeen {
+    /// The client's own.
+    Client,
+    /// One of the node that the connection enters by: which one is the network plugin's affair,
+    /// since a masquerade takes the address of the interface that leads to the endpoint
+    /// (`net/netfilter/nf_nat_masquerade.c`): a bridge's, a tunnel's, or the node's own.
+    EntryNode,
+}
+
+impl Prediction {
+    /// Whose address the backend sees; `None` if there is none, or that cannot be told.
+    pub const fn source_seen(&self) -> Option<SourceSeen> {
+        match self.source_ip {
+            SourceIp::Preserved => Some(SourceSeen::Client),
+            SourceIp::Lost => Some(SourceSeen::EntryNode),
+            SourceIp::Unknown => None,
+        }
+    }
+
+    /// Why, for people.
+    pub const fn why(&self) -> &'static str {
+        match (self.outcome_cause, self.cause, self.source_ip) {
+            (Some(OutcomeCauseCode::NoEndpoints), ..) => {
+                "no endpoint is ready anywhere: kube-proxy rejects"
+            }
+            (Some(OutcomeCauseCode::NoLocalEndpoints), ..) => {
+                "the policy is Local and no endpoint is ready on this node: kube-proxy drops"
+            }
+            (Some(OutcomeCauseCode::SourceRanges), ..) => {
+                "the client is in none of loadBalancerSourceRanges: kube-proxy drops"
+            }
+            (Some(OutcomeCauseCode::NotANodePortAddress), ..) => {
+                "kube-proxy serves no node ports at this address (nodePortAddresses): the node \
+                 itself answers"
+            }
+            (Some(_), ..) => "it does not get through",
+            (None, Some(_), SourceIp::Preserved) => {
+                "kube-proxy marks it for masquerade, but what is delivered to the node itself \
+                 never reaches that rule"
+            }
+            (None, Some(CauseCode::NodeLocalClient), _) => {
+                "kube-proxy masquerades what the node itself sends; which address the backend sees \
+                 is a matter of the node's routes"
+            }
+            (None, Some(CauseCode::Hairpin), _) => {
+                "a pod that reaches itself through a Service is masqueraded, or its replies would \
+                 never pass the node"
+            }
+            (None, Some(CauseCode::ExternalTrafficPolicyCluster), _) => {
+                "externalTrafficPolicy is Cluster: kube-proxy masquerades whatever enters here"
+            }
+            (None, Some(CauseCode::MasqueradeAll), _) => {
+                "kube-proxy runs with masqueradeAll: it masquerades whatever goes to a cluster IP"
+            }
+            (None, Some(CauseCode::OutsideClusterCidr), _) => {
+                "kube-proxy masquerades what it does not take for a pod's on its way to a cluster IP"
+            }
+            (None, Some(_), _) => "a rule masquerades it",
+            (None, None, SourceIp::Unknown) => {
+                "the pod may be chosen to answer itself, and is masqueraded then, or another"
+            }
+            (None, None, _) => "no rule of kube-proxy masquerades it",
+        }
+    }
 }
 
 /// Predicts. `None`: kube-proxy has no part in it (a pod reached directly, a host port, another
@@ -117,8 +188,23 @@ pub fn predict(question: &Question<'_>, terms: Terms<'_>) -> Option<Prediction> 
     if candidates.is_empty() {
         return Some(nobody(Outcome::Dropped, OutcomeCauseCode::NoLocalEndpoints));
     }
+    let endpoint = match candidates[..] {
+        [only] => Some(only.address),
+        _ => question.endpoint,
+    };
+    let question = &Question {
+        endpoint,
+        ..*question
+    };
     let mark = mark(question, from_outside, terms);
-    let source_ip = match (mark, question.endpoint) {
+    let may_get_itself = || {
+        candidates
+            .iter()
+            .any(|one| Some(one.address) == question.address)
+    };
+    let source_ip = match (mark, endpoint) {
+        // By chance a hairpin, which is masqueraded, or not.
+        (None, None) if may_get_itself() => SourceIp::Unknown,
         (None, _) => SourceIp::Preserved,
         // A node's own connection has the address of the interface it leaves by, and so has its
         // masquerade: whether they differ is a matter of routes.
