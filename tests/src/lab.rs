@@ -32,7 +32,10 @@ use crate::{
     plan::{NodePlan, OutsiderPlan, Plan, PodPlan},
 };
 
-use self::{network::Network, wiring::pods::Link};
+use self::{
+    network::{Network, Pods},
+    wiring::pods::Link,
+};
 
 pub mod network;
 mod wiring;
@@ -249,6 +252,16 @@ impl Lab {
         } else {
             self.options.network.towards_other_nodes()
         }
+    }
+
+    /// Whether the pods of a node are ports of one bridge, on which netfilter sees what passes.
+    pub fn bridges_pods_by_netfilter(&self) -> bool {
+        let Network {
+            pods,
+            bridge_netfilter,
+            ..
+        } = self.options.network;
+        pods == Pods::Bridge && bridge_netfilter
     }
 
     /// The last interface by which `node` sends to the endpoint `address`: a pod's veth for its

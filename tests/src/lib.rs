@@ -24,5 +24,6 @@ pub mod plan;
 pub mod privilege;
 pub mod recording;
 pub mod run;
+pub mod scenario;
 pub mod scene;
 pub mod traffic;

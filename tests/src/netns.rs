@@ -13,6 +13,7 @@
 use std::{
     collections::BTreeSet,
     fs::File,
+    net::IpAddr,
     panic,
     path::Path,
     process::Command,
@@ -24,7 +25,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    ifaddrs::getifaddrs,
+    sched::{CloneFlags, setns},
+};
 
 use crate::command;
 
@@ -133,6 +137,29 @@ impl Namespace {
             lines,
         )?;
         Ok(())
+    }
+
+    /// The addresses that an interface inside has, without those of the link alone.
+    pub fn addresses(&self, interface: &str) -> Result<Vec<IpAddr>> {
+        self.run(|| {
+            let all = getifaddrs().context("failed to ask for the addresses of interfaces")?;
+            let of_interface = all.filter(|entry| entry.interface_name == interface);
+            let addresses = of_interface.filter_map(|entry| entry.address);
+            let addresses = addresses.filter_map(|address| {
+                let v4 = address
+                    .as_sockaddr_in()
+                    .map(|address| IpAddr::V4(address.ip()));
+                let v6 = address
+                    .as_sockaddr_in6()
+                    .map(|address| IpAddr::V6(address.ip()));
+                v4.or(v6)
+            });
+            let is_of_the_link =
+                |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+            Ok(addresses
+                .filter(|address| !is_of_the_link(address))
+                .collect())
+        })?
     }
 
     /// Sets kernel parameters of the namespace: pairs of a path below `/proc/sys/net` and a value.

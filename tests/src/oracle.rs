@@ -121,8 +121,15 @@ pub fn judge<'run>(lab: &Lab, opened: &'run [Opened], records: Records) -> Repor
 }
 
 fn finding<'run>(lab: &Lab, opened: &'run Opened, unclaimed: &mut Unclaimed) -> Finding<'run> {
-    let Halves { first, second } = Halves::of(lab, opened);
+    let Halves {
+        before,
+        first,
+        second,
+    } = Halves::of(lab, opened);
     let mut found = Vec::new();
+    if let Some(before) = before {
+        compare(before, "the client's node: ", unclaimed, &mut found);
+    }
     let record = compare(first, "", unclaimed, &mut found);
     if let Some(second) = second {
         compare(second, "its second half: ", unclaimed, &mut found);

@@ -1,10 +1,10 @@
 //! `cargo xtask test`: everything that must hold, and where the time went.
 
-use std::env;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
+use std::{env, fs};
 
-use anyhow::bail;
+use anyhow::{Context as _, bail};
 use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 
@@ -129,18 +129,7 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
                 process::run(process::cargo("build").args(["--release", "--package", "observer"]))
             }),
         ),
-        (
-            "lab",
-            Box::new(move || {
-                let mut command = process::cargo("test");
-                command
-                    .env("OBSERVER_BIN", workspace::observer()?)
-                    // The suites count what they left in the kernel: one at a time.
-                    .args(["--package", "tests", "--no-fail-fast"])
-                    .args(["--", "--test-threads=1"]);
-                process::run(with_skips(&mut command, no_skips))
-            }),
-        ),
+        ("lab", Box::new(move || lab(no_skips))),
         (
             "kernels",
             Box::new(move || kernels::step(options.all, no_skips)),
@@ -162,6 +151,28 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
         steps.push(("fuzz", Box::new(|| fuzz::step(FUZZ_SECONDS))));
     }
     steps
+}
+
+/// Every suite of the lab; at its end the decision table, as it came out.
+fn lab(no_skips: bool) -> anyhow::Result<()> {
+    let table = workspace::target()?.join("scenarios.txt");
+    if table.exists() {
+        fs::remove_file(&table).context("cannot remove the table of an earlier run")?;
+    }
+    let mut command = process::cargo("test");
+    command
+        .env("OBSERVER_BIN", workspace::observer()?)
+        .env("SCENARIO_TABLE", &table)
+        // The suites count what they left in the kernel: one at a time.
+        .args(["--package", "tests", "--no-fail-fast"])
+        .args(["--", "--test-threads=1"]);
+    let result = process::run(with_skips(&mut command, no_skips));
+    if let Ok(table) = fs::read_to_string(&table) {
+        process::say(&format!(
+            "what is predicted, what was observed and what the sockets saw:\n{table}"
+        ));
+    }
+    result
 }
 
 /// Whether a test that cannot run here may be skipped, or fails.

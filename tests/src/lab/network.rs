@@ -1,7 +1,10 @@
 //! How the nodes and pods of a lab are wired: what network plugins and installers make of a node.
 
+use serde::Deserialize;
+
 /// The wiring of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Network {
     /// Pods to their node.
     pub pods: Pods,
@@ -28,7 +31,8 @@ impl Default for Network {
 }
 
 /// How a pod is joined to its node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Pods {
     /// By a veth with a host route, whose host's end has no IPv4 address: Calico, cloud plugins.
     #[default]
@@ -45,7 +49,8 @@ pub enum Pods {
 }
 
 /// How packets to the pods of other nodes travel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Nodes {
     /// By routes through the other node: flannel's host-gw, Calico without encapsulation.
     #[default]
@@ -55,7 +60,8 @@ pub enum Nodes {
 }
 
 /// Where a node has its own address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Uplink {
     /// On `eth0`.
     #[default]

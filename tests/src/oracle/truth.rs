@@ -8,7 +8,7 @@ use super::claims::{only_service, pod_name, port_name};
 use crate::{
     client::{Answer, Failure},
     kubeproxy::doors::{Found, FrontDoor, Policy},
-    lab::Lab,
+    lab::{Lab, LabPod},
     traffic::{Client, Opened},
 };
 
@@ -20,6 +20,8 @@ pub(super) type Expected = Vec<(&'static str, Value)>;
 
 /// What the nodes on the way of a connection must say.
 pub(super) struct Halves {
+    /// The node of a pod that came to another node's front door.
+    pub(super) before: Option<Half>,
     /// The node that the client enters by.
     pub(super) first: Half,
     /// The backend's node, if it is another and could know that this came through a Service.
@@ -39,14 +41,80 @@ pub(super) struct Half {
 
 impl Halves {
     pub(super) fn of(lab: &Lab, opened: &Opened) -> Self {
+        let before = half_before(lab, opened);
         let first = first_half(lab, opened);
         let second = opened
             .result
             .as_ref()
             .ok()
             .and_then(|answer| second_half(lab, opened, answer));
-        Self { first, second }
+        Self {
+            before,
+            first,
+            second,
+        }
     }
+}
+
+/// What the node of a pod must say that came to another node's front door: that it went there, and
+/// what it heard. What became of it there, it cannot know.
+fn half_before(lab: &Lab, opened: &Opened) -> Option<Half> {
+    let Opened {
+        way,
+        client,
+        result,
+    } = opened;
+    let door = &way.door;
+    let Client::Pod { name, node } = &way.client else {
+        return None;
+    };
+    if *node == door.entry {
+        return None;
+    }
+    let outcome = match result {
+        Ok(_) => "answered",
+        Err(Failure::Refused) => "refused",
+        Err(_) => "unanswered",
+    };
+    let mut expected = common(node);
+    expected.extend([
+        ("/service", service(door)),
+        ("/front_door", front_door(door)),
+        (
+            "/client",
+            json!({"ip": client.ip(), "port": client.port(), "kind": "pod", "recovered": null}),
+        ),
+        ("/backend", json!(null)),
+        ("/source_seen", json!(null)),
+        ("/source_ip", json!("unknown")),
+        ("/lost_at", json!(null)),
+        ("/cause", json!(null)),
+        ("/extra_hops", json!(null)),
+        ("/expected", json!(null)),
+        ("/outcome", json!(outcome)),
+        (
+            "/path/0/in",
+            json!(lab.pod(name, node).map(LabPod::interface)),
+        ),
+        ("/path/0/ttl_in", json!(TTL)),
+        ("/path/0/out", json!(lab.wire())),
+        ("/path/0/ttl_out", json!(TTL - 1)),
+    ]);
+    Some(Half {
+        node: node.clone(),
+        client: *client,
+        front_door: door.to,
+        must_be_reported: true,
+        expected,
+    })
+}
+
+fn service(door: &FrontDoor) -> Value {
+    json!({"namespace": door.namespace, "name": door.service, "port": port_name(&door.port_name)})
+}
+
+fn front_door(door: &FrontDoor) -> Value {
+    json!({"kind": door.kind.as_str(), "ip": door.to.ip(), "port": door.to.port()})
 }
 
 /// What the node that the client entered by must say.
@@ -64,14 +132,8 @@ fn first_half(lab: &Lab, opened: &Opened) -> Half {
     };
     let mut expected = common(&door.entry);
     expected.extend([
-        (
-            "/service",
-            json!({"namespace": door.namespace, "name": door.service, "port": port_name(&door.port_name)}),
-        ),
-        (
-            "/front_door",
-            json!({"kind": door.kind.as_str(), "ip": door.to.ip(), "port": door.to.port()}),
-        ),
+        ("/service", service(door)),
+        ("/front_door", front_door(door)),
         (
             "/client",
             json!({"ip": client.ip(), "port": client.port(), "kind": kind, "recovered": null}),
@@ -121,7 +183,9 @@ fn answered(lab: &Lab, opened: &Opened, answer: &Answer) -> Expected {
     expected.extend(step(&Step {
         arrival,
         out,
-        ttl_out: arrival.map_or(TTL, |(_, ttl)| ttl - 1),
+        ttl_out: arrival.map_or(TTL, |(_, ttl)| {
+            ttl - u8::from(!is_bridged(lab, opened, answer))
+        }),
         reply_ttl: TTL - u8::from(routed_there),
     }));
     expected
@@ -342,10 +406,24 @@ fn step(step: &Step<'_>) -> Expected {
 fn arrival<'lab>(lab: &'lab Lab, opened: &Opened) -> Option<(&'lab str, u8)> {
     let interface = match &opened.way.client {
         Client::External(_) => lab.wire(),
+        // Its own node forwarded it.
+        Client::Pod { node, .. } if *node != opened.way.door.entry => {
+            return Some((lab.wire(), TTL - 1));
+        }
         Client::Pod { name, node } => lab.pod(name, node)?.interface(),
         Client::Node(_) => return None,
     };
     Some((interface, TTL))
+}
+
+/// Whether a bridge alone brought the packet from pod to pod, and no router: what netfilter on a
+/// bridge sends back to the same bridge is not routed (`net/bridge/br_netfilter_hooks.c`,
+/// `br_nf_pre_routing_finish`, `bridged_dnat`).
+fn is_bridged(lab: &Lab, opened: &Opened, answer: &Answer) -> bool {
+    matches!(&opened.way.client, Client::Pod { node, .. } if *node == opened.way.door.entry)
+        && lab.bridges_pods_by_netfilter()
+        && lab.plan().is_of_pod(answer.backend.ip())
+        && lab.plan().node_of(answer.backend.ip()) == Some(&opened.way.door.entry)
 }
 
 /// Whether a node's own network answered, on that node.

@@ -1,0 +1,397 @@
+//! The cluster in which scenarios happen: one for all that share kube-proxy's settings and the
+//! wiring. Pure: scenarios in, objects and ways out.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::{Value, json};
+
+use super::{
+    At, Client, Connection, Door, Endpoint, IpFamily, IpMode, NODES, Scenario, Service,
+    ServiceType, TrafficPolicy,
+};
+use crate::{
+    kubeproxy::{
+        Family,
+        doors::{FrontDoor, Kind},
+    },
+    lab::Lab,
+    traffic::{self, Way},
+};
+
+/// The namespace of the scenarios' Services.
+const NAMESPACE: &str = "scenarios";
+/// The port of each Service.
+const PORT: u16 = 80;
+/// Node ports and target ports of the scenarios count from here.
+const NODE_PORTS: u16 = 30_000;
+const TARGET_PORTS: u16 = 8_000;
+const HEALTH_CHECK_NODE_PORTS: u16 = 31_000;
+/// So many end in a byte, beside the addresses that a network has for itself.
+const ROOM: usize = 250;
+
+/// The scenarios of one lab.
+#[derive(Clone, Debug)]
+pub struct Cast<'scenarios> {
+    scenarios: Vec<&'scenarios Scenario>,
+}
+
+/// Ends of the addresses of one node.
+struct Node {
+    name: &'static str,
+    number: u8,
+}
+
+fn nodes() -> impl Iterator<Item = Node> {
+    NODES
+        .into_iter()
+        .zip(1..)
+        .map(|(name, number)| Node { name, number })
+}
+
+impl Node {
+    fn named(name: &str) -> Option<Self> {
+        nodes().find(|node| node.name == name)
+    }
+
+    /// The addresses of the Node, the primary ones first.
+    fn addresses(&self) -> [IpAddr; 4] {
+        let Self { name: _, number } = self;
+        [
+            Ipv4Addr::new(172, 31, 0, 10 + number).into(),
+            Ipv6Addr::new(0xfd00, 0x172, 0x31, 0, 0, 0, 0, 0x10 + u16::from(*number)).into(),
+            Ipv4Addr::new(172, 31, 0, 110 + number).into(),
+            Ipv6Addr::new(0xfd00, 0x172, 0x31, 0, 0, 0, 0, 0x110 + u16::from(*number)).into(),
+        ]
+    }
+
+    fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses()
+            .into_iter()
+            .find(|address| family.holds(*address))
+    }
+
+    /// The address of a pod of this node.
+    fn pod(&self, host: u8, family: Family) -> IpAddr {
+        match family {
+            Family::V4 => Ipv4Addr::new(10, 244, self.number, host).into(),
+            Family::V6 => {
+                let [net, host] = [self.number, host].map(u16::from);
+                Ipv6Addr::new(0xfd00, 0x10, 0x244, net, 0, 0, 0, host).into()
+            }
+        }
+    }
+
+    fn object(&self) -> Value {
+        let Self { name, number } = self;
+        let addresses = self
+            .addresses()
+            .map(|address| json!({"type": "InternalIP", "address": address}));
+        let pod_cidrs = [
+            format!("10.244.{number}.0/24"),
+            format!("fd00:10:244:{number}::/64"),
+        ];
+        json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": format!("zone-{number}")}},
+            "spec": {"podCIDR": pod_cidrs[0], "podCIDRs": pod_cidrs},
+            "status": {"addresses": addresses},
+        })
+    }
+}
+
+/// The name of the pod of a node that is no endpoint.
+fn client_pod(node: &str) -> String {
+    format!("client-{node}")
+}
+
+impl Endpoint {
+    /// The name of its pod.
+    fn pod(&self) -> String {
+        let Self { node, replica, .. } = self;
+        if self.host_network {
+            format!("host-{node}")
+        } else {
+            format!("web-{replica}-{node}")
+        }
+    }
+
+    fn address(&self, family: Family) -> Option<IpAddr> {
+        let node = Node::named(&self.node)?;
+        if self.host_network {
+            node.address(family)
+        } else {
+            Some(node.pod(10 + self.replica, family))
+        }
+    }
+
+    /// Its part of an `EndpointSlice` of a family.
+    fn object(&self, family: IpFamily) -> Option<Value> {
+        if !self.families.contains(&family) {
+            return None;
+        }
+        let names = |names: &[String]| -> Vec<Value> {
+            names.iter().map(|name| json!({"name": name})).collect()
+        };
+        let mut object = json!({
+            "addresses": [self.address(family.family())?],
+            "nodeName": self.node,
+            "zone": format!("zone-{}", Node::named(&self.node)?.number),
+            "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": self.pod()},
+            "conditions": {
+                "ready": self.ready,
+                "serving": self.serving.unwrap_or(self.ready),
+                "terminating": self.terminating,
+            },
+        });
+        if !self.for_zones.is_empty() || !self.for_nodes.is_empty() {
+            object["hints"] = json!({
+                "forZones": names(&self.for_zones), "forNodes": names(&self.for_nodes),
+            });
+        }
+        Some(object)
+    }
+}
+
+/// The addresses and ports of the Service of one scenario.
+struct Place {
+    number: u8,
+}
+
+impl Place {
+    /// An address of each family that ends in the number.
+    fn pair(&self, v4: [u8; 3], v6: [u16; 3]) -> [IpAddr; 2] {
+        let mut octets = [0; 4];
+        octets[..3].copy_from_slice(&v4);
+        octets[3] = self.number;
+        let mut segments = [0; 8];
+        segments[..3].copy_from_slice(&v6);
+        segments[7] = self.number.into();
+        [
+            Ipv4Addr::from(octets).into(),
+            Ipv6Addr::from(segments).into(),
+        ]
+    }
+
+    fn cluster_ips(&self) -> [IpAddr; 2] {
+        self.pair([10, 96, 1], [0xfd00, 0x10, 0x96])
+    }
+
+    fn load_balancer(&self) -> [IpAddr; 2] {
+        self.pair([198, 51, 100], [0x2001, 0xdb8, 0x51])
+    }
+
+    fn external_ips(&self) -> [IpAddr; 2] {
+        self.pair([192, 0, 2], [0x2001, 0xdb8, 0x192])
+    }
+
+    fn port(&self, from: u16) -> u16 {
+        from + u16::from(self.number)
+    }
+
+    fn service(&self, name: &str, service: &Service) -> Value {
+        let Service {
+            type_,
+            external_traffic_policy,
+            internal_traffic_policy,
+            load_balancer_source_ranges,
+            allocate_load_balancer_node_ports,
+            session_affinity,
+            external_ips,
+            ip_mode,
+        } = service;
+        let [v4, v6] = self.cluster_ips();
+        let mut port = json!({
+            "name": "http", "protocol": "TCP", "port": PORT, "targetPort": self.port(TARGET_PORTS),
+        });
+        if service.has_node_port() {
+            port["nodePort"] = json!(self.port(NODE_PORTS));
+        }
+        let mut spec = json!({
+            "type": format!("{type_:?}"),
+            "clusterIP": v4, "clusterIPs": [v4, v6],
+            "ipFamilies": ["IPv4", "IPv6"], "ipFamilyPolicy": "RequireDualStack",
+            "ports": [port],
+            "sessionAffinity": session_affinity.map_or(json!("None"), |affinity| json!(affinity)),
+            "internalTrafficPolicy": internal_traffic_policy.unwrap_or(TrafficPolicy::Cluster),
+        });
+        let external = external_traffic_policy.unwrap_or(TrafficPolicy::Cluster);
+        if service.is_external() {
+            spec["externalTrafficPolicy"] = json!(external);
+        }
+        if *external_ips {
+            spec["externalIPs"] = json!(self.external_ips());
+        }
+        let mut status = json!({"loadBalancer": {}});
+        if *type_ == ServiceType::LoadBalancer {
+            spec["allocateLoadBalancerNodePorts"] =
+                json!(allocate_load_balancer_node_ports.unwrap_or(true));
+            if !load_balancer_source_ranges.is_empty() {
+                spec["loadBalancerSourceRanges"] = json!(load_balancer_source_ranges);
+            }
+            if external == TrafficPolicy::Local {
+                spec["healthCheckNodePort"] = json!(self.port(HEALTH_CHECK_NODE_PORTS));
+            }
+            let ingress = self.load_balancer().map(|address| match ip_mode {
+                None => json!({"ip": address}),
+                Some(mode) => json!({"ip": address, "ipMode": mode}),
+            });
+            status["loadBalancer"]["ingress"] = json!(ingress);
+        }
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": NAMESPACE, "name": name}, "spec": spec, "status": status,
+        })
+    }
+}
+
+fn slice(service: &str, family: IpFamily, endpoints: &[Value], port: Option<u16>) -> Value {
+    let address_type = format!("{family:?}");
+    let ports: Vec<Value> = port
+        .into_iter()
+        .map(|port| json!({"name": "http", "protocol": "TCP", "port": port}))
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "namespace": NAMESPACE,
+            "name": format!("{service}-{}", address_type.to_lowercase()),
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": address_type, "endpoints": endpoints, "ports": ports,
+    })
+}
+
+impl<'scenarios> Cast<'scenarios> {
+    /// Those of `scenarios` that are played, in one lab.
+    pub fn new(scenarios: &[&'scenarios Scenario]) -> Result<Self> {
+        ensure!(
+            scenarios.len() <= ROOM,
+            "{} scenarios in one lab, which has room for {ROOM}",
+            scenarios.len()
+        );
+        Ok(Self {
+            scenarios: scenarios.to_vec(),
+        })
+    }
+
+    fn places(&self) -> impl Iterator<Item = (&'scenarios Scenario, Place)> {
+        let numbers = (1..=u8::MAX).map(|number| Place { number });
+        self.scenarios.iter().copied().zip(numbers)
+    }
+
+    /// The objects, as a List.
+    pub fn objects(&self) -> Value {
+        let mut items: Vec<Value> = nodes().map(|node| node.object()).collect();
+        for (scenario, place) in self.places() {
+            items.push(place.service(&scenario.name, &scenario.service));
+            for family in IpFamily::both() {
+                let endpoints = scenario.endpoints.iter();
+                let endpoints: Vec<_> = endpoints
+                    .filter_map(|endpoint| endpoint.object(family))
+                    .collect();
+                let port = place.port(TARGET_PORTS);
+                items.push(slice(&scenario.name, family, &endpoints, Some(port)));
+            }
+        }
+        // Pods of which no Service leads to a port: without a slice no lab would raise them.
+        for family in IpFamily::both() {
+            let clients: Vec<_> = nodes()
+                .map(|node| {
+                    json!({
+                        "addresses": [node.pod(20, family.family())], "nodeName": node.name,
+                        "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": client_pod(node.name)},
+                        "conditions": {"ready": true},
+                    })
+                })
+                .collect();
+            items.push(slice("clients", family, &clients, None));
+        }
+        json!({"apiVersion": "v1", "kind": "List", "items": items})
+    }
+
+    /// The connections of all, of which a scenario's are found again by their Service's name.
+    pub fn ways(&self, lab: &Lab, doors: &[FrontDoor]) -> Result<Vec<Way>> {
+        let mut ways = Vec::new();
+        for (scenario, place) in self.places() {
+            for family in &scenario.families {
+                let way = way(lab, doors, scenario, &place, family.family())
+                    .with_context(|| format!("the scenario {} in {family:?}", scenario.name))?;
+                ways.extend(vec![way; scenario.connection.times.into()]);
+            }
+        }
+        Ok(ways)
+    }
+}
+
+fn way(
+    lab: &Lab,
+    doors: &[FrontDoor],
+    scenario: &Scenario,
+    place: &Place,
+    family: Family,
+) -> Result<Way> {
+    let Connection {
+        client,
+        door,
+        node,
+        at,
+        times: _,
+    } = &scenario.connection;
+    let kind = match door {
+        Door::NodePort => Kind::NodePort,
+        Door::LoadBalancer => Kind::LoadBalancer,
+        Door::ExternalIP => Kind::ExternalIp,
+        Door::ClusterIP => Kind::ClusterIp,
+    };
+    let of_service = || {
+        doors.iter().filter(|door| {
+            door.service == scenario.name && door.entry == *node && family.holds(door.to.ip())
+        })
+    };
+    let mut of_kind = of_service()
+        .filter(|door| door.kind == kind && door.is_loopback() == (*at == At::Localhost));
+    let mut door = of_kind.nth(usize::from(*at == At::Secondary)).cloned();
+    let is_a_proxy = scenario.service.ip_mode == Some(IpMode::Proxy);
+    if door.is_none() && kind == Kind::LoadBalancer && is_a_proxy {
+        // No door of the node's: but somebody may send there.
+        let address = place
+            .load_balancer()
+            .into_iter()
+            .find(|address| family.holds(*address));
+        door = of_service()
+            .next()
+            .zip(address)
+            .map(|(door, address)| FrontDoor {
+                kind,
+                to: (address, PORT).into(),
+                ..door.clone()
+            });
+    }
+    let other = NODES.into_iter().find(|other| *other != node);
+    let of_pod = |node: &str, name: String| traffic::Client::Pod {
+        name,
+        node: node.to_owned(),
+    };
+    let client = match client {
+        Client::External => {
+            let mut addresses = lab.client_addresses().into_iter();
+            let address = addresses.find(|address| family.holds(*address));
+            traffic::Client::External(address.context("the client has no such address")?)
+        }
+        Client::Pod => of_pod(node, client_pod(node)),
+        Client::PodOfTheOtherNode => {
+            let other = other.context("there is no other node")?;
+            of_pod(other, client_pod(other))
+        }
+        Client::Endpoint => {
+            let first = scenario.endpoints.first().context("there is no endpoint")?;
+            of_pod(node, first.pod())
+        }
+        Client::Node => traffic::Client::Node(node.clone()),
+    };
+    Ok(Way {
+        client,
+        door: door.context("the Service has no such front door")?,
+    })
+}
