@@ -116,7 +116,7 @@ impl Lab {
         let plan = Plan::of(&cluster)?;
         let switch = Namespace::create("switch")?;
         let client = Namespace::create("client")?;
-        wiring::switch(&switch, &client, &options.client)?;
+        wiring::switch(&switch, &client, &options)?;
         let nodes = plan
             .nodes
             .iter()
@@ -131,7 +131,7 @@ impl Lab {
         let outsiders = plan
             .outsiders
             .iter()
-            .map(|outsider| raise_outsider(outsider, &plan, &switch))
+            .map(|outsider| raise_outsider(outsider, &plan, &switch, options.network))
             .collect::<Result<Vec<_>>>()?;
         let mut lab = Self {
             backends: Vec::new(),
@@ -144,7 +144,7 @@ impl Lab {
             cluster,
             plan,
         };
-        wiring::client_routes(&lab.client, &lab.plan.nodes)?;
+        wiring::client_routes(&lab.client, &lab.plan.nodes, lab.options.network)?;
         for node in &lab.nodes {
             kubeproxy::program(
                 &node.namespace,
@@ -209,7 +209,8 @@ impl Lab {
     /// Makes the client send what is for `address` (a load balancer's or an external IP) to
     /// `node`, as the router in front of a cluster would.
     pub fn route_vip(&self, address: IpAddr, node: &str) -> Result<()> {
-        wiring::route_vip(&self.client, address, &self.node(node)?.plan)
+        let node = &self.node(node)?.plan;
+        wiring::route_vip(&self.client, address, node, self.options.network)
     }
 
     /// Takes a pod off its node and joins it again, by an interface of the same name and another
@@ -239,16 +240,16 @@ impl Lab {
         client::connect(&self.client, to, timeout)
     }
 
-    /// The first interface by which the world's packets come to a node.
+    /// The first observed interface by which the world's packets come to a node.
     pub fn wire(&self) -> &'static str {
-        network::WIRE
+        self.options.network.wire()
     }
 
     /// The interface by which a node gets what another node sends to its endpoint `address`: the
     /// tunnel, if there is one and the address is a pod's.
     pub fn interface_between_nodes(&self, address: IpAddr) -> &'static str {
         if self.plan.is_of_host(address) {
-            network::WIRE
+            self.wire()
         } else {
             self.options.network.towards_other_nodes()
         }
@@ -268,7 +269,7 @@ impl Lab {
     /// own, the wire or the tunnel for the others, none for the host's own network.
     pub fn interface_towards(&self, node: &str, address: IpAddr) -> Option<&str> {
         match self.plan.node_of(address) {
-            None => Some(network::WIRE),
+            None => Some(self.wire()),
             Some(other) if other != node => Some(self.interface_between_nodes(address)),
             Some(_) => {
                 let mut pods = self.pods.iter();
@@ -315,10 +316,15 @@ fn raise_node(
     raise().with_context(|| format!("failed to raise the node {}", node.name))
 }
 
-fn raise_outsider(outsider: &OutsiderPlan, plan: &Plan, switch: &Namespace) -> Result<Namespace> {
+fn raise_outsider(
+    outsider: &OutsiderPlan,
+    plan: &Plan,
+    switch: &Namespace,
+    network: Network,
+) -> Result<Namespace> {
     let raise = || -> Result<Namespace> {
         let namespace = Namespace::create("outsider")?;
-        wiring::outsider(&namespace, outsider.address, &plan.nodes, switch)?;
+        wiring::outsider(&namespace, outsider.address, &plan.nodes, switch, network)?;
         Ok(namespace)
     };
     raise().with_context(|| format!("failed to raise the endpoint {}", outsider.address))

@@ -1,12 +1,13 @@
 //! The observer on nodes that are wired in other ways.
 //!
-//! Goal: one packet that passes several hooks (a bridge and its port, a tunnel and the wire) is
-//! one connection, with its first arrival and its last egress. Method: raise the demo cluster
+//! Goal: one packet that passes several hooks (a bridge and its port, a tunnel and the wire, a
+//! VLAN or a bond and what is below) is one connection, with its first arrival and its last egress. Method: raise the demo cluster
 //! with each wiring, open every front door, and compare with the oracle; then look at the
 //! interfaces that the records name.
 
 use std::{net::SocketAddr, thread, time::Duration};
 
+use anyhow::Result;
 use rstest::rstest;
 use serde_json::{Value, json};
 use tests::{
@@ -16,6 +17,7 @@ use tests::{
         Lab, Options,
         network::{Network, Nodes, Pods, Uplink},
     },
+    netns::Namespace,
     observer_process::ObserverProcess,
     privilege,
 };
@@ -51,6 +53,10 @@ fn every_wiring_gives_the_same_verdicts(#[case] network: Network) {
     if !privilege::granted("every_wiring_gives_the_same_verdicts") {
         return;
     }
+    gives_the_same_verdicts(network);
+}
+
+fn gives_the_same_verdicts(network: Network) {
     let lab = raise(network);
     let ways = demo::ways_from_outside(&lab).expect("ways");
     let run = demo::observe(&lab, &ways).expect("observed");
@@ -60,20 +66,98 @@ fn every_wiring_gives_the_same_verdicts(#[case] network: Network) {
     }
 }
 
-/// Whatever came from outside came by the wire first, also where that is a bridge's port; what
-/// another node forwarded came by the tunnel, if there is one.
+/// Whatever came from outside came by the wire first, also where that is a bridge's port, or by
+/// what is stacked on the wire, which is not observed then; what another node forwarded came by
+/// the tunnel, if there is one.
 fn arrived_by_the_wire(record: &Value, network: Network) {
     let is_second_half = record.pointer("/front_door/kind") == Some(&json!("Pod"));
     let expected = if is_second_half && network.nodes == Nodes::Vxlan {
         "flannel.1"
     } else {
-        "eth0"
+        match network.uplink {
+            Uplink::Plain | Uplink::Bridge => "eth0",
+            Uplink::Vlan => "eth0.100",
+            Uplink::Bond => "bond0",
+        }
     };
     assert_eq!(
         record.pointer("/path/0/in"),
         Some(&json!(expected)),
         "{record}"
     );
+}
+
+/// A VLAN or a bond is the uplink, and what lies below it is not observed: every packet passes
+/// the upper device too, as one packet. In virtual machines only, if need be.
+#[rstest]
+#[case::a_vlan(Network { uplink: Uplink::Vlan, ..PLAIN })]
+#[case::a_tunnel_over_a_vlan(Network { pods: Pods::Bridge, nodes: Nodes::Vxlan, uplink: Uplink::Vlan, ..PLAIN })]
+#[case::a_bond(Network { uplink: Uplink::Bond, ..PLAIN })]
+fn stacked_devices_give_the_same_verdicts(#[case] network: Network) {
+    if !stackable("stacked_devices_give_the_same_verdicts", network.uplink) {
+        return;
+    }
+    gives_the_same_verdicts(network);
+}
+
+/// Where a device and those below it are observed, all asked for by name, a packet is seen at
+/// each: still one connection, which came by the first of them and left by the last.
+#[rstest]
+#[case::a_vlan(Uplink::Vlan, &["eth0", "eth0.100"])]
+#[case::a_bond(Uplink::Bond, &["eth0", "eth1", "bond0"])]
+fn stacked_devices_are_one_way_though_each_is_observed(
+    #[case] uplink: Uplink,
+    #[case] named: &[&str],
+) {
+    if !stackable(
+        "stacked_devices_are_one_way_though_each_is_observed",
+        uplink,
+    ) {
+        return;
+    }
+    let lab = raise(Network { uplink, ..PLAIN });
+    let node = lab.node("node1").expect("a node");
+    let options: Vec<&str> = named
+        .iter()
+        .flat_map(|name| ["--interface", name])
+        .collect();
+    let observer = ObserverProcess::start(node, &demo::cluster_file(), &options);
+    let observer = observer.expect("observes");
+    // The client's way to cluster IPs is through node1, and the only endpoint is on node2: what
+    // came by the wire leaves by it.
+    lab.connect(cluster_ip(&lab, "far"), GIVES_UP)
+        .expect("answered");
+    let finished = observer.stop().expect("stops");
+    let [record] = &finished.records[..] else {
+        panic!(
+            "one connection was opened: {:?}; {}",
+            finished.records, finished.stderr
+        )
+    };
+    for (field, expected) in [
+        ("/outcome", json!("answered")),
+        ("/source_ip", json!("lost")),
+        ("/path/0/in", json!("eth0")),
+        ("/path/0/out", json!("eth0")),
+        ("/lost_at/interface", json!("eth0")),
+    ] {
+        assert_eq!(record.pointer(field), Some(&expected), "{field}: {record}");
+    }
+}
+
+/// Whether `test` can run here, with such an uplink.
+fn stackable(test: &str, uplink: Uplink) -> bool {
+    let (what, link) = match uplink {
+        Uplink::Vlan => (
+            "VLANs",
+            "link add below type veth peer name other\n\
+             link add link below name probe type vlan id 1\n",
+        ),
+        Uplink::Bond => ("bonds", "link add probe type bond\n"),
+        Uplink::Plain | Uplink::Bridge => unreachable!("nothing is stacked there"),
+    };
+    let probe = || -> Result<()> { Namespace::create("probe")?.ip(link) };
+    privilege::granted(test) && privilege::kernel_has(test, what, probe)
 }
 
 /// Two pods on one bridge, and a Service between them. With netfilter on the bridge the reply is

@@ -68,6 +68,10 @@ const SUITES: [&str; 7] = [
     "trace",
 ];
 
+/// What every change is tried with: verdicts, and of the wirings those that only these machines
+/// have.
+const QUICK: [Suite; 2] = [("trace", None), ("networks", Some("stacked"))];
+
 /// Most that a machine may take for all but the suites, and for a suite: many times what they
 /// take.
 const BOOT_SECONDS: usize = 120;
@@ -105,6 +109,9 @@ impl Kernel {
     }
 }
 
+/// A suite, and what the names of its tests must have in them to be run.
+type Suite = (&'static str, Option<&'static str>);
+
 /// Runs the command.
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let Options {
@@ -116,8 +123,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         [] => Kernel::value_variants(),
         only => only,
     };
-    let mut wanted = SUITES.to_vec();
-    wanted.retain(|suite| suites.is_empty() || suites.iter().any(|only| only == suite));
+    let mut wanted = whole(&SUITES);
+    wanted.retain(|(suite, _)| suites.is_empty() || suites.iter().any(|only| only == suite));
     Ok(if try_on(kernels, &wanted, *update)? {
         ExitCode::SUCCESS
     } else {
@@ -126,13 +133,13 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 }
 
 /// A step of `cargo xtask test`: every suite on every kernel if `all`, about a quarter of an hour
-/// for each; else, in a minute or two, verdicts on one that is older than what most develop on.
+/// for each; else, in about two minutes, [`QUICK`] on one that is older than what most develop on.
 /// Skipped, aloud, where there can be no such machines, unless `no_skips`.
 pub(crate) fn step(all: bool, no_skips: bool) -> anyhow::Result<()> {
-    let (kernels, suites): (_, &[_]) = if all {
-        (Kernel::value_variants(), &SUITES)
+    let (kernels, suites) = if all {
+        (Kernel::value_variants(), whole(&SUITES))
     } else {
-        (&[Kernel::Bookworm][..], &["trace"])
+        (&[Kernel::Bookworm][..], QUICK.to_vec())
     };
     match possible() {
         Err(lack) if no_skips => Err(lack),
@@ -140,9 +147,14 @@ pub(crate) fn step(all: bool, no_skips: bool) -> anyhow::Result<()> {
             say(&format!("SKIPPED: kernels: {lack}"));
             Ok(())
         }
-        Ok(()) if try_on(kernels, suites, false)? => Ok(()),
+        Ok(()) if try_on(kernels, &suites, false)? => Ok(()),
         Ok(()) => bail!("a check failed on a kernel; see the table above"),
     }
+}
+
+/// All tests of the suites.
+fn whole(suites: &[&'static str]) -> Vec<Suite> {
+    suites.iter().map(|suite| (*suite, None)).collect()
 }
 
 /// Whether this machine can make such machines.
@@ -157,7 +169,7 @@ fn possible() -> anyhow::Result<()> {
 }
 
 /// Boots the kernels one by one, prints what came of it, and tells whether all passed.
-fn try_on(kernels: &[Kernel], suites: &[&str], update: bool) -> anyhow::Result<bool> {
+fn try_on(kernels: &[Kernel], suites: &[Suite], update: bool) -> anyhow::Result<bool> {
     possible()?;
     setup::machines()?;
     build::run()?;
@@ -165,6 +177,11 @@ fn try_on(kernels: &[Kernel], suites: &[&str], update: bool) -> anyhow::Result<b
     let folder = workspace::target()?.join("kernels");
     let _held_to_the_end = lock(&folder)?;
     let initramfs = folder.join("initramfs");
+    let mut environment = vec!["OBSERVER_BIN=/sbin/observer".to_owned()];
+    for (suite, only) in suites {
+        // The guest reads it.
+        environment.extend(only.map(|only| format!("ONLY_{suite}={only}")));
+    }
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
     table.set_header(["kernel", "check", "result", "seconds", ""]);
@@ -182,7 +199,7 @@ fn try_on(kernels: &[Kernel], suites: &[&str], update: bool) -> anyhow::Result<b
                 image: &image,
                 initramfs: &initramfs,
                 folder: &folder,
-                environment: &["OBSERVER_BIN=/sbin/observer"],
+                environment: &environment,
                 deadline_seconds: BOOT_SECONDS + SUITE_SECONDS * suites.len(),
             };
             anyhow::Ok((machine.run()?, image.release))
@@ -260,7 +277,7 @@ struct Binaries {
 
 impl Binaries {
     /// Builds them as the step `lab` does, and asks cargo where they are.
-    fn build(suites: &[&str]) -> anyhow::Result<Self> {
+    fn build(suites: &[Suite]) -> anyhow::Result<Self> {
         let printed = output(cargo("test").args([
             "--quiet",
             "--package",
@@ -286,7 +303,7 @@ impl Binaries {
         };
         let suites = suites
             .iter()
-            .map(|name| Ok(((*name).to_owned(), executable("test", name)?)));
+            .map(|(name, _)| Ok(((*name).to_owned(), executable("test", name)?)));
         Ok(Self {
             guest: executable("bin", "guest")?,
             suites: suites.collect::<anyhow::Result<_>>()?,

@@ -8,6 +8,7 @@
 //! and `done` at the end: a machine that dies on the way never says it.
 
 use std::{
+    env,
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
@@ -26,11 +27,14 @@ use nix::{
 use tests::{
     command,
     observer_process::{self, READY},
-    privilege::REQUIRE_PRIVILEGED,
+    privilege::{REQUIRE_PRIVILEGED, WHOLE_KERNEL},
 };
 
 const RESULTS: &str = "/dev/ttyS1";
 const SUITES: &str = "/suites";
+/// The variable, followed by the name of a suite, that says by which part of their names its tests
+/// are chosen; else all are run.
+const ONLY: &str = "ONLY_";
 
 /// What kube-proxy's rules have loaded on a node, what kubeadm and the lab's tunnels ask for, and
 /// nothing loads by itself.
@@ -65,7 +69,8 @@ fn main() -> Result<()> {
     check(&mut results, "load", load)?;
     for suite in suites()? {
         let name = suite.file_name().unwrap_or_default().to_string_lossy();
-        check(&mut results, &name, || run_suite(&suite))?;
+        let only = env::var(format!("{ONLY}{name}")).ok();
+        check(&mut results, &name, || run_suite(&suite, only))?;
     }
     writeln!(results, "done")?;
     // What is still on its way would be lost with the machine.
@@ -106,14 +111,24 @@ fn load() -> Result<String> {
     Ok(format!("by {how}"))
 }
 
-fn run_suite(suite: &Path) -> Result<String> {
+/// Runs the tests of a suite, or those whose names have `only` in them, which the note says.
+fn run_suite(suite: &Path, only: Option<String>) -> Result<String> {
+    let mut tests = Command::new(suite);
+    tests.args(&only);
+    let listed = tests.args(["--list", "--format", "terse"]);
+    ensure!(
+        !command::run(listed)?.is_empty(),
+        "it has no such tests: {only:?}"
+    );
     let status = Command::new(suite)
+        .args(&only)
         .arg("--test-threads=1")
         .env(REQUIRE_PRIVILEGED, "1")
+        .env(WHOLE_KERNEL, "1")
         .status()
         .with_context(|| format!("failed to start {}", suite.display()))?;
     ensure!(status.success(), "{status}");
-    Ok(String::new())
+    Ok(only.map_or_else(String::new, |only| format!("only {only}")))
 }
 
 fn suites() -> Result<Vec<PathBuf>> {

@@ -68,10 +68,20 @@ pub enum Uplink {
     Plain,
     /// On the bridge `br0`, of which `eth0` is a port.
     Bridge,
+    /// On the VLAN `eth0.100`, in which the client and all beside it are, too: the switch passes
+    /// tagged frames on as they are. Needs the kernel's module `8021q`.
+    Vlan,
+    /// On `bond0`, of which `eth0` is the active and `eth1` the backup member, both plugged into
+    /// the switch. Needs the kernel's module `bonding`.
+    Bond,
 }
 
 /// The one interface of the client and of a pod, and the wire of a node.
 pub(super) const WIRE: &str = "eth0";
+/// The other wire of a node that has two.
+pub(super) const SPARE_WIRE: &str = "eth1";
+/// On a wire.
+pub(super) const VLAN: &str = "eth0.100";
 /// The bridge of the pods.
 pub(super) const POD_BRIDGE: &str = "cni0";
 /// The tunnel between the nodes.
@@ -83,13 +93,33 @@ impl Network {
         match self.uplink {
             Uplink::Plain => WIRE,
             Uplink::Bridge => "br0",
+            Uplink::Vlan => VLAN,
+            Uplink::Bond => "bond0",
+        }
+    }
+
+    /// The interface of the client, and of an endpoint beside it, that has its address.
+    pub(super) fn outside(self) -> &'static str {
+        match self.uplink {
+            Uplink::Plain | Uplink::Bridge | Uplink::Bond => WIRE,
+            Uplink::Vlan => VLAN,
+        }
+    }
+
+    /// The first interface of a node that what comes from the world passes on its own, and the
+    /// last that what leaves for it does. A bridge's port carries more than the bridge; but all
+    /// that a wire carries below a VLAN or a bond passes these.
+    pub(super) fn wire(self) -> &'static str {
+        match self.uplink {
+            Uplink::Plain | Uplink::Bridge => WIRE,
+            Uplink::Vlan | Uplink::Bond => self.uplink(),
         }
     }
 
     /// The last interface that packets to another node's pods leave by, still unwrapped.
     pub(super) fn towards_other_nodes(self) -> &'static str {
         match self.nodes {
-            Nodes::Routes => WIRE,
+            Nodes::Routes => self.wire(),
             Nodes::Vxlan => TUNNEL,
         }
     }

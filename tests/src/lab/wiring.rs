@@ -8,12 +8,16 @@ use std::{
 use anyhow::Result;
 use ipnet::IpNet;
 
-use super::network::{Network, Nodes, Pods, WIRE};
+use super::{
+    Options,
+    network::{Network, Nodes, Pods, WIRE},
+};
 use crate::{kubeproxy::Family, netns::Namespace, plan::NodePlan};
 
 pub(super) mod pods;
 pub(super) mod pump;
 mod tunnel;
+mod uplink;
 
 /// The bridge that joins the client and the nodes.
 const BRIDGE: &str = "br0";
@@ -22,36 +26,43 @@ const NODE_PREFIX_V4: u8 = 24;
 const NODE_PREFIX_V6: u8 = 64;
 
 /// The switch, and the client on it.
-pub(super) fn switch(switch: &Namespace, client: &Namespace, addresses: &[IpNet]) -> Result<()> {
+pub(super) fn switch(switch: &Namespace, client: &Namespace, options: &Options) -> Result<()> {
     switch.ip(&format!(
         "link add {BRIDGE} type bridge\nlink set {BRIDGE} up\n"
     ))?;
     set_ipv6_parameters(client)?;
-    plug(switch, "client", client)?;
+    plug(switch, "client", client, WIRE)?;
+    uplink::raise_outside(client, options.network)?;
+    let interface = options.network.outside();
     let mut script = String::new();
-    for address in addresses {
+    for address in &options.client {
         line(
             &mut script,
-            format_args!("address add {address} dev {WIRE}"),
+            format_args!("address add {address} dev {interface}"),
         );
     }
     client.ip(&script)
 }
 
 /// How the client reaches the nodes: each on its link, and the rest through the first of them.
-pub(super) fn client_routes(client: &Namespace, nodes: &[NodePlan]) -> Result<()> {
+pub(super) fn client_routes(
+    client: &Namespace,
+    nodes: &[NodePlan],
+    network: Network,
+) -> Result<()> {
+    let interface = network.outside();
     let mut script = String::new();
     for address in nodes.iter().flat_map(|node| &node.addresses) {
         line(
             &mut script,
-            format_args!("route replace {} dev {WIRE}", IpNet::from(*address)),
+            format_args!("route replace {} dev {interface}", IpNet::from(*address)),
         );
     }
     for (default, like) in [("0.0.0.0/0", v4()), ("::/0", v6())] {
         if let Some(entry) = nodes.first().and_then(|node| node.address_like(like)) {
             line(
                 &mut script,
-                format_args!("route replace {default} via {entry} dev {WIRE} onlink"),
+                format_args!("route replace {default} via {entry} dev {interface} onlink"),
             );
         }
     }
@@ -59,13 +70,19 @@ pub(super) fn client_routes(client: &Namespace, nodes: &[NodePlan]) -> Result<()
 }
 
 /// Leads one address, as the client sees it, to a node.
-pub(super) fn route_vip(client: &Namespace, address: IpAddr, node: &NodePlan) -> Result<()> {
+pub(super) fn route_vip(
+    client: &Namespace,
+    address: IpAddr,
+    node: &NodePlan,
+    network: Network,
+) -> Result<()> {
     let Some(entry) = node.address_like(address) else {
         anyhow::bail!("{} has no address of the family of {address}", node.name)
     };
     client.ip(&format!(
-        "route replace {} via {entry} dev {WIRE} onlink\n",
-        IpNet::from(address)
+        "route replace {} via {entry} dev {} onlink\n",
+        IpNet::from(address),
+        network.outside()
     ))
 }
 
@@ -78,16 +95,10 @@ pub(super) fn node(
     network: Network,
 ) -> Result<()> {
     set_node_parameters(namespace, network)?;
-    plug(switch, &node.name, namespace)?;
+    plug(switch, &node.name, namespace, WIRE)?;
+    uplink::raise(namespace, &node.name, switch, network)?;
     let uplink = network.uplink();
-    let mut script = String::new();
-    if uplink != WIRE {
-        line(&mut script, format_args!("link add {uplink} type bridge"));
-        line(&mut script, format_args!("link set {WIRE} master {uplink}"));
-        line(&mut script, format_args!("link set {uplink} up"));
-    }
-    script.push_str(&on_the_link(&node.addresses, uplink));
-    namespace.ip(&script)?;
+    namespace.ip(&on_the_link(&node.addresses, uplink))?;
     let others = nodes.iter().filter(|other| other.name != node.name);
     match network.nodes {
         Nodes::Routes => namespace.ip(&routes(others, uplink, |_| true))?,
@@ -105,12 +116,16 @@ pub(super) fn outsider(
     address: IpAddr,
     nodes: &[NodePlan],
     switch: &Namespace,
+    network: Network,
 ) -> Result<()> {
     namespace.set_parameters(&[("ipv6/bindv6only", "1")])?;
     set_ipv6_parameters(namespace)?;
-    plug(switch, &pods::interface(&address.to_string()), namespace)?;
-    let mut script = on_the_link(&[address], WIRE);
-    script.push_str(&routes(nodes.iter(), WIRE, |cidr| {
+    let port = pods::interface(&address.to_string());
+    plug(switch, &port, namespace, WIRE)?;
+    uplink::raise_outside(namespace, network)?;
+    let interface = network.outside();
+    let mut script = on_the_link(&[address], interface);
+    script.push_str(&routes(nodes.iter(), interface, |cidr| {
         cidr.is_ipv4() == address.is_ipv4()
     }));
     namespace.ip(&script)
@@ -161,8 +176,8 @@ fn routes<'a>(
     script
 }
 
-/// Joins a namespace to the switch by its uplink.
-fn plug(switch: &Namespace, name: &str, namespace: &Namespace) -> Result<()> {
+/// Joins a namespace to the switch by a wire of its own.
+fn plug(switch: &Namespace, name: &str, namespace: &Namespace, wire: &str) -> Result<()> {
     // A name may have fifteen characters; which of two nodes with long names is which does not
     // matter in the switch, but their names must differ.
     let port = if name.len() <= 15 {
@@ -171,10 +186,10 @@ fn plug(switch: &Namespace, name: &str, namespace: &Namespace) -> Result<()> {
         pods::interface(name)
     };
     switch.ip(&format!(
-        "link add {port} type veth peer name {WIRE} netns {}\nlink set {port} master {BRIDGE}\nlink set {port} up\n",
+        "link add {port} type veth peer name {wire} netns {}\nlink set {port} master {BRIDGE}\nlink set {port} up\n",
         namespace.name(),
     ))?;
-    namespace.ip(&format!("link set {WIRE} up\n"))
+    namespace.ip(&format!("link set {wire} up\n"))
 }
 
 /// What kubelet, kube-proxy and the network plugin set on a node, and what a lab needs beside.

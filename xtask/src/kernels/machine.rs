@@ -63,7 +63,7 @@ pub(super) struct Machine<'a> {
     /// Where its console and its results go.
     pub(super) folder: &'a Path,
     /// The environment of its first program: `NAME=VALUE`.
-    pub(super) environment: &'a [&'a str],
+    pub(super) environment: &'a [String],
     /// Most that it may take.
     pub(super) deadline_seconds: usize,
 }
@@ -80,8 +80,8 @@ impl Machine<'_> {
             environment,
             deadline_seconds,
         } = self;
-        let words = COMMAND_LINE.iter().chain(*environment);
-        let words: Vec<_> = words.copied().collect();
+        let mut words = COMMAND_LINE.to_vec();
+        words.extend(environment.iter().map(String::as_str));
         let console = folder.join(format!("{release}.console"));
         let results = folder.join(format!("{release}.results"));
         let serial = |path: &Path| format!("file:{}", path.display());
