@@ -1,13 +1,16 @@
 //! The backend in a pod: answers every connection with what its own socket saw.
 //!
-//! The peer that `accept()` returned is the one fact about a connection that nobody needs to
-//! believe: it is the oracle of every test.
+//! The peer that `accept()` or `recvfrom()` returned is the one fact about a connection that
+//! nobody needs to believe: it is the oracle of every test.
 
 use std::{
     collections::BTreeSet,
     io::{self, Write as _},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream},
-    os::{fd::AsFd as _, unix::net::UnixStream},
+    os::{
+        fd::{AsFd, AsRawFd as _, BorrowedFd},
+        unix::net::UnixStream,
+    },
     thread::JoinHandle,
     time::Duration,
 };
@@ -16,10 +19,22 @@ use anyhow::{Context as _, Result};
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, listen, setsockopt,
+        socket,
+        sockopt::{Ipv6V6Only, ReuseAddr},
+    },
 };
 use serde::{Deserialize, Serialize};
 
-use crate::netns::Namespace;
+use crate::{
+    netns::Namespace,
+    protocol::{Port, Protocol},
+};
+
+mod datagram;
+
+use datagram::Datagrams;
 
 /// How long a client may take to receive its line.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -29,7 +44,7 @@ const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct Line {
     /// The pod that answers.
     pub pod: String,
-    /// The peer as `accept()` returned it, never IPv4-mapped.
+    /// The peer as `accept()` or `recvfrom()` returned it, never IPv4-mapped.
     pub peer: SocketAddr,
     /// The pod's end of the connection.
     pub local: SocketAddr,
@@ -44,16 +59,24 @@ pub struct Backend {
     thread: Option<JoinHandle<()>>,
 }
 
+/// A socket that serves one port in one family.
+enum Server {
+    /// TCP or SCTP.
+    Streams(TcpListener),
+    /// UDP.
+    Datagrams(Datagrams),
+}
+
 impl Backend {
     /// Listens on `ports` of every address in the namespace, in both families, and returns once
-    /// connections are accepted.
-    pub fn start(namespace: &Namespace, pod: &str, ports: &BTreeSet<u16>) -> Result<Self> {
+    /// connections are accepted. A kernel without sockets for a protocol leaves its ports closed.
+    pub fn start(namespace: &Namespace, pod: &str, ports: &BTreeSet<Port>) -> Result<Self> {
         let (stop, stopped) =
             UnixStream::pair().context("failed to make the pipe that stops a backend")?;
         let (name, ports) = (pod.to_owned(), ports.clone());
         let thread = namespace.spawn(move || {
-            let listeners = listen(&ports)?;
-            Ok(move || serve(&name, &listeners, &stopped))
+            let servers = serve_ports(&ports)?;
+            Ok(move || serve(&name, &servers, &stopped))
         })?;
         Ok(Self {
             pod: pod.to_owned(),
@@ -81,39 +104,75 @@ impl Drop for Backend {
     }
 }
 
-fn listen(ports: &BTreeSet<u16>) -> Result<Vec<TcpListener>> {
-    let mut listeners = Vec::new();
-    for &port in ports {
-        // One listener for each family: a dual stack one would see IPv4 peers as IPv6 addresses,
-        // and in the host's own namespace, where bindv6only is off, could not be beside the other.
-        let dual_stack: SocketAddr = (Ipv6Addr::UNSPECIFIED, port).into();
-        let listener = TcpListener::bind(dual_stack)
-            .with_context(|| format!("failed to listen on {dual_stack}"))?;
-        listeners.push(listener);
-        let v4_only: SocketAddr = (Ipv4Addr::UNSPECIFIED, port).into();
-        match TcpListener::bind(v4_only) {
-            Ok(listener) => listeners.push(listener),
-            // The first listener serves both families here, and `to_canonical` sees to the form.
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-            Err(error) => {
-                return Err(error).with_context(|| format!("failed to listen on {v4_only}"));
-            }
+fn serve_ports(ports: &BTreeSet<Port>) -> Result<Vec<Server>> {
+    let mut servers = Vec::new();
+    for &port in ports
+        .iter()
+        .filter(|port| port.protocol != Protocol::Sctp || port.protocol.has_sockets())
+    {
+        // One socket for each family: a dual stack one would see IPv4 peers as IPv6 addresses.
+        for any in [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()] {
+            let at = SocketAddr::new(any, port.number);
+            let server = Server::at(port.protocol, at);
+            servers.push(server.with_context(|| {
+                let protocol = port.protocol.as_str();
+                format!("failed to listen on {at} for {protocol}")
+            })?);
         }
     }
-    for listener in &listeners {
-        // A connection may be gone between `poll` and `accept`, which must then not wait.
-        listener
-            .set_nonblocking(true)
-            .context("failed to make a listener non-blocking")?;
-    }
-    Ok(listeners)
+    Ok(servers)
 }
 
-fn serve(pod: &str, listeners: &[TcpListener], stopped: &UnixStream) {
+impl Server {
+    fn at(protocol: Protocol, at: SocketAddr) -> Result<Self> {
+        let (kind, protocol) = protocol.of_socket();
+        let family = match at {
+            SocketAddr::V4(_) => AddressFamily::Inet,
+            SocketAddr::V6(_) => AddressFamily::Inet6,
+        };
+        // A connection may be gone between `poll` and `accept`, which must then not wait.
+        let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+        let socket = socket(family, kind, flags, protocol)?;
+        if at.is_ipv6() {
+            setsockopt(&socket, Ipv6V6Only, &true)?;
+        }
+        if kind == SockType::Datagram {
+            bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
+            return Ok(Self::Datagrams(Datagrams::of(socket, at)?));
+        }
+        // Connections of a backend before this one may still be on their way out.
+        setsockopt(&socket, ReuseAddr, &true)?;
+        bind(socket.as_raw_fd(), &SockaddrStorage::from(at))?;
+        listen(&socket, Backlog::MAXCONN)?;
+        Ok(Self::Streams(socket.into()))
+    }
+
+    /// Answers whoever came.
+    fn answer(&self, pod: &str) {
+        // A client may be gone; that is its own affair, and it will say so.
+        let _nobody_there_any_more = match self {
+            Self::Streams(listener) => listener
+                .accept()
+                .and_then(|(connection, peer)| answer(pod, connection, peer)),
+            Self::Datagrams(datagrams) => datagrams.answer(pod),
+        };
+    }
+}
+
+impl AsFd for Server {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Streams(listener) => listener.as_fd(),
+            Self::Datagrams(datagrams) => datagrams.as_fd(),
+        }
+    }
+}
+
+fn serve(pod: &str, servers: &[Server], stopped: &UnixStream) {
     loop {
-        let mut watched: Vec<PollFd<'_>> = listeners
+        let mut watched: Vec<PollFd<'_>> = servers
             .iter()
-            .map(|listener| PollFd::new(listener.as_fd(), PollFlags::POLLIN))
+            .map(|server| PollFd::new(server.as_fd(), PollFlags::POLLIN))
             .collect();
         watched.push(PollFd::new(stopped.as_fd(), PollFlags::POLLIN));
         match poll(&mut watched, PollTimeout::NONE) {
@@ -124,17 +183,25 @@ fn serve(pod: &str, listeners: &[TcpListener], stopped: &UnixStream) {
         if watched.last().is_some_and(is_ready) {
             return;
         }
-        for (listener, _) in listeners
+        for (server, _) in servers
             .iter()
             .zip(&watched)
             .filter(|(_, watched)| is_ready(watched))
         {
-            match listener.accept() {
-                // The client may be gone; that is its own affair, and it will say so.
-                Ok((connection, peer)) => drop(answer(pod, connection, peer)),
-                Err(_nobody_there_any_more) => {}
-            }
+            server.answer(pod);
         }
+    }
+}
+
+impl Line {
+    /// As it goes over the wire.
+    fn written(pod: &str, peer: SocketAddr, local: SocketAddr) -> io::Result<String> {
+        let line = Self {
+            pod: pod.to_owned(),
+            peer: canonical(peer),
+            local: canonical(local),
+        };
+        Ok(format!("{}\n", serde_json::to_string(&line)?))
     }
 }
 
@@ -142,13 +209,8 @@ fn answer(pod: &str, mut connection: TcpStream, peer: SocketAddr) -> io::Result<
     // Accepted sockets do not inherit the listener's mode on Linux, but it costs nothing to say so.
     connection.set_nonblocking(false)?;
     connection.set_write_timeout(Some(WRITE_TIMEOUT))?;
-    let local = canonical(connection.local_addr()?);
-    let line = Line {
-        pod: pod.to_owned(),
-        peer: canonical(peer),
-        local,
-    };
-    connection.write_all(format!("{}\n", serde_json::to_string(&line)?).as_bytes())
+    let line = Line::written(pod, peer, connection.local_addr()?)?;
+    connection.write_all(line.as_bytes())
 }
 
 /// The address in its own family.

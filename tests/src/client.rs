@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
     os::fd::{AsFd as _, AsRawFd as _},
     time::{Duration, Instant},
 };
@@ -11,15 +11,17 @@ use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::socket::{
-        AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect as start_connecting,
-        getsockopt, socket, sockopt::SocketError,
+        AddressFamily, SockFlag, SockaddrStorage, bind, connect as start_connecting, getsockopt,
+        socket, sockopt::SocketError,
     },
 };
 
-use crate::{backend::Line, netns::Namespace};
+use crate::{backend::Line, netns::Namespace, protocol::Protocol};
 
 /// No answer is longer; a client reads no more.
-const ANSWER_BYTES_MAX: u64 = 4096;
+const ANSWER_BYTES_MAX: usize = 4096;
+/// What a datagram asks a backend.
+const QUESTION: &[u8] = b"who am I?";
 
 /// A connection that a pod answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,33 +97,39 @@ impl From<Errno> for Failure {
     }
 }
 
-/// Opens a connection from inside a namespace, reads the backend's line, and closes. `timeout`
-/// is for all of it.
+/// Opens a TCP connection from inside a namespace, reads the backend's line, and closes.
+/// `timeout` is for all of it.
 pub fn connect(
     from: &Namespace,
     to: SocketAddr,
     timeout: Duration,
 ) -> Result<Answer, ConnectError> {
-    let tried = from.run(|| connect_from_here(None, to, timeout));
-    tried.unwrap_or_else(|error| {
-        Err(ConnectError {
-            local: None,
-            failure: Failure::Lab(error),
-        })
-    })
+    connect_by(Protocol::Tcp, from, to, timeout)
+}
+
+/// The same by any protocol. One datagram is all that a UDP client sends.
+pub fn connect_by(
+    protocol: Protocol,
+    from: &Namespace,
+    to: SocketAddr,
+    timeout: Duration,
+) -> Result<Answer, ConnectError> {
+    let tried = from.run(|| connect_from_here(protocol, None, to, timeout));
+    tried.unwrap_or_else(|error| Err(ConnectError::of_lab(error)))
 }
 
 /// The same from the namespace the calling thread is in, and from `source` if it is given.
 pub fn connect_from_here(
+    protocol: Protocol,
     source: Option<IpAddr>,
     to: SocketAddr,
     timeout: Duration,
 ) -> Result<Answer, ConnectError> {
+    if protocol == Protocol::Udp {
+        return Udp::open_here(source, to)?.exchange(timeout);
+    }
     let deadline = Instant::now() + timeout;
-    let stream = open(source, to).map_err(|failure| ConnectError {
-        local: None,
-        failure,
-    })?;
+    let stream = open(protocol, source, to).map_err(ConnectError::at_once)?;
     let started = start_connecting(stream.as_raw_fd(), &SockaddrStorage::from(to));
     // Known from here on, so that also a connection that fails can be found again by its port.
     let local = stream.local_addr().ok();
@@ -129,37 +137,114 @@ pub fn connect_from_here(
         Ok(()) | Err(Errno::EINPROGRESS) => finish(stream, deadline),
         Err(errno) => Err(errno.into()),
     };
-    match (local, answered) {
-        (
-            Some(local),
-            Ok(Line {
-                pod,
-                peer,
-                local: backend,
-            }),
-        ) => Ok(Answer {
-            local,
-            peer_seen: peer,
-            backend,
-            pod,
-        }),
-        (None, Ok(_)) => Err(ConnectError {
-            local,
-            failure: Failure::Other(io::ErrorKind::AddrNotAvailable.into()),
-        }),
-        (_, Err(failure)) => Err(ConnectError { local, failure }),
+    Answer::of(local, answered)
+}
+
+/// A UDP socket that talks to one front door: what it sends is one flow, for as long as it lives.
+#[derive(Debug)]
+pub struct Udp {
+    socket: UdpSocket,
+    local: SocketAddr,
+}
+
+impl Udp {
+    /// Opens one inside a namespace; it may be used from anywhere. Nothing is sent yet.
+    pub fn open(from: &Namespace, to: SocketAddr) -> Result<Self, ConnectError> {
+        let opened = from.run(|| Self::open_here(None, to));
+        opened.unwrap_or_else(|error| Err(ConnectError::of_lab(error)))
+    }
+
+    fn open_here(source: Option<IpAddr>, to: SocketAddr) -> Result<Self, ConnectError> {
+        let open = || -> io::Result<Self> {
+            let socket = UdpSocket::bind((source.unwrap_or(any_like(to)), 0))?;
+            // Only a connected socket is told of ICMP errors.
+            socket.connect(to)?;
+            let local = socket.local_addr()?;
+            Ok(Self { socket, local })
+        };
+        open().map_err(|error| ConnectError::at_once(error.into()))
+    }
+
+    /// Sends one datagram and waits for the backend's line.
+    pub fn exchange(&self, timeout: Duration) -> Result<Answer, ConnectError> {
+        let exchange = || -> Result<Line, Failure> {
+            self.socket.set_read_timeout(Some(timeout))?;
+            self.socket.send(QUESTION)?;
+            let mut line = vec![0; ANSWER_BYTES_MAX];
+            let length = self.socket.recv(&mut line)?;
+            line.truncate(length);
+            parse(String::from_utf8_lossy(&line).into_owned())
+        };
+        Answer::of(Some(self.local), exchange())
+    }
+
+    /// The client's own end.
+    pub fn local(&self) -> SocketAddr {
+        self.local
     }
 }
 
-/// A socket that has its port already.
-fn open(source: Option<IpAddr>, to: SocketAddr) -> Result<TcpStream, Failure> {
-    let (family, any): (_, IpAddr) = match to {
-        SocketAddr::V4(_) => (AddressFamily::Inet, Ipv4Addr::UNSPECIFIED.into()),
-        SocketAddr::V6(_) => (AddressFamily::Inet6, Ipv6Addr::UNSPECIFIED.into()),
+impl Answer {
+    /// From the client's own end and what came of it.
+    fn of(
+        local: Option<SocketAddr>,
+        answered: Result<Line, Failure>,
+    ) -> Result<Self, ConnectError> {
+        match (local, answered) {
+            (
+                Some(local),
+                Ok(Line {
+                    pod,
+                    peer,
+                    local: backend,
+                }),
+            ) => Ok(Self {
+                local,
+                peer_seen: peer,
+                backend,
+                pod,
+            }),
+            (None, Ok(_)) => Err(ConnectError {
+                local,
+                failure: Failure::Other(io::ErrorKind::AddrNotAvailable.into()),
+            }),
+            (_, Err(failure)) => Err(ConnectError { local, failure }),
+        }
+    }
+}
+
+impl ConnectError {
+    /// It failed before there was a socket with a port.
+    fn at_once(failure: Failure) -> Self {
+        Self {
+            local: None,
+            failure,
+        }
+    }
+
+    fn of_lab(error: anyhow::Error) -> Self {
+        Self::at_once(Failure::Lab(error))
+    }
+}
+
+/// Every address of the family of `like`.
+fn any_like(like: SocketAddr) -> IpAddr {
+    match like {
+        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}
+
+/// A socket of a protocol with connections that has its port already.
+fn open(protocol: Protocol, source: Option<IpAddr>, to: SocketAddr) -> Result<TcpStream, Failure> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
     };
-    let local: SocketAddr = (source.unwrap_or(any), 0).into();
+    let (kind, protocol) = protocol.of_socket();
+    let local: SocketAddr = (source.unwrap_or(any_like(to)), 0).into();
     let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
-    let socket = socket(family, SockType::Stream, flags, None)?;
+    let socket = socket(family, kind, flags, protocol)?;
     bind(socket.as_raw_fd(), &SockaddrStorage::from(local))?;
     Ok(socket.into())
 }
@@ -180,8 +265,12 @@ fn finish(mut stream: TcpStream, deadline: Instant) -> Result<Line, Failure> {
     let mut line = String::new();
     stream
         .by_ref()
-        .take(ANSWER_BYTES_MAX)
+        .take(ANSWER_BYTES_MAX as u64)
         .read_to_string(&mut line)?;
+    parse(line)
+}
+
+fn parse(line: String) -> Result<Line, Failure> {
     serde_json::from_str(&line).map_err(|source| Failure::NotABackend { line, source })
 }
 

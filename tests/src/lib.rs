@@ -22,6 +22,7 @@ pub mod observer_process;
 pub mod oracle;
 pub mod plan;
 pub mod privilege;
+pub mod protocol;
 pub mod recording;
 pub mod run;
 pub mod scenario;

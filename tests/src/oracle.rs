@@ -150,12 +150,13 @@ fn compare(
 ) -> Option<Value> {
     let Half {
         node,
+        protocol,
         client,
         front_door,
         must_be_reported,
         expected,
     } = half;
-    let record = unclaimed.take(&node, client, front_door);
+    let record = unclaimed.take(&node, protocol, client, front_door);
     match &record {
         Some(record) => found.extend(disagreements(record, which, expected)),
         None if must_be_reported => found.push(Disagreement {

@@ -13,7 +13,10 @@ use k8s_openapi::api::{
     discovery::v1::{Endpoint, EndpointSlice},
 };
 
-use crate::cluster::{Cluster, internal_addresses, name_of, namespace_of};
+use crate::{
+    cluster::{Cluster, internal_addresses, name_of, namespace_of},
+    protocol::{Port, Protocol},
+};
 
 /// The nodes and pods of a lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +50,7 @@ pub struct PodPlan {
     /// Its addresses. Those of the node for a pod in the host's own network.
     pub addresses: Vec<IpAddr>,
     /// The target ports of the Services that lead here.
-    pub ports: BTreeSet<u16>,
+    pub ports: BTreeSet<Port>,
     /// Whether it lives in the host's own network (hostNetwork: true).
     pub host_network: bool,
 }
@@ -58,7 +61,7 @@ pub struct OutsiderPlan {
     /// Its address.
     pub address: IpAddr,
     /// The target ports of the Services that lead there.
-    pub ports: BTreeSet<u16>,
+    pub ports: BTreeSet<Port>,
 }
 
 /// What one endpoint of a slice tells of.
@@ -77,7 +80,7 @@ impl Plan {
             .collect::<Result<Vec<_>>>()?;
         ensure!(!nodes.is_empty(), "the objects hold no Node");
         let mut pods: Vec<PodPlan> = Vec::new();
-        let mut outsiders: BTreeMap<IpAddr, BTreeSet<u16>> = BTreeMap::new();
+        let mut outsiders: BTreeMap<IpAddr, BTreeSet<Port>> = BTreeMap::new();
         for slice in &cluster.slices {
             for endpoint in slice.endpoints.iter().flatten() {
                 match Part::of(slice, endpoint, &nodes)? {
@@ -200,11 +203,14 @@ impl Part {
                 .iter()
                 .find(|node| node.pod_cidrs.iter().any(|cidr| cidr.contains(&address)))
         };
-        let ports = slice.ports.iter().flatten().filter_map(|port| port.port);
+        let ports = slice.ports.iter().flatten();
         let ports = ports
-            .map(|port| {
-                u16::try_from(port).with_context(|| {
-                    format!("the EndpointSlice {} has the port {port}", of_slice())
+            .filter_map(|port| Some((port.port?, port.protocol.as_deref())))
+            .map(|(number, protocol)| {
+                let in_slice = || format!("the EndpointSlice {} has the port {number}", of_slice());
+                Ok(Port {
+                    protocol: Protocol::parse(protocol).with_context(in_slice)?,
+                    number: u16::try_from(number).with_context(in_slice)?,
                 })
             })
             .collect::<Result<_>>()?;
@@ -283,7 +289,10 @@ mod tests {
             .expect("planned");
         let addresses: Vec<String> = web.addresses.iter().map(ToString::to_string).collect();
         assert_eq!(addresses, ["10.244.1.5", "fd00:10:244:1::5"]);
-        assert_eq!(web.ports, BTreeSet::from([8080, 9090]));
+        assert_eq!(
+            web.ports,
+            BTreeSet::from([Port::tcp(8080), Port::tcp(9090)])
+        );
         assert!(!web.host_network);
     }
 
@@ -300,7 +309,7 @@ mod tests {
             panic!("one is on no node: {outsiders:?}")
         };
         assert_eq!(outsider.address.to_string(), "192.0.2.1");
-        assert_eq!(outsider.ports, BTreeSet::from([8080]));
+        assert_eq!(outsider.ports, BTreeSet::from([Port::tcp(8080)]));
     }
 
     #[test]

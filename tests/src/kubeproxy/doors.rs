@@ -1,4 +1,4 @@
-//! The front doors of a cluster: every address and port by which TCP may enter a Service, and
+//! The front doors of a cluster: every address and port by which one may enter a Service, and
 //! the node that it enters by.
 
 use std::{
@@ -11,16 +11,18 @@ use ipnet::IpNet;
 
 use super::{
     Family, Served, Settings,
-    services::{Protocol, ProxiedPort},
+    services::ProxiedPort,
     site::{Site, SitePort},
 };
-use crate::{cluster::Cluster, plan::Plan};
+use crate::{cluster::Cluster, plan::Plan, protocol::Protocol};
 
 /// A way into a Service, by one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FrontDoor {
     /// What kind of address it is.
     pub kind: Kind,
+    /// For which protocol it is a door.
+    pub protocol: Protocol,
     /// Where the client connects to.
     pub to: SocketAddr,
     /// The node whose door it is, or that the address is routed to.
@@ -93,7 +95,11 @@ impl Kind {
 
 impl fmt::Display for FrontDoor {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(formatter, "{} {}", self.kind.as_str(), self.to)
+        write!(formatter, "{} {}", self.kind.as_str(), self.to)?;
+        match self.protocol {
+            Protocol::Tcp => Ok(()),
+            other => write!(formatter, "/{}", other.as_str()),
+        }
     }
 }
 
@@ -118,7 +124,7 @@ impl FrontDoor {
     }
 }
 
-/// Every front door of a cluster, by every node.
+/// Every front door of a cluster for TCP, by every node.
 pub fn front_doors(cluster: &Cluster, settings: &Settings) -> Result<Vec<FrontDoor>> {
     let mut doors = Vec::new();
     for node in Plan::of(cluster)?.nodes {
@@ -144,7 +150,7 @@ fn of_port(site: &Site, site_port: &SitePort, node: &str) -> Vec<FrontDoor> {
         namespace,
         service,
         port_name,
-        protocol: _,
+        protocol,
         cluster_ip,
         port: number,
         node_port,
@@ -164,6 +170,7 @@ fn of_port(site: &Site, site_port: &SitePort, node: &str) -> Vec<FrontDoor> {
         };
         FrontDoor {
             kind,
+            protocol: *protocol,
             to: (address, number).into(),
             entry: node.to_owned(),
             namespace: namespace.clone(),

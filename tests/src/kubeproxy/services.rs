@@ -1,48 +1,19 @@
 //! The ports of Services as kube-proxy sees them: one family, one port, defaults filled in.
 
-use std::{fmt, net::IpAddr};
+use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 
 use super::Family;
 use crate::cluster::{Cluster, name_of, namespace_of};
+pub(super) use crate::protocol::Protocol;
 
 /// A Service with this label is another proxy's business.
 const LABEL_OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
 /// How long session affinity lasts when the Service does not say.
 const AFFINITY_SECONDS: i32 = 10_800;
-
-/// A transport protocol, in the lower case of rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Protocol {
-    Tcp,
-    Udp,
-    Sctp,
-}
-
-impl Protocol {
-    /// The protocol of a port; an absent one means TCP.
-    pub(super) fn parse(text: Option<&str>) -> Result<Self> {
-        match text {
-            None | Some("TCP") => Ok(Self::Tcp),
-            Some("UDP") => Ok(Self::Udp),
-            Some("SCTP") => Ok(Self::Sctp),
-            Some(other) => bail!("there is no protocol {other:?}"),
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Tcp => "tcp",
-            Self::Udp => "udp",
-            Self::Sctp => "sctp",
-        })
-    }
-}
 
 /// One port of a Service in one family.
 #[derive(Clone, Debug)]

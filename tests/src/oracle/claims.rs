@@ -7,14 +7,15 @@ use serde_json::{Value, json};
 use crate::{
     cluster::{name_of, namespace_of},
     lab::Lab,
+    protocol::Protocol,
 };
 
 /// The label by which a slice belongs to a Service.
 const LABEL_SERVICE: &str = "kubernetes.io/service-name";
 
 /// The Service that has this endpoint and its port's name, if exactly one has it.
-pub(super) fn only_service(lab: &Lab, endpoint: SocketAddr) -> Value {
-    let claims: BTreeSet<(&str, &str, &str)> = claims(lab, endpoint)
+pub(super) fn only_service(lab: &Lab, protocol: Protocol, endpoint: SocketAddr) -> Value {
+    let claims: BTreeSet<(&str, &str, &str)> = claims(lab, protocol, endpoint)
         .map(|claim| (claim.namespace, claim.service, claim.port))
         .collect();
     let mut services = claims.iter();
@@ -30,10 +31,11 @@ pub(super) fn only_service(lab: &Lab, endpoint: SocketAddr) -> Value {
 /// it. None if they contradict each other.
 pub(super) fn pod_name<'lab>(
     lab: &'lab Lab,
+    protocol: Protocol,
     endpoint: SocketAddr,
     service: Option<(&str, &str)>,
 ) -> Option<&'lab str> {
-    let pods: BTreeSet<&str> = claims(lab, endpoint)
+    let pods: BTreeSet<&str> = claims(lab, protocol, endpoint)
         .filter(|claim| service.is_none_or(|service| service == (claim.namespace, claim.service)))
         .filter_map(|claim| claim.pod)
         .collect();
@@ -49,7 +51,7 @@ struct Claim<'lab> {
     pod: Option<&'lab str>,
 }
 
-fn claims(lab: &Lab, endpoint: SocketAddr) -> impl Iterator<Item = Claim<'_>> {
+fn claims(lab: &Lab, protocol: Protocol, endpoint: SocketAddr) -> impl Iterator<Item = Claim<'_>> {
     lab.cluster().slices.iter().flat_map(move |slice| {
         let labels = slice.metadata.labels.as_ref();
         let service = labels
@@ -57,10 +59,7 @@ fn claims(lab: &Lab, endpoint: SocketAddr) -> impl Iterator<Item = Claim<'_>> {
             .map_or(name_of(&slice.metadata), String::as_str);
         let ports = slice.ports.iter().flatten().filter(move |port| {
             port.port == Some(endpoint.port().into())
-                && port
-                    .protocol
-                    .as_deref()
-                    .is_none_or(|protocol| protocol == "TCP")
+                && port.protocol.as_deref().unwrap_or("TCP") == protocol.as_str()
         });
         ports.flat_map(move |port| {
             let is_it = move |address: &String| address.parse() == Ok(endpoint.ip());

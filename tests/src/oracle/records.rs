@@ -7,11 +7,13 @@ use std::{
 
 use serde_json::Value;
 
+use crate::protocol::Protocol;
+
 /// The records of one run, by the node whose observer printed them.
 pub type Records = BTreeMap<String, Vec<Value>>;
 
-/// A node, a client and a front door.
-type Key = (String, Option<SocketAddr>, Option<SocketAddr>);
+/// A node, a protocol, a client and a front door.
+type Key = (String, String, Option<SocketAddr>, Option<SocketAddr>);
 
 /// Records that no connection has claimed so far.
 pub(super) struct Unclaimed(HashMap<Key, VecDeque<Value>>);
@@ -23,6 +25,7 @@ impl From<Records> for Unclaimed {
             for record in records {
                 let key = (
                     node.clone(),
+                    protocol(&record).to_owned(),
                     address(&record, "/client"),
                     address(&record, "/front_door"),
                 );
@@ -39,10 +42,12 @@ impl Unclaimed {
     pub(super) fn take(
         &mut self,
         node: &str,
+        protocol: Protocol,
         client: SocketAddr,
         front_door: SocketAddr,
     ) -> Option<Value> {
-        let key = (node.to_owned(), Some(client), Some(front_door));
+        let protocol = protocol.as_str().to_owned();
+        let key = (node.to_owned(), protocol, Some(client), Some(front_door));
         self.0.get_mut(&key)?.pop_front()
     }
 
@@ -60,6 +65,13 @@ impl Unclaimed {
         rest.sort_by_cached_key(|(node, record)| (node.clone(), record.to_string()));
         rest
     }
+}
+
+fn protocol(record: &Value) -> &str {
+    record
+        .get("protocol")
+        .and_then(Value::as_str)
+        .unwrap_or_default()
 }
 
 /// The address and port at one `end` of a record; none if it is not written as RFC 5952 says.

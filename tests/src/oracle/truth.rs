@@ -9,6 +9,7 @@ use crate::{
     client::{Answer, Failure},
     kubeproxy::doors::{Found, FrontDoor, Policy},
     lab::{Lab, LabPod},
+    protocol::Protocol,
     traffic::{Client, Opened},
 };
 
@@ -31,6 +32,7 @@ pub(super) struct Halves {
 /// What one node must say.
 pub(super) struct Half {
     pub(super) node: String,
+    pub(super) protocol: Protocol,
     pub(super) client: SocketAddr,
     pub(super) front_door: SocketAddr,
     /// Whether it must say anything. Packets that never left a node's own stack pass no device
@@ -76,7 +78,7 @@ fn half_before(lab: &Lab, opened: &Opened) -> Option<Half> {
         Err(Failure::Refused) => "refused",
         Err(_) => "unanswered",
     };
-    let mut expected = common(node);
+    let mut expected = common(node, door.protocol);
     expected.extend([
         ("/service", service(door)),
         ("/front_door", front_door(door)),
@@ -130,7 +132,7 @@ fn first_half(lab: &Lab, opened: &Opened) -> Half {
         Client::Pod { .. } => "pod",
         Client::Node(_) => "node",
     };
-    let mut expected = common(&door.entry);
+    let mut expected = common(&door.entry, door.protocol);
     expected.extend([
         ("/service", service(door)),
         ("/front_door", front_door(door)),
@@ -150,6 +152,7 @@ fn first_half(lab: &Lab, opened: &Opened) -> Half {
         .map_or(true, |answer| is_of_host(lab, &door.entry, answer));
     Half {
         node: door.entry.clone(),
+        protocol: door.protocol,
         client: *client,
         front_door: door.to,
         must_be_reported: !(delivered_here && matches!(way.client, Client::Node(_))),
@@ -161,7 +164,7 @@ fn answered(lab: &Lab, opened: &Opened, answer: &Answer) -> Expected {
     let door = &opened.way.door;
     let node = lab.plan().node_of(answer.backend.ip());
     let service = (&*door.namespace, &*door.service);
-    let mut expected = chosen(lab, answer, Some(service));
+    let mut expected = chosen(lab, door.protocol, answer, Some(service));
     let extra_hops = node.map(|node| u8::from(node != door.entry));
     expected.push(("/extra_hops", json!(extra_hops)));
     let out = lab.interface_towards(&door.entry, answer.backend.ip());
@@ -209,7 +212,10 @@ fn why_lost(lab: &Lab, opened: &Opened, answer: &Answer) -> &'static str {
 /// Nothing, where a pod's own address reached it: that is how pods call each other without any
 /// Service, too.
 fn second_half(lab: &Lab, opened: &Opened, answer: &Answer) -> Option<Half> {
-    let entry = &opened.way.door.entry;
+    let FrontDoor {
+        entry, protocol, ..
+    } = &opened.way.door;
+    let protocol = *protocol;
     let Answer {
         local: _,
         peer_seen,
@@ -231,10 +237,10 @@ fn second_half(lab: &Lab, opened: &Opened, answer: &Answer) -> Option<Half> {
         // A tunnel's or a bridge's, which no object tells of.
         None => "unknown",
     };
-    let mut expected = common(node);
-    expected.extend(chosen(lab, answer, None));
+    let mut expected = common(node, protocol);
+    expected.extend(chosen(lab, protocol, answer, None));
     expected.extend([
-        ("/service", only_service(lab, *backend)),
+        ("/service", only_service(lab, protocol, *backend)),
         (
             "/front_door",
             json!({"kind": "Pod", "ip": backend.ip(), "port": backend.port()}),
@@ -268,6 +274,7 @@ fn second_half(lab: &Lab, opened: &Opened, answer: &Answer) -> Option<Half> {
     }));
     Some(Half {
         node: node.to_owned(),
+        protocol,
         client: *peer_seen,
         front_door: *backend,
         must_be_reported: true,
@@ -275,17 +282,22 @@ fn second_half(lab: &Lab, opened: &Opened, answer: &Answer) -> Option<Half> {
     })
 }
 
-fn common(node: &str) -> Expected {
+fn common(node: &str, protocol: Protocol) -> Expected {
     vec![
         ("/schema", json!("observer.connection/v1")),
         ("/node", json!(node)),
         ("/from", json!("start")),
-        ("/protocol", json!("TCP")),
+        ("/protocol", json!(protocol.as_str())),
     ]
 }
 
 /// An endpoint was chosen, and it answered. `service`: whose endpoint it is known to be.
-fn chosen(lab: &Lab, answer: &Answer, service: Option<(&str, &str)>) -> Expected {
+fn chosen(
+    lab: &Lab,
+    protocol: Protocol,
+    answer: &Answer,
+    service: Option<(&str, &str)>,
+) -> Expected {
     let Answer {
         local: _,
         peer_seen,
@@ -293,7 +305,7 @@ fn chosen(lab: &Lab, answer: &Answer, service: Option<(&str, &str)>) -> Expected
         pod: _,
     } = answer;
     let node = lab.plan().node_of(backend.ip());
-    let pod = pod_name(lab, *backend, service);
+    let pod = pod_name(lab, protocol, *backend, service);
     vec![
         (
             "/backend",
