@@ -34,6 +34,7 @@ use crate::{
 
 use self::{network::Network, wiring::pods::Link};
 
+mod cni;
 pub mod network;
 mod wiring;
 
@@ -150,6 +151,18 @@ impl Lab {
                 &lab.options.kube_proxy,
             )
             .with_context(|| format!("failed to program {}", node.plan.name))?;
+            cni::program(
+                &node.namespace,
+                &node.plan,
+                &lab.plan,
+                lab.options.network,
+                lab.options.kube_proxy.mode,
+            )
+            .with_context(|| format!("failed to program the plugin of {}", node.plan.name))?;
+        }
+        for pod in &lab.pods {
+            cni::relay(&pod.plan, &pod.namespace, lab.options.kube_proxy.mode)
+                .with_context(|| format!("failed to program the pod {}", pod.plan.name))?;
         }
         lab.start_backends()?;
         Ok(lab)

@@ -14,7 +14,7 @@ use tests::{
     demo,
     lab::{
         Lab, Options,
-        network::{Network, Nodes, Pods, Uplink},
+        network::{Masquerade, Network, Nodes, Pods, Uplink},
     },
     observer_process::ObserverProcess,
     privilege,
@@ -25,6 +25,7 @@ const PLAIN: Network = Network {
     nodes: Nodes::Routes,
     uplink: Uplink::Plain,
     bridge_netfilter: true,
+    masquerade: Masquerade::None,
 };
 /// Longer than the observer waits for an answer.
 const GIVES_UP: Duration = Duration::from_secs(4);

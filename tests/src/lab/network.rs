@@ -1,7 +1,10 @@
 //! How the nodes and pods of a lab are wired: what network plugins and installers make of a node.
 
+use serde::Deserialize;
+
 /// The wiring of a cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Network {
     /// Pods to their node.
     pub pods: Pods,
@@ -14,6 +17,8 @@ pub struct Network {
     /// back. It does not go with a bridge as uplink beside [`Nodes::Routes`]: what NAT sends to
     /// another node would be bridged out by the port it came by, and no bridge does that.
     pub bridge_netfilter: bool,
+    /// What the network plugin masquerades beside kube-proxy.
+    pub masquerade: Masquerade,
 }
 
 impl Default for Network {
@@ -23,12 +28,14 @@ impl Default for Network {
             nodes: Nodes::default(),
             uplink: Uplink::default(),
             bridge_netfilter: true,
+            masquerade: Masquerade::default(),
         }
     }
 }
 
 /// How a pod is joined to its node.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Pods {
     /// By a veth with a host route, whose host's end has no IPv4 address: Calico, cloud plugins.
     #[default]
@@ -45,7 +52,8 @@ pub enum Pods {
 }
 
 /// How packets to the pods of other nodes travel.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Nodes {
     /// By routes through the other node: flannel's host-gw, Calico without encapsulation.
     #[default]
@@ -55,13 +63,29 @@ pub enum Nodes {
 }
 
 /// Where a node has its own address.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Uplink {
     /// On `eth0`.
     #[default]
     Plain,
     /// On the bridge `br0`, of which `eth0` is a port.
     Bridge,
+}
+
+/// Whose source addresses the network plugin of a node rewrites. Nothing of what kube-proxy marked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Masquerade {
+    /// Nobody's: a plugin whose pods are routable everywhere.
+    #[default]
+    None,
+    /// flannel's `--ip-masq`: pods that leave the pod network, and whoever else goes from this
+    /// node to a pod of another.
+    Flannel,
+    /// Calico's `natOutgoing`: pods that leave the pod network, and, into a tunnel, the node
+    /// itself.
+    Calico,
 }
 
 /// The one interface of the client and of a pod, and the wire of a node.
