@@ -8,7 +8,7 @@ use std::{fs, net::IpAddr, path::Path};
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use k8s_openapi::api::{
-    core::v1::{Node, Service},
+    core::v1::{Node, Pod, Service},
     discovery::v1::EndpointSlice,
     networking::v1::ServiceCIDR,
 };
@@ -24,6 +24,8 @@ pub struct Cluster {
     pub slices: Vec<EndpointSlice>,
     /// Every Node of the list.
     pub nodes: Vec<Node>,
+    /// Every Pod of the list.
+    pub pods: Vec<Pod>,
     /// The ranges of every `ServiceCIDR` of the list: where cluster IPs are taken from.
     pub service_cidrs: Vec<IpNet>,
 }
@@ -75,6 +77,7 @@ impl Cluster {
             "Service" => self.services.push(serde_json::from_value(item)?),
             "EndpointSlice" => self.slices.push(serde_json::from_value(item)?),
             "Node" => self.nodes.push(serde_json::from_value(item)?),
+            "Pod" => self.pods.push(serde_json::from_value(item)?),
             "ServiceCIDR" => {
                 let object: ServiceCIDR = serde_json::from_value(item)?;
                 let cidrs = object.spec.and_then(|spec| spec.cidrs);

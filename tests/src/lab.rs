@@ -37,6 +37,7 @@ use self::{
     wiring::pods::Link,
 };
 
+mod cni;
 pub mod network;
 mod wiring;
 
@@ -153,6 +154,18 @@ impl Lab {
                 &lab.options.kube_proxy,
             )
             .with_context(|| format!("failed to program {}", node.plan.name))?;
+            cni::program(
+                &node.namespace,
+                &node.plan,
+                &lab.plan,
+                lab.options.network,
+                lab.options.kube_proxy.mode,
+            )
+            .with_context(|| format!("failed to program the plugin of {}", node.plan.name))?;
+        }
+        for pod in &lab.pods {
+            cni::relay(&pod.plan, &pod.namespace, lab.options.kube_proxy.mode)
+                .with_context(|| format!("failed to program the pod {}", pod.plan.name))?;
         }
         lab.start_backends()?;
         Ok(lab)

@@ -18,6 +18,10 @@ use crate::{
     protocol::{Port, Protocol},
 };
 
+mod pods;
+
+pub use pods::{HostPort, Relay};
+
 /// The nodes and pods of a lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
@@ -53,6 +57,10 @@ pub struct PodPlan {
     pub ports: BTreeSet<Port>,
     /// Whether it lives in the host's own network (hostNetwork: true).
     pub host_network: bool,
+    /// The ports of its node that lead to it.
+    pub host_ports: Vec<HostPort>,
+    /// What it only passes on.
+    pub relays: Vec<Relay>,
 }
 
 /// An endpoint that is on no node of the cluster: the API server, an external database.
@@ -90,6 +98,13 @@ impl Plan {
                     }
                     None => {}
                 }
+            }
+        }
+        for pod in &cluster.pods {
+            let planned = PodPlan::of(pod, &nodes)
+                .with_context(|| format!("the Pod {}", name_of(&pod.metadata)))?;
+            if let Some(planned) = planned {
+                merge(&mut pods, planned);
             }
         }
         pods.sort_by(|one, other| (&one.node, &one.name).cmp(&(&other.node, &other.name)));
@@ -227,6 +242,8 @@ impl Part {
             addresses: vec![address],
             ports,
             host_network: node.addresses.contains(&address),
+            host_ports: Vec::new(),
+            relays: Vec::new(),
         })))
     }
 }
@@ -255,6 +272,8 @@ fn merge(pods: &mut Vec<PodPlan>, part: PodPlan) {
         }
     }
     pod.ports.extend(part.ports);
+    pod.host_ports.extend(part.host_ports);
+    pod.relays.extend(part.relays);
 }
 
 #[cfg(test)]

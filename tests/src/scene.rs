@@ -46,6 +46,11 @@ impl Scene {
         scene
     }
 
+    /// Pods on two nodes, one of them with a host port, and one that relays as k3s' servicelb does.
+    pub fn plugins() -> Self {
+        Self::of("plugins", Settings::default().cluster_cidrs)
+    }
+
     /// The cluster whose kube-proxy was recorded, and a second client, beyond its source ranges.
     /// Its IPv6 cluster CIDR is as wrong as it was there, and its `ServiceCIDR`s are those that
     /// its rules speak of.

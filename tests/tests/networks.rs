@@ -15,7 +15,7 @@ use tests::{
     demo,
     lab::{
         Lab, Options,
-        network::{Network, Nodes, Pods, Uplink},
+        network::{Masquerade, Network, Nodes, Pods, Uplink},
     },
     netns::Namespace,
     observer_process::ObserverProcess,
@@ -27,6 +27,7 @@ const PLAIN: Network = Network {
     nodes: Nodes::Routes,
     uplink: Uplink::Plain,
     bridge_netfilter: true,
+    masquerade: Masquerade::None,
 };
 /// Longer than the observer waits for an answer.
 const GIVES_UP: Duration = Duration::from_secs(4);

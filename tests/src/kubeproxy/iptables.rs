@@ -23,6 +23,13 @@ pub fn restore(node: &Namespace, backend: Backend, family: Family, rules: &Rules
     Ok(())
 }
 
+/// Adds chains and rules to those of a namespace: to its built-in chains behind what they hold.
+pub fn add(namespace: &Namespace, backend: Backend, family: Family, rules: &Ruleset) -> Result<()> {
+    let mut command = namespace.command(tool(backend, family, "restore"));
+    command::run_with_input(command.arg("--noflush"), &rules.to_string())?;
+    Ok(())
+}
+
 /// The rules of a namespace as the kernel has them.
 pub fn save(node: &Namespace, backend: Backend, family: Family) -> Result<Ruleset> {
     let mut command: Command = node.command(tool(backend, family, "save"));

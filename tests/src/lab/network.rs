@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 /// The wiring of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 pub struct Network {
     /// Pods to their node.
     pub pods: Pods,
@@ -17,6 +17,8 @@ pub struct Network {
     /// back. It does not go with a bridge as uplink beside [`Nodes::Routes`]: what NAT sends to
     /// another node would be bridged out by the port it came by, and no bridge does that.
     pub bridge_netfilter: bool,
+    /// What the network plugin masquerades beside kube-proxy.
+    pub masquerade: Masquerade,
 }
 
 impl Default for Network {
@@ -26,6 +28,7 @@ impl Default for Network {
             nodes: Nodes::default(),
             uplink: Uplink::default(),
             bridge_netfilter: true,
+            masquerade: Masquerade::default(),
         }
     }
 }
@@ -74,6 +77,21 @@ pub enum Uplink {
     /// On `bond0`, of which `eth0` is the active and `eth1` the backup member, both plugged into
     /// the switch. Needs the kernel's module `bonding`.
     Bond,
+}
+
+/// Whose source addresses the network plugin of a node rewrites. Nothing of what kube-proxy marked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Masquerade {
+    /// Nobody's: a plugin whose pods are routable everywhere.
+    #[default]
+    None,
+    /// flannel's `--ip-masq`: pods that leave the pod network, and whoever else goes from this
+    /// node to a pod of another.
+    Flannel,
+    /// Calico's `natOutgoing`: pods that leave the pod network, and, into a tunnel, the node
+    /// itself.
+    Calico,
 }
 
 /// The one interface of the client and of a pod, and the wire of a node.
