@@ -7,11 +7,14 @@ use nix::{
     errno::Errno,
     sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
 };
+use serde::Deserialize;
 
 /// A transport protocol that a Service can have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP.
+    #[default]
     Tcp,
     /// UDP.
     Udp,

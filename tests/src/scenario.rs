@@ -18,6 +18,7 @@ use serde::Deserialize;
 use crate::{
     kubeproxy::{Family, Mode, NodePortAddresses, Settings},
     lab::network::Network,
+    protocol::Protocol,
 };
 
 mod answers;
@@ -52,6 +53,9 @@ pub struct Scenario {
     /// In which families.
     #[serde(default = "IpFamily::both")]
     pub families: Vec<IpFamily>,
+    /// The transport protocol of the Service's port.
+    #[serde(default)]
+    pub protocol: Protocol,
     /// How nodes and pods are wired.
     #[serde(default)]
     pub network: Network,

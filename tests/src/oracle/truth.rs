@@ -104,6 +104,7 @@ fn half_before(lab: &Lab, opened: &Opened) -> Option<Half> {
     ]);
     Some(Half {
         node: node.clone(),
+        protocol: door.protocol,
         client: *client,
         front_door: door.to,
         must_be_reported: true,

@@ -10,7 +10,10 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, Pod};
 
 use super::{NodePlan, PodPlan};
-use crate::cluster::name_of;
+use crate::{
+    cluster::name_of,
+    protocol::{Port, Protocol},
+};
 
 /// A port of a node that the network plugin's `portmap` leads to a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +71,9 @@ impl PodPlan {
             let relay = Relay::of(container, node)?;
             for port in container.ports.iter().flatten() {
                 let number = number(port.container_port)?;
-                if relay.is_none() && protocol(port) == "tcp" {
-                    planned.ports.insert(number);
+                if relay.is_none() {
+                    let protocol = Protocol::parse(port.protocol.as_deref())?;
+                    planned.ports.insert(Port { protocol, number });
                 }
                 planned.host_ports.extend(HostPort::of(port)?);
             }

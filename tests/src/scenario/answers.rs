@@ -245,6 +245,7 @@ impl<'lab> Answers<'lab> {
         let cells = self.predicted.get(&asked_as(self.lab, opened));
         let is_it = |cell: &&Value| {
             cell["service"]["name"] == *door.service
+                && cell["protocol"] == door.protocol.as_str()
                 && cell["node"] == *door.entry
                 && cell["front_door"]["kind"] == door.kind.as_str()
                 && cell["front_door"]["ip"] == door.to.ip().to_string()

@@ -16,12 +16,14 @@ use crate::{
         doors::{FrontDoor, Kind},
     },
     lab::Lab,
+    protocol::{Port, Protocol},
     traffic::{self, Way},
 };
 
 /// The namespace of the scenarios' Services.
 const NAMESPACE: &str = "scenarios";
 /// The port of each Service.
+const PORT_NAME: &str = "main";
 const PORT: u16 = 80;
 /// Node ports and target ports of the scenarios count from here.
 const NODE_PORTS: u16 = 30_000;
@@ -189,7 +191,7 @@ impl Place {
         from + u16::from(self.number)
     }
 
-    fn service(&self, name: &str, service: &Service) -> Value {
+    fn service(&self, name: &str, protocol: Protocol, service: &Service) -> Value {
         let Service {
             type_,
             external_traffic_policy,
@@ -202,7 +204,7 @@ impl Place {
         } = service;
         let [v4, v6] = self.cluster_ips();
         let mut port = json!({
-            "name": "http", "protocol": "TCP", "port": PORT, "targetPort": self.port(TARGET_PORTS),
+            "name": PORT_NAME, "protocol": protocol.as_str(), "port": PORT, "targetPort": self.port(TARGET_PORTS),
         });
         if service.has_node_port() {
             port["nodePort"] = json!(self.port(NODE_PORTS));
@@ -245,11 +247,13 @@ impl Place {
     }
 }
 
-fn slice(service: &str, family: IpFamily, endpoints: &[Value], port: Option<u16>) -> Value {
+fn slice(service: &str, family: IpFamily, endpoints: &[Value], port: Option<Port>) -> Value {
     let address_type = format!("{family:?}");
     let ports: Vec<Value> = port
         .into_iter()
-        .map(|port| json!({"name": "http", "protocol": "TCP", "port": port}))
+        .map(|Port { protocol, number }| {
+            json!({"name": PORT_NAME, "protocol": protocol.as_str(), "port": number})
+        })
         .collect();
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
@@ -284,13 +288,16 @@ impl<'scenarios> Cast<'scenarios> {
     pub fn objects(&self) -> Value {
         let mut items: Vec<Value> = nodes().map(|node| node.object()).collect();
         for (scenario, place) in self.places() {
-            items.push(place.service(&scenario.name, &scenario.service));
+            items.push(place.service(&scenario.name, scenario.protocol, &scenario.service));
             for family in IpFamily::both() {
                 let endpoints = scenario.endpoints.iter();
                 let endpoints: Vec<_> = endpoints
                     .filter_map(|endpoint| endpoint.object(family))
                     .collect();
-                let port = place.port(TARGET_PORTS);
+                let port = Port {
+                    protocol: scenario.protocol,
+                    number: place.port(TARGET_PORTS),
+                };
                 items.push(slice(&scenario.name, family, &endpoints, Some(port)));
             }
         }
