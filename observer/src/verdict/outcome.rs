@@ -2,7 +2,7 @@
 
 use super::judge::Scene;
 use super::vocabulary::{Outcome, OutcomeCause, OutcomeCauseCode};
-use crate::cluster::{Family, FrontDoorKind};
+use crate::cluster::{Family, FrontDoorKind, TrafficPolicy};
 use crate::flow::{Answer, Refusal};
 use crate::observation::{Conntrack, Entry};
 
@@ -101,6 +101,7 @@ impl Scene<'_> {
         if let Some(why) = self
             .no_endpoints("rejects, with an error that was not sent, or drops")
             .or_else(|| self.dropped_by_kube_proxy())
+            .or_else(|| self.not_spared())
         {
             return why;
         }
@@ -150,6 +151,28 @@ impl Scene<'_> {
             _ => return None,
         };
         Some((code, explanation))
+    }
+
+    /// A client that policy Local spares, and that an old kube-proxy did not spare.
+    fn not_spared(&self) -> Option<Why> {
+        let entry = self.entry?;
+        let node = self.knowledge.local.node();
+        let family = Family::of(self.front_door.address.ip());
+        let is_local = self.is_from_outside()
+            && entry.service.external_traffic_policy == TrafficPolicy::Local
+            && entry.usable_local_endpoints(family, node).is_empty();
+        is_local.then(|| {
+            (
+                OutcomeCauseCode::NoLocalEndpoints,
+                format!(
+                    "externalTrafficPolicy is Local and {node} has no usable endpoint of {}. Pods \
+                     and the node itself are spared that, but not by kube-proxy before 1.34 in mode \
+                     nftables (kubernetes/kubernetes#131765), nor where it does not take the \
+                     client for a pod (clusterCIDR)",
+                    entry.service.reference
+                ),
+            )
+        })
     }
 
     fn why_unanswered(&self) -> Option<Why> {
