@@ -1,4 +1,5 @@
-//! A kube-proxy of our own: programs a node as kube-proxy 1.36 programs it.
+//! A kube-proxy of our own: programs a node as kube-proxy 1.36 programs it, and in mode nftables
+//! also as older ones did.
 //!
 //! The same chains by the same names, the same rules in the same order, with the same comments.
 //! Rendering is pure; a test compares it, rule by rule, with what a real kube-proxy left in the
@@ -25,10 +26,12 @@ mod services;
 mod settings;
 mod site;
 
-pub use settings::{Backend, DetectLocal, Mode, NodePortAddresses, Served, Settings};
+pub use settings::{
+    Backend, DetectLocal, Mode, NftablesLayout, NodePortAddresses, Served, Settings,
+};
 
 /// One of the two families, which kube-proxy programs apart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4.
     V4,

@@ -21,6 +21,21 @@ pub struct Settings {
     pub node_port_addresses: NodePortAddresses,
     /// `iptables.localhostNodePorts`: also at 127.0.0.1. The nftables mode has no such thing.
     pub localhost_node_ports: bool,
+    /// In mode nftables, which releases' table. In mode iptables all since 1.30 program the same.
+    pub nftables: NftablesLayout,
+}
+
+/// The shape of kube-proxy's table in mode nftables, which releases have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NftablesLayout {
+    /// 1.31 to 1.33: what has no endpoint is turned away before the NAT on the way out of the node.
+    /// So the node itself is not spared policy Local (kubernetes/kubernetes#131765).
+    Since1_31,
+    /// 1.34 and 1.35: it is turned away after the NAT, everywhere.
+    Since1_34,
+    /// 1.36: no chain that marks, no chains of endpoints.
+    #[default]
+    Since1_36,
 }
 
 /// What programs the kernel's netfilter.
@@ -87,6 +102,7 @@ impl Default for Settings {
             masquerade_all: false,
             node_port_addresses: NodePortAddresses::ModeDefault,
             localhost_node_ports: true,
+            nftables: NftablesLayout::default(),
         }
     }
 }
@@ -151,6 +167,8 @@ impl fmt::Display for Settings {
             masquerade_all,
             node_port_addresses,
             localhost_node_ports,
+            // Of the release, which no configuration tells.
+            nftables: _,
         } = self;
         let list = |ranges: &[IpNet], separator: &str| {
             let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
