@@ -269,6 +269,7 @@ fn a_reply_that_stays_answers_a_client_of_this_node_and_nobody_else() {
     let from_outside = identity(2, 7);
     let stays = |identity: &Identity| Observation::AnswerArrival {
         kind: Kind::Reply,
+        protocol: Protocol::Tcp,
         reply: reply(identity),
         sequence: identity.sequence,
         arrival: arrived(200, VETH),
@@ -326,6 +327,7 @@ fn a_reply_past_the_translation_goes_astray_whoever_sends_it() {
     };
     let from_another = Observation::AnswerArrival {
         kind: Kind::Reply,
+        protocol: Protocol::Tcp,
         reply: Tuple {
             source: socket("10.244.9.9:8080"),
             destination: client,
@@ -351,6 +353,7 @@ fn a_refusal_that_stays_refuses_a_client_of_this_node() {
     flow.observe(Observation::Passage(passage(Kind::Forward, one, None, 101)));
     let refusal = Observation::AnswerArrival {
         kind: Kind::Reset,
+        protocol: Protocol::Tcp,
         reply: reply(&one),
         sequence: 7,
         arrival: arrived(200, VETH),
@@ -412,6 +415,7 @@ fn observation() -> impl Strategy<Value = Observation> {
         }),
         (who(), 0..10_000_u64).prop_map(|(identity, at)| Observation::AnswerArrival {
             kind: Kind::Reply,
+            protocol: Protocol::Tcp,
             reply: reply(&identity),
             sequence: identity.sequence,
             arrival: arrived(at, VETH),
