@@ -1,4 +1,4 @@
-//! UDP flows: what is one connection, and what becomes of it.
+//! UDP flows.
 //!
 //! Goal: a flow is reported once, by its first datagram, and is another when conntrack made
 //! another entry for it. Method: raise the demo cluster with a few UDP Services more, talk over
