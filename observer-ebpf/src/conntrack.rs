@@ -46,8 +46,10 @@ pub(crate) enum Direction {
 pub(crate) struct Conntrack {
     /// One of the `CONNTRACK_` constants.
     pub(crate) state: u8,
-    /// With [`CONNTRACK_ENTRY`], as the next two.
+    /// With [`CONNTRACK_ENTRY`], as the next three.
     pub(crate) direction: Direction,
+    /// Whether no reply was seen yet. Of every packet that opens a connection this is true.
+    pub(crate) is_new: bool,
     pub(crate) original: Tuple,
     pub(crate) reply: Tuple,
     /// That of the original direction; zero without an entry.
@@ -101,6 +103,7 @@ impl Conntrack {
             return;
         };
         self.zone = zone;
+        self.is_new = info == IP_CT_NEW;
         self.direction = match info {
             IP_CT_ESTABLISHED | IP_CT_NEW => Direction::Original,
             IP_CT_ESTABLISHED_REPLY => Direction::Reply,

@@ -5,8 +5,9 @@
 //! `repr(C)`, `Copy`, and free of implicit padding (asserted below, in both builds), holds no
 //! enum and no `bool`, and keeps addresses and ports exactly as described at each field.
 //!
-//! Protocols are IANA numbers throughout: TCP today; UDP (17) and SCTP (132) have their place
-//! in every type and are noted by no program yet.
+//! Protocols are IANA numbers throughout: TCP (6), UDP (17) and SCTP (132). TCP and SCTP tell an
+//! opening packet by its flags or chunk; of UDP the first datagram of a flow opens it, and
+//! [`FlowKey`] is what tells a first one from a later one.
 
 #![no_std]
 
@@ -59,16 +60,16 @@ pub struct Identity {
     /// Conntrack zone of the original direction; zero for most. Only what egress reports has it:
     /// see [`ArrivalKey`].
     pub zone: u16,
-    /// TCP: the client's initial sequence number, host order; NAT does not change it.
-    /// Zero for other protocols.
+    /// TCP: the client's initial sequence number; SCTP: its initiate tag; host order. NAT changes
+    /// neither. UDP has nothing of the kind: zero.
     pub sequence: u32,
 }
 
-/// [`ArrivalKey::role`]: a packet that opens a connection.
+/// [`ArrivalKey::role`]: a packet that opens a connection; of UDP, the first of a flow.
 pub const ROLE_OPENING: u32 = 0;
 /// [`ArrivalKey::role`]: a packet that accepts a connection.
 pub const ROLE_ACCEPT: u32 = 1;
-/// [`ArrivalKey::role`]: a RST that answers an opening packet.
+/// [`ArrivalKey::role`]: a RST (SCTP: an ABORT) that answers an opening packet.
 pub const ROLE_RESET: u32 = 2;
 /// [`ArrivalKey::role`]: an ICMP error about an opening packet.
 pub const ROLE_ICMP_ERROR: u32 = 3;
@@ -76,8 +77,9 @@ pub const ROLE_ICMP_ERROR: u32 = 3;
 /// Key of the map of arrivals.
 ///
 /// Its zone is always zero. A rule gives a packet its zone, after the ingress hook: an arrival
-/// cannot know it, and a key that held it would never be found again. TCP loses nothing by that:
-/// two packets of one tuple and one initial sequence number are the same packet, in whatever zones.
+/// cannot know it, and a key that held it would never be found again. TCP and SCTP lose nothing by
+/// that: two packets of one tuple and one initial sequence number are the same packet, in whatever
+/// zones. Two UDP flows of one tuple, in two zones at once, are taken for one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ArrivalKey {
@@ -107,11 +109,76 @@ pub struct Arrival {
     pub padding: [u8; 3],
 }
 
+/// Key of the map of known UDP flows: what one hook sees of one.
+///
+/// A flow has up to four: its datagrams and its replies, each as they arrive, before NAT, and as
+/// they leave, after it. So a later datagram is known by its header alone.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// As in the header, at this hook.
+    pub tuple: Tuple,
+    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
+    pub family: u8,
+    /// One of the `SIDE_` constants.
+    pub side: u8,
+    /// Zero.
+    pub padding: [u8; 2],
+    /// Of what leaves towards a backend: the interface, since the first datagram is looked at on
+    /// every device that it passes. Else zero.
+    pub ifindex: u32,
+}
+
+/// [`FlowKey::side`]: ingress.
+pub const SIDE_IN: u8 = 1;
+/// [`FlowKey::side`]: egress.
+pub const SIDE_OUT: u8 = 2;
+
+/// The last datagram that a hook saw of a UDP flow.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// When, as [`Arrival::time_ns`].
+    pub time_ns: u64,
+    /// The interface.
+    pub ifindex: u32,
+    /// Its TTL or hop limit.
+    pub ttl: u8,
+    /// One of the `FLOW_` constants.
+    pub state: u8,
+    /// Zero.
+    pub padding: [u8; 2],
+}
+
+/// [`Flow::state`]: it is one towards a backend, and the datagram has left, if it did not come to
+/// stay.
+pub const FLOW_OPENED: u8 = 1;
+/// [`Flow::state`]: the same, and a later one has arrived since.
+pub const FLOW_CONTINUED: u8 = 2;
+/// [`Flow::state`]: replies are expected here, and none has come.
+pub const FLOW_AWAITED: u8 = 3;
+/// [`Flow::state`]: replies pass here.
+pub const FLOW_REPLIED: u8 = 4;
+
+/// Entries of the map of known UDP flows: sixteen thousand flows. What it lets go is the longest
+/// silent, mostly over. 8 MiB of kernel memory.
+pub const FLOWS_MAX: u32 = 1 << 16;
+
+/// A UDP flow that was silent in both directions for so long is over: the next datagram opens
+/// another. This is how long conntrack keeps an entry without replies
+/// (`net/netfilter/nf_conntrack_proto_udp.c`, `udp_timeouts`; `nf_conntrack_udp_timeout`). One
+/// with replies it may keep longer, and what it still holds is never called new.
+pub const FLOW_IDLE_NS: u64 = 30_000_000_000;
+
+/// Words of the map of UDP ports that are observed: one bit for each of the 65536.
+pub const PORT_WORDS: u32 = 1 << 10;
+
 /// [`Observation::kind`]: an opening packet left by an observed interface.
 pub const KIND_FORWARD: u8 = 1;
-/// [`Observation::kind`]: the first answer that accepts a connection (SYN+ACK) left this node.
+/// [`Observation::kind`]: the first answer that accepts a connection (SYN+ACK, INIT ACK, the
+/// first reply datagram) left this node.
 pub const KIND_REPLY: u8 = 2;
-/// [`Observation::kind`]: a RST that answers an opening packet left this node.
+/// [`Observation::kind`]: a RST or an ABORT that answers an opening packet left this node.
 pub const KIND_RESET: u8 = 3;
 /// [`Observation::kind`]: an ICMP error about an opening packet left this node.
 pub const KIND_ICMP_ERROR: u8 = 4;
@@ -238,11 +305,15 @@ pub enum Counter {
     Unattended = 8,
     /// Answers to forwarded opening packets that found the ring buffer full.
     AnswersLost = 9,
+    /// Entries added to the map of known UDP flows.
+    FlowsWritten = 10,
+    /// Entries that the map of known UDP flows refused.
+    FlowsLost = 11,
 }
 
 impl Counter {
     /// How many there are: the size of the array.
-    pub const COUNT: u32 = 10;
+    pub const COUNT: u32 = 12;
 }
 
 const _: () = {
@@ -250,6 +321,8 @@ const _: () = {
     assert!(size_of::<Identity>() == 44 && align_of::<Identity>() == 4);
     assert!(size_of::<ArrivalKey>() == 48 && align_of::<ArrivalKey>() == 4);
     assert!(size_of::<Arrival>() == 16 && align_of::<Arrival>() == 8);
+    assert!(size_of::<FlowKey>() == 44 && align_of::<FlowKey>() == 4);
+    assert!(size_of::<Flow>() == 16 && align_of::<Flow>() == 8);
     assert!(size_of::<Observation>() == 128 && align_of::<Observation>() == 8);
     assert!(size_of::<KernelLayout>() == 16 && align_of::<KernelLayout>() == 4);
     assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 2);
@@ -266,6 +339,10 @@ mod user {
     unsafe impl aya::Pod for super::ArrivalKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Arrival {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::FlowKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Flow {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::Observation {}
     // SAFETY: as above.

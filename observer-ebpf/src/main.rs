@@ -3,7 +3,9 @@
 //! [`observer_in`] notes when, where and with which TTL a connection's opening packet and
 //! its answer arrive. [`observer_out`] reads the conntrack entry of what leaves, joins it
 //! with what arrived and hands the finished observation to userspace. Packets of established
-//! connections return after direct packet access (`packet::passes`), before any helper call.
+//! connections return after direct packet access (`packet::passes`), before any helper call;
+//! datagrams of ports that nobody asks about after two looks into an array, and those of a flow
+//! that is known after one into a hash map (`datagram`).
 //!
 //! Minimum kernel: 5.10 (`bpf_ktime_get_ns`, `bpf_probe_read_kernel` 5.5, ring buffer 5.8).
 
@@ -19,6 +21,7 @@
 )]
 
 mod conntrack;
+mod datagram;
 mod maps;
 mod packet;
 
@@ -84,20 +87,25 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         packet,
         conntrack,
         opening_key: key,
+        flow_key,
         reply,
         ..
     } = maps::scratch()?;
     packet::parse::<LINK>(context, packet)?;
-    // A bridge's own ingress comes after conntrack, with the header rewritten already: so the
-    // entry, where there is one, names the connection, and the header only where there is none.
-    conntrack.read(context);
-    let tuple = match (conntrack.state, packet.role) {
-        (CONNTRACK_ENTRY, Role::Opening) => &conntrack.original,
-        (CONNTRACK_ENTRY, _) => &conntrack.reply,
-        (_, Role::Opening | Role::Accept | Role::Reset) => &packet.tuple,
-        (_, Role::IcmpError) => {
-            *reply = packet.tuple.reversed();
-            &*reply
+    let tuple = if packet.is_datagram() {
+        datagram::arrives(context, packet, conntrack, flow_key)?
+    } else {
+        // A bridge's own ingress comes after conntrack, with the header rewritten already: so the
+        // entry, where there is one, names the connection, and the header only where there is none.
+        conntrack.read(context);
+        match (conntrack.state, packet.role) {
+            (CONNTRACK_ENTRY, Role::Opening) => &conntrack.original,
+            (CONNTRACK_ENTRY, _) => &conntrack.reply,
+            (_, Role::Opening | Role::Accept | Role::Reset) => &packet.tuple,
+            (_, Role::IcmpError) => {
+                *reply = packet.tuple.reversed();
+                &*reply
+            }
         }
     };
     packet.identify(tuple, &mut key.identity);
@@ -129,11 +137,23 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         conntrack,
         opening_key,
         answer_key,
+        flow_key,
         reply,
     } = scratch;
     packet::parse::<LINK>(context, packet)?;
+    let is_datagram = packet.is_datagram();
+    if is_datagram && datagram::is_known(context, packet, flow_key) {
+        return None;
+    }
     conntrack.read(context);
     let tracked = conntrack.state == CONNTRACK_ENTRY;
+    if is_datagram {
+        packet.role = match (tracked, conntrack.direction) {
+            (false, _) => datagram::role_by_header(packet, opening_key, flow_key),
+            (true, Direction::Reply) => Role::Accept,
+            (true, _) => Role::Opening,
+        };
+    }
     let belongs = match packet.role {
         Role::Opening => !tracked || conntrack.direction == Direction::Original,
         Role::Accept => !tracked || conntrack.direction == Direction::Reply,
@@ -160,20 +180,29 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     };
     packet.identify(&original, &mut opening_key.identity);
     opening_key.role = ROLE_OPENING;
-    let (arrival, opening) = if packet.role == Role::Opening {
-        (maps::take(opening_key), maps::NO_ARRIVAL)
+    let key = if packet.role == Role::Opening {
+        &mut *opening_key
     } else {
         packet.identify(reply, &mut answer_key.identity);
         answer_key.role = packet.role.key();
-        let arrival = maps::take(answer_key);
-        // An answer that never arrived is this node's own, so the opening packet stayed here.
-        let opening = if arrival.time_ns == 0 {
-            maps::take(opening_key)
-        } else {
-            maps::NO_ARRIVAL
-        };
-        (arrival, opening)
+        &mut *answer_key
     };
+    let mut arrival = maps::take(key);
+    if is_datagram && arrival.time_ns == 0 {
+        arrival = datagram::arrival(packet, key, flow_key);
+    }
+    // An answer that never arrived is this node's own, so the opening packet stayed here.
+    let opening = if packet.role == Role::Opening || arrival.time_ns != 0 {
+        maps::NO_ARRIVAL
+    } else {
+        maps::take(opening_key)
+    };
+    if is_datagram {
+        let is_new = !tracked || conntrack.is_new;
+        datagram::left(
+            context, packet, &original, reply, &arrival, is_new, flow_key,
+        )?;
+    }
     maps::send(context, scratch, arrival, opening);
     debug!(
         context,

@@ -1,5 +1,6 @@
-//! All that the programs keep: arrivals that wait for their egress, the ring buffer to
-//! userspace, counters of everything that could not be kept, and the heartbeat of userspace.
+//! All that the programs keep: arrivals that wait for their egress, UDP flows that are known, the
+//! ring buffer to userspace, counters of everything that could not be kept, and the heartbeat of
+//! userspace.
 
 use aya_ebpf::{
     bindings::{BPF_F_RDONLY_PROG, BPF_NOEXIST},
@@ -9,8 +10,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use observer_ebpf::{
-    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, KernelLayout, LAYOUT_KEY, Observation, SILENCE_NS,
-    Tuple,
+    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, FLOW_IDLE_NS, FLOWS_MAX, Flow, FlowKey,
+    KernelLayout, LAYOUT_KEY, Observation, PORT_WORDS, SILENCE_NS, Tuple,
 };
 
 use crate::{
@@ -23,6 +24,14 @@ const OBSERVATIONS_SIZE: u32 = 1 << 20;
 
 #[map]
 static ARRIVALS: LruHashMap<ArrivalKey, Arrival> = LruHashMap::with_max_entries(ARRIVALS_MAX, 0);
+
+/// UDP flows whose first datagrams were looked at.
+#[map]
+static FLOWS: LruHashMap<FlowKey, Flow> = LruHashMap::with_max_entries(FLOWS_MAX, 0);
+
+/// The UDP ports that are observed, a bit each; set by userspace.
+#[map]
+static UDP_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, BPF_F_RDONLY_PROG);
 
 #[map]
 static OBSERVATIONS: RingBuf = RingBuf::with_byte_size(OBSERVATIONS_SIZE, 0);
@@ -49,6 +58,7 @@ pub(crate) struct Scratch {
     pub(crate) conntrack: Conntrack,
     pub(crate) opening_key: ArrivalKey,
     pub(crate) answer_key: ArrivalKey,
+    pub(crate) flow_key: FlowKey,
     /// Backend → source seen, once it is known.
     pub(crate) reply: Tuple,
 }
@@ -112,10 +122,60 @@ pub(crate) fn count(counter: Counter) {
     }
 }
 
+/// Whether a UDP port is observed.
+#[inline(always)]
+pub(crate) fn is_observed(port: u16) -> bool {
+    UDP_PORTS
+        .get(u32::from(port / 64))
+        .is_some_and(|word| word >> (port % 64) & 1 != 0)
+}
+
+/// The known flow of a key.
+#[inline(always)]
+pub(crate) fn flow(key: &FlowKey) -> Option<&'static mut Flow> {
+    let flow = FLOWS.get_ptr_mut(key)?;
+    // SAFETY: entries of a hash map stay where they are; one that is let go meanwhile is another
+    // flow's then, whose time is at worst a datagram's too late.
+    Some(unsafe { &mut *flow })
+}
+
+/// Whether a flow has been silent since, so that conntrack may have forgotten it.
+#[inline(always)]
+pub(crate) fn is_idle(flow: &Flow, now_ns: u64) -> bool {
+    now_ns.saturating_sub(flow.time_ns) >= FLOW_IDLE_NS
+}
+
+/// Keeps what is known of a flow now, in place of what was.
+#[inline(always)]
+pub(crate) fn keep(key: &FlowKey, flow: Flow) {
+    if let Some(known) = self::flow(key) {
+        *known = flow;
+        return;
+    }
+    count(match FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
+        Ok(()) => Counter::FlowsWritten,
+        // Another CPU was faster.
+        Err(EXISTS) => return,
+        Err(_) => Counter::FlowsLost,
+    });
+}
+
+/// Whether an arrival of this key waits.
+#[inline(always)]
+pub(crate) fn waits(key: &ArrivalKey) -> bool {
+    // SAFETY: nothing of the entry is read.
+    unsafe { ARRIVALS.get(key) }.is_some()
+}
+
 /// Keeps the first arrival of a key: a retransmission, or the same packet on the next device of
 /// a stack, changes nothing.
 #[inline(always)]
 pub(crate) fn note(key: &ArrivalKey, arrival: &Arrival) {
+    // An insert looks for the key only after it took a free entry, or somebody's.
+    if waits(key) {
+        count(Counter::ArrivalsRepeated);
+        return;
+    }
     let counter = match ARRIVALS.insert(key, arrival, u64::from(BPF_NOEXIST)) {
         Ok(()) => Counter::ArrivalsWritten,
         Err(EXISTS) => Counter::ArrivalsRepeated,

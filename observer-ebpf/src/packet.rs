@@ -21,13 +21,30 @@ use observer_ebpf::{
 
 use crate::maps;
 
+/// Offset of the sequence number in a TCP header (RFC 9293, 3.1).
+const TCP_SEQUENCE: usize = 4;
 /// Offset of the flags in a TCP header (RFC 9293, 3.1).
 const TCP_FLAGS: usize = 13;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
+/// Offset of the verification tag in the common header of an SCTP packet (RFC 9260, 3.1).
+const SCTP_TAG: usize = 4;
+/// Offset of the type of the first chunk of an SCTP packet; one of flags comes behind it
+/// (RFC 9260, 3.1 and 3.2).
+const SCTP_CHUNK: usize = 12;
+/// Offset of the initiate tag of an INIT chunk that is the first (RFC 9260, 3.3.2).
+const SCTP_INITIATE_TAG: usize = 16;
+const INIT: u8 = 1;
+const INIT_ACK: u8 = 2;
+const ABORT: u8 = 6;
+/// The flag of an ABORT whose verification tag is the sender's own (RFC 9260, 8.5.1).
+const ABORT_REFLECTS: u8 = 1;
+
 const TCP: u8 = IpProto::Tcp as u8;
+const UDP: u8 = IpProto::Udp as u8;
+const SCTP: u8 = IpProto::Sctp as u8;
 const ICMP: u8 = IpProto::Icmp as u8;
 const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
 
@@ -56,18 +73,18 @@ const ROUTING: u8 = 43;
 const FRAGMENT: u8 = 44;
 const AUTHENTICATION: u8 = 51;
 const DESTINATION_OPTIONS: u8 = 60;
-/// A packet with more extension headers in front of TCP is not followed.
+/// A packet with more extension headers in front of its transport header is not followed.
 const EXTENSIONS_MAX: usize = 6;
 
 /// What a packet is to a connection.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// SYN: opens it.
+    /// SYN, INIT, or the first datagram of a flow: opens it.
     Opening,
-    /// SYN+ACK: accepts it.
+    /// SYN+ACK, INIT ACK, or the first reply datagram: accepts it.
     Accept,
-    /// RST that answers a SYN.
+    /// RST that answers a SYN, ABORT that answers an INIT.
     Reset,
     /// An ICMP error about an opening packet.
     IcmpError,
@@ -100,23 +117,32 @@ impl Role {
 /// An opening packet, or an answer to one. Lives in [`maps::Scratch`]: any bytes that the kernel
 /// zeroed are a value.
 pub(crate) struct Packet {
+    /// A datagram does not say what it is to its flow; it is given as one that opens it.
     pub(crate) role: Role,
+    /// That of the connection, also of an ICMP error about it.
+    pub(crate) protocol: u8,
     pub(crate) family: u8,
     pub(crate) ttl: u8,
-    /// The client's initial sequence number: a SYN's own, the one that an answer acknowledges,
-    /// the one that an ICMP error quotes.
+    /// The client's initial sequence number or initiate tag: a SYN's own, the one that an answer
+    /// acknowledges, the one that an ICMP error quotes. Zero of UDP.
     pub(crate) sequence: u32,
     /// As in the header; of an ICMP error, that of the packet it is about.
     pub(crate) tuple: Tuple,
 }
 
 impl Packet {
+    /// Whether it is of UDP, and no error about it.
+    #[inline(always)]
+    pub(crate) fn is_datagram(&self) -> bool {
+        self.protocol == UDP && self.role != Role::IcmpError
+    }
+
     /// Writes the connection of `original` that this packet opens or answers.
     #[inline(always)]
     pub(crate) fn identify(&self, original: &Tuple, identity: &mut Identity) {
         identity.original = *original;
         identity.family = self.family;
-        identity.protocol = TCP;
+        identity.protocol = self.protocol;
         identity.zone = 0;
         identity.sequence = self.sequence;
     }
@@ -133,10 +159,12 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
             // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
             let header = unsafe { &*(head as *const Ipv4Hdr) };
             if header.vihl != IPV4_PLAIN {
-                return header.proto != TCP && header.proto != ICMP;
+                return !matches!(header.proto, TCP | UDP | SCTP | ICMP);
             }
             match header.proto {
                 TCP => read(flags) & (SYN | RST) == 0,
+                UDP => passes_udp(head + Ipv4Hdr::LEN),
+                SCTP => passes_sctp(head + Ipv4Hdr::LEN),
                 ICMP => read(head + Ipv4Hdr::LEN) != ICMP_UNREACHABLE,
                 _ => true,
             }
@@ -149,6 +177,8 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
             let header = unsafe { &*(head as *const Ipv6Hdr) };
             match header.next_hdr {
                 TCP => read(flags) & (SYN | RST) == 0,
+                UDP => passes_udp(head + Ipv6Hdr::LEN),
+                SCTP => passes_sctp(head + Ipv6Hdr::LEN),
                 ICMP6 => read(head + Ipv6Hdr::LEN) != ICMP6_UNREACHABLE,
                 HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => false,
                 _ => true,
@@ -156,6 +186,26 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
         }
         _ => true,
     }
+}
+
+/// Whether neither port of a datagram is observed. What a later fragment has there are no ports;
+/// [`parse`] looks at that.
+#[inline(always)]
+fn passes_udp(header: usize) -> bool {
+    let source = [read(header), read(header + 1)];
+    let destination = [read(header + 2), read(header + 3)];
+    !is_observed(u16::from_be_bytes(source), u16::from_be_bytes(destination))
+}
+
+/// A flow of an observed front door has its port on one end, and its endpoint's behind NAT.
+#[inline(always)]
+fn is_observed(source: u16, destination: u16) -> bool {
+    maps::is_observed(destination) || maps::is_observed(source)
+}
+
+#[inline(always)]
+fn passes_sctp(header: usize) -> bool {
+    !matches!(read(header + SCTP_CHUNK), INIT | INIT_ACK | ABORT)
 }
 
 /// Where the IP header `H` and the flags of a TCP header behind it lie, if both are linear.
@@ -204,9 +254,10 @@ fn parse_ipv4(context: &TcContext, offset: usize, packet: &mut Packet) -> Option
     packet.ttl = header.ttl;
     let transport = offset + usize::from(header.ihl());
     match header.proto {
-        TCP => {
+        protocol @ (TCP | UDP | SCTP) => {
             addresses_ipv4(&header, &mut packet.tuple);
-            segment(context, transport, packet)
+            packet.protocol = protocol;
+            transport_header(context, transport, packet)
         }
         ICMP => {
             let [kind, code]: [u8; 2] = load(context, transport)?;
@@ -215,10 +266,8 @@ fn parse_ipv4(context: &TcContext, offset: usize, packet: &mut Packet) -> Option
             }
             let quoted = transport + Icmpv4Hdr::LEN;
             let inner: Ipv4Hdr = load(context, quoted)?;
-            if inner.proto != TCP {
-                return None;
-            }
             addresses_ipv4(&inner, &mut packet.tuple);
+            packet.protocol = inner.proto;
             quote(context, quoted + usize::from(inner.ihl()), packet)
         }
         _ => None,
@@ -230,30 +279,29 @@ fn parse_ipv6(context: &TcContext, offset: usize, packet: &mut Packet) -> Option
     let header: Ipv6Hdr = load(context, offset)?;
     packet.family = FAMILY_IPV6;
     packet.ttl = header.hop_limit;
-    let [protocol, transport] = transport_ipv6(context, &header, offset)?;
-    if protocol == usize::from(TCP) {
-        addresses_ipv6(&header, &mut packet.tuple);
-        return segment(context, transport, packet);
+    let (protocol, transport) = transport_ipv6(context, &header, offset)?;
+    addresses_ipv6(&header, &mut packet.tuple);
+    packet.protocol = protocol;
+    if protocol != ICMP6 {
+        return transport_header(context, transport, packet);
     }
     let kind: u8 = load(context, transport)?;
-    if protocol != usize::from(ICMP6) || kind != ICMP6_UNREACHABLE {
+    if kind != ICMP6_UNREACHABLE {
         return None;
     }
     // ICMPv6 and ICMPv4 quote the packet at the same place.
     let quoted = transport + Icmpv4Hdr::LEN;
     let inner: Ipv6Hdr = load(context, quoted)?;
-    let [protocol, transport] = transport_ipv6(context, &inner, quoted)?;
-    if protocol != usize::from(TCP) {
-        return None;
-    }
+    let (protocol, transport) = transport_ipv6(context, &inner, quoted)?;
     addresses_ipv6(&inner, &mut packet.tuple);
+    packet.protocol = protocol;
     quote(context, transport, packet)
 }
 
 /// The transport protocol behind the IPv6 header at `offset` and its extension headers, and the
 /// offset of its header. `None`: a later fragment, which has none.
 #[inline(always)]
-fn transport_ipv6(context: &TcContext, header: &Ipv6Hdr, offset: usize) -> Option<[usize; 2]> {
+fn transport_ipv6(context: &TcContext, header: &Ipv6Hdr, offset: usize) -> Option<(u8, usize)> {
     let mut protocol = header.next_hdr;
     let mut offset = offset + Ipv6Hdr::LEN;
     for _ in 0..EXTENSIONS_MAX {
@@ -276,7 +324,49 @@ fn transport_ipv6(context: &TcContext, header: &Ipv6Hdr, offset: usize) -> Optio
         };
         protocol = next;
     }
-    Some([usize::from(protocol), offset])
+    Some((protocol, offset))
+}
+
+/// What is at `offset`, by its protocol.
+#[inline(always)]
+fn transport_header(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
+    match packet.protocol {
+        TCP => segment(context, offset, packet),
+        UDP => {
+            packet.role = Role::Opening;
+            packet.sequence = 0;
+            ports(context, offset, packet)
+        }
+        SCTP => chunk(context, offset, packet),
+        _ => None,
+    }
+}
+
+/// The ports, which TCP, UDP and SCTP have at one place; of UDP only observed ones.
+#[inline(always)]
+fn ports(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
+    let [source, destination]: [[u8; 2]; 2] = load(context, offset)?;
+    packet.tuple.source_port = u16::from_be_bytes(source);
+    packet.tuple.destination_port = u16::from_be_bytes(destination);
+    (packet.protocol != UDP || is_observed(packet.tuple.source_port, packet.tuple.destination_port))
+        .then_some(())
+}
+
+/// The first chunk of an SCTP packet at `offset`. One that opens or accepts is the only one.
+#[inline(always)]
+fn chunk(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
+    ports(context, offset, packet)?;
+    let [kind, flags]: [u8; 2] = load(context, offset + SCTP_CHUNK)?;
+    // Whoever answers an INIT puts its initiate tag into the common header (RFC 9260, 8.5).
+    let (role, tag) = match kind {
+        INIT => (Role::Opening, SCTP_INITIATE_TAG),
+        INIT_ACK => (Role::Accept, SCTP_TAG),
+        ABORT if flags & ABORT_REFLECTS == 0 => (Role::Reset, SCTP_TAG),
+        _ => return None,
+    };
+    packet.role = role;
+    packet.sequence = u32::from_be_bytes(load(context, offset + tag)?);
+    Some(())
 }
 
 /// A TCP segment at `offset`.
@@ -299,16 +389,24 @@ fn segment(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()
     Some(())
 }
 
-/// The opening segment that an ICMP error quotes at `offset`: at least its first eight bytes.
+/// The opening packet that an ICMP error quotes at `offset`: at least its first eight bytes, by
+/// which an INIT is not told from another (RFC 1812, 4.3.2.3, wants more).
 #[inline(always)]
 fn quote(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
-    let [source_port, destination_port]: [[u8; 2]; 2] = load(context, offset)?;
-    let sequence: [u8; 4] = load(context, offset + 4)?;
+    packet.sequence = match packet.protocol {
+        TCP => u32::from_be_bytes(load(context, offset + TCP_SEQUENCE)?),
+        UDP => 0,
+        SCTP => {
+            let kind: u8 = load(context, offset + SCTP_CHUNK)?;
+            if kind != INIT {
+                return None;
+            }
+            u32::from_be_bytes(load(context, offset + SCTP_INITIATE_TAG)?)
+        }
+        _ => return None,
+    };
     packet.role = Role::IcmpError;
-    packet.sequence = u32::from_be_bytes(sequence);
-    packet.tuple.source_port = u16::from_be_bytes(source_port);
-    packet.tuple.destination_port = u16::from_be_bytes(destination_port);
-    Some(())
+    ports(context, offset, packet)
 }
 
 #[inline(always)]

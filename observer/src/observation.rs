@@ -59,7 +59,7 @@ pub struct Identity {
     pub zone: u16,
     /// As the client sent it: client → front door.
     pub original: Tuple,
-    /// TCP: the client's initial sequence number; else 0.
+    /// TCP: the client's initial sequence number. SCTP: its initiate tag. UDP: 0.
     pub sequence: u32,
 }
 
@@ -132,7 +132,7 @@ pub enum Kind {
     Forward,
     /// The first reply, which accepts the connection.
     Reply,
-    /// A RST that answers the opening packet.
+    /// A RST, or SCTP's ABORT, that answers the opening packet.
     Reset,
     /// An ICMP error about the opening packet.
     IcmpError,
@@ -175,13 +175,20 @@ pub enum Observation {
     AnswerArrival {
         /// Which kind of answer.
         kind: Kind,
+        /// The transport protocol. Older recordings hold none but TCP, and do not say so.
+        #[serde(default = "tcp")]
+        protocol: Protocol,
         /// Who answers → whom; of an ICMP error, as of the answer it stands for.
         reply: Tuple,
-        /// The client's initial sequence number that it acknowledges or quotes.
+        /// As [`Identity::sequence`]: what it acknowledges or quotes.
         sequence: u32,
         /// How it came.
         arrival: Arrival,
     },
+}
+
+const fn tcp() -> Protocol {
+    Protocol::Tcp
 }
 
 /// A record that no version of the programs writes.
@@ -270,6 +277,7 @@ impl Observation {
         };
         Ok(Self::AnswerArrival {
             kind,
+            protocol: identity.protocol,
             reply: identity.original,
             sequence: identity.sequence,
             arrival,

@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsStr,
     io::{BufRead as _, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
@@ -61,17 +62,20 @@ pub struct Finished {
 impl ObserverProcess {
     /// Runs `observer trace -o json` in the namespace of a node, and returns once it observes.
     pub fn start(node: &LabNode, cluster_state: &Path, more: &[&str]) -> Result<Self> {
+        let cluster_state = ["--cluster-state".as_ref(), cluster_state.as_os_str()];
+        let more = more.iter().map(OsStr::new);
+        Self::spawn(node, cluster_state.into_iter().chain(more))
+    }
+
+    /// The same without the cluster's objects.
+    pub fn start_without_objects(node: &LabNode) -> Result<Self> {
+        Self::spawn(node, [])
+    }
+
+    fn spawn<'arg>(node: &LabNode, more: impl IntoIterator<Item = &'arg OsStr>) -> Result<Self> {
         let mut command = node.namespace.command(binary()?);
         command
-            .args([
-                "trace",
-                "-o",
-                "json",
-                "--node",
-                &node.plan.name,
-                "--cluster-state",
-            ])
-            .arg(cluster_state)
+            .args(["trace", "-o", "json", "--node", &node.plan.name])
             .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -2,7 +2,7 @@
 //!
 //! Goal: whoever connects, by whatever door, in either mode and family, is reported once and
 //! rightly, and nobody else is. Method: raise a cluster, observe every node, and connect from
-//! outside, from every pod and from every node through every TCP front door of every Service.
+//! outside, from every pod and from every node through every front door of every Service.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,9 @@ use tests::{
     kubeproxy::{Backend, DetectLocal, Family, Mode, Settings, doors::front_doors},
     lab::Lab,
     oracle::Records,
-    privilege, recording,
+    privilege,
+    protocol::Protocol,
+    recording,
     run::{self, Run},
     scene::Scene,
     traffic::{Client, Way, ways},
@@ -62,6 +64,15 @@ fn assert_occurred(run: &Run, expected: &[(&str, &[&str])]) {
     }
 }
 
+/// Those that this kernel has sockets for.
+fn protocols() -> &'static [&'static str] {
+    if Protocol::Sctp.has_sockets() {
+        &["SCTP", "TCP", "UDP"]
+    } else {
+        &["TCP", "UDP"]
+    }
+}
+
 const EVERY_FATE: [(&str, &[&str]); 3] = [
     ("/client/kind", &["external", "node", "pod"]),
     ("/source_ip", &["lost", "preserved", "unknown"]),
@@ -86,6 +97,7 @@ fn clients_of_the_recorded_cluster_are_reported_once_and_rightly(
     assert_occurred(
         &run,
         &[
+            ("/protocol", &["TCP", "UDP"]),
             (
                 "/cause/code",
                 &[
@@ -112,11 +124,12 @@ fn clients_of_an_unusual_cluster_are_reported_once_and_rightly(
     }
     let scene = Scene::edges();
     let run = judged(&scene, scene.settings(mode), &[family], CONNECTIONS);
-    let not_refused = EVERY_FATE[..2].iter().copied();
-    assert_occurred(&run, &not_refused.collect::<Vec<_>>());
+    assert_occurred(&run, &EVERY_FATE);
+    assert_occurred(&run, &[("/protocol", protocols())]);
     let outcome_causes: &[&str] = match mode {
-        Mode::Iptables(_) => &["no-local-endpoints", "source-ranges"],
+        Mode::Iptables(_) => &["no-endpoints", "no-local-endpoints", "source-ranges"],
         Mode::Nftables => &[
+            "no-endpoints",
             "no-local-endpoints",
             "source-ranges",
             "not-a-node-port-address",

@@ -20,11 +20,11 @@ use self::session::{Awaited, Begin, Parts, Session, Stop};
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
 use super::{Ending, host_name, names, say, warn};
-use crate::cluster::{Index, KubeProxy, file};
+use crate::cluster::{Index, KubeProxy, Protocol, file};
 use crate::kernel::capabilities;
 use crate::kernel::layout::{LayoutError, Resolver, SYSFS};
 use crate::kernel::links::Links;
-use crate::kernel::programs::{self, Hook, Programs};
+use crate::kernel::programs::{self, Hook, Programs, UdpPorts};
 use crate::observation::Moment;
 use crate::observe::{Epoch, Observer, Settings};
 use crate::recording::{Header, Writer};
@@ -174,6 +174,11 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     if let Some(layout) = &layout {
         programs.set_layout(layout)?;
     }
+    programs.follow_udp(&match &index {
+        Some(index) if !all => UdpPorts::Only(index.ports(Protocol::Udp)),
+        // What is a front door, nobody knows; or all is asked for.
+        _ => UdpPorts::All,
+    })?;
     let interfaces = Interfaces::new(Choice(interfaces), index.clone());
     let parts = Parts {
         programs,

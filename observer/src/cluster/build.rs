@@ -184,6 +184,7 @@ impl Builder {
                         .add(pod.clone());
                 }
             } else if let Some(number) = port.host_port.and_then(parse_port)
+                && let Some(container_port) = parse_port(port.container_port)
                 && let Some(at) = host_address(port.host_ip.as_deref())
             {
                 self.index
@@ -192,6 +193,7 @@ impl Builder {
                     .or_default()
                     .push(HostPort {
                         at,
+                        container_port,
                         pod: pod.clone(),
                         host_ips: host_ips.clone(),
                         families: ips.iter().copied().map(Family::of).collect(),

@@ -1,6 +1,7 @@
 //! The index and its queries.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -91,6 +92,8 @@ pub(super) enum Claim {
 #[derive(Debug)]
 pub(super) struct HostPort {
     pub(super) at: HostAddress,
+    /// The port in the Pod.
+    pub(super) container_port: u16,
     pub(super) pod: PodFacts,
     /// The addresses of the Pod's node, as the Pod knows them (`status.hostIPs`).
     pub(super) host_ips: Vec<IpAddr>,
@@ -156,6 +159,28 @@ impl Index {
         let start = self.entries.partition_point(|e| order(e).is_lt());
         let end = self.entries.partition_point(|e| order(e).is_le());
         &self.entries[start..end]
+    }
+
+    /// The ports of a protocol that front doors have, or that they lead to.
+    pub fn ports(&self, protocol: Protocol) -> BTreeSet<u16> {
+        let of_services = self
+            .entries
+            .iter()
+            .filter(|entry| entry.protocol == protocol)
+            .flat_map(|entry| iter::once(entry.port).chain(entry.node_port));
+        let of_endpoints = self
+            .endpoints
+            .keys()
+            .filter(|(its_protocol, ..)| *its_protocol == protocol)
+            .map(|&(_, _, port)| port);
+        let of_hosts = self
+            .host_ports
+            .iter()
+            .filter(|((its_protocol, _), _)| *its_protocol == protocol)
+            .flat_map(|(&(_, port), asked)| {
+                iter::once(port).chain(asked.iter().map(|asked| asked.container_port))
+            });
+        of_services.chain(of_endpoints).chain(of_hosts).collect()
     }
 
     /// Every Node, by name.
@@ -342,6 +367,7 @@ impl Index {
         for asked in self.host_ports.get(&(protocol, port)).into_iter().flatten() {
             let HostPort {
                 at,
+                container_port: _,
                 pod,
                 host_ips,
                 families,

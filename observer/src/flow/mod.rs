@@ -6,12 +6,14 @@
 //! A connection comes out once, when its outcome is known: at its first reply or refusal, else
 //! when the answer time-out has passed. A packet may have left by several observed interfaces
 //! (a bridge, then its port): the first arrival and the last egress count. A retransmitted
-//! opening packet changes nothing.
+//! opening packet changes nothing. Of UDP the programs tell the first datagram of a flow; see
+//! [`Reported`] for what they cannot tell.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use hashlink::LruCache;
+use observer_ebpf::FLOW_IDLE_NS;
 
 use crate::cluster::Protocol;
 use crate::observation::{
@@ -38,7 +40,7 @@ pub enum Answer {
 /// By what a connection is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A RST: nothing listens there, or a rule says so.
+    /// A RST, or SCTP's ABORT: nothing listens there, or a rule says so.
     Reset,
     /// An ICMP error: a rule, a router, or a host rejects.
     IcmpError,
@@ -141,9 +143,9 @@ pub struct Losses {
 pub struct Flow {
     answer_timeout_ns: u64,
     pending: HashMap<Identity, Pending>,
-    /// Pending connections by whom their answer is for, and the sequence number it acknowledges.
-    by_source_seen: HashMap<(SocketAddr, u32), Identity>,
-    reported: LruCache<Identity, ()>,
+    /// Pending connections by what their answer is known by.
+    by_answer: HashMap<AnswerKey, Identity>,
+    reported: LruCache<Identity, Reported>,
     /// When the last loss of observations was noticed.
     lost_until: Option<Moment>,
     losses: Losses,
@@ -162,13 +164,63 @@ struct Pending {
     repeated: bool,
 }
 
+/// What an answer is known by, wherever it comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct AnswerKey {
+    protocol: Protocol,
+    /// Whom it is for.
+    seen: SocketAddr,
+    /// Which opening packet it answers. So an answer from another than the backend is found, too.
+    sequence: u32,
+    /// Who answers, where no sequence number tells: one client's port may speak UDP with many.
+    from: Option<SocketAddr>,
+}
+
+/// A connection that came out.
+///
+/// A new TCP or SCTP connection has a new sequence number; what is told again under the same one
+/// is the same. A UDP flow has none. It is another if conntrack made another entry for it: after
+/// it was silent for long, if its first datagram was dropped and a later one passes, or if its
+/// entry was removed and another endpoint chosen.
+#[derive(Clone, Copy, Debug)]
+struct Reported {
+    /// When its opening packet was last seen.
+    at: Moment,
+    /// What became of its addresses; `None` if it never left.
+    left_as: Option<Tuple>,
+}
+
+impl Reported {
+    /// Whether an opening packet at `at` is of another connection than this.
+    fn is_over(&self, protocol: Protocol, at: Moment, left_as: Option<Tuple>) -> bool {
+        let is_idle = at.nanoseconds_since(self.at) >= FLOW_IDLE_NS;
+        let is_another = left_as.is_some() && left_as != self.left_as;
+        protocol == Protocol::Udp && (is_idle || is_another)
+    }
+}
+
+impl AnswerKey {
+    fn new(protocol: Protocol, reply: Tuple, sequence: u32) -> Self {
+        Self {
+            protocol,
+            seen: reply.destination,
+            sequence,
+            from: (protocol == Protocol::Udp).then_some(reply.source),
+        }
+    }
+
+    fn of(identity: &Identity, reply: Tuple) -> Self {
+        Self::new(identity.protocol, reply, identity.sequence)
+    }
+}
+
 impl Flow {
     /// `answer_timeout_ns`: how long after its opening packet a connection counts as unanswered.
     pub fn new(answer_timeout_ns: u64) -> Self {
         Self {
             answer_timeout_ns,
             pending: HashMap::new(),
-            by_source_seen: HashMap::new(),
+            by_answer: HashMap::new(),
             reported: LruCache::new(REPORTED_MAX),
             lost_until: None,
             losses: Losses::default(),
@@ -187,10 +239,14 @@ impl Flow {
             Observation::Arrival { identity, arrival } => self.arrival(identity, arrival),
             Observation::AnswerArrival {
                 kind,
+                protocol,
                 reply,
                 sequence,
                 arrival,
-            } => self.answer_arrival(kind, reply, sequence, arrival),
+            } => {
+                let key = AnswerKey::new(protocol, reply, sequence);
+                self.answer_arrival(kind, key, reply, arrival)
+            }
         }
     }
 
@@ -203,7 +259,7 @@ impl Flow {
     pub fn knows(&self, protocol: Protocol, original: &Tuple) -> bool {
         let is_it =
             |identity: &Identity| identity.protocol == protocol && identity.original == *original;
-        self.pending.keys().any(is_it) || self.reported.iter().any(|(one, ())| is_it(one))
+        self.pending.keys().any(is_it) || self.reported.iter().any(|(one, _)| is_it(one))
     }
 
     /// The connections that the answer time-out ends at `now`, oldest first.
@@ -245,7 +301,7 @@ impl Flow {
                 interface: departure.interface,
                 ttl: departure.ttl,
             });
-            self.goes_astray(reply.destination, identity.sequence, arrival);
+            self.goes_astray(AnswerKey::of(&identity, reply), arrival);
             return None;
         };
         // Never forwarded: this node itself answered.
@@ -270,7 +326,7 @@ impl Flow {
         departure: Departure,
     ) {
         let key = identity.on_arrival();
-        if self.reported.contains_key(&key) {
+        if self.is_reported(&key, departure.at, Some(translation.reply)) {
             return;
         }
         if let Some(pending) = self.pending.get_mut(&key) {
@@ -284,10 +340,9 @@ impl Flow {
             }
             pending.repeated |= arrival.is_some() && !anew;
             if translation.conntrack == Conntrack::Entry && anew {
-                let seen =
-                    |translation: Translation| (translation.reply.destination, identity.sequence);
-                self.by_source_seen.remove(&seen(pending.translation));
-                self.by_source_seen.insert(seen(translation), key);
+                let answer = |translation: Translation| AnswerKey::of(&key, translation.reply);
+                self.by_answer.remove(&answer(pending.translation));
+                self.by_answer.insert(answer(translation), key);
                 pending.translation = translation;
                 pending.identity = identity;
             }
@@ -307,8 +362,8 @@ impl Flow {
             repeated: false,
         };
         self.pending.insert(key, pending);
-        let seen = translation.reply.destination;
-        self.by_source_seen.insert((seen, identity.sequence), key);
+        self.by_answer
+            .insert(AnswerKey::of(&key, translation.reply), key);
     }
 
     /// An opening packet that never left and that nobody answered.
@@ -335,15 +390,15 @@ impl Flow {
     fn answer_arrival(
         &mut self,
         kind: Kind,
+        answer: AnswerKey,
         reply: Tuple,
-        sequence: u32,
         arrival: Arrival,
     ) -> Option<Connection> {
-        let key = *self.by_source_seen.get(&(reply.destination, sequence))?;
+        let key = *self.by_answer.get(&answer)?;
         let pending = self.pending.get(&key)?;
         let is_from_here = pending.arrival.is_none();
         if !is_from_here || pending.translation.reply != reply {
-            self.goes_astray(reply.destination, sequence, arrival);
+            self.goes_astray(answer, arrival);
             return None;
         }
         let answer = kind.answers(Answered {
@@ -353,11 +408,11 @@ impl Flow {
         self.complete(key, answer)
     }
 
-    /// An answer for `seen` came back and will not reach the client as its connection's.
-    fn goes_astray(&mut self, seen: SocketAddr, sequence: u32, arrival: Arrival) {
+    /// An answer came back and will not reach the client as its connection's.
+    fn goes_astray(&mut self, answer: AnswerKey, arrival: Arrival) {
         let pending = self
-            .by_source_seen
-            .get(&(seen, sequence))
+            .by_answer
+            .get(&answer)
             .and_then(|key| self.pending.get_mut(key));
         if let Some(pending) = pending {
             pending.stray.get_or_insert(arrival);
@@ -388,8 +443,8 @@ impl Flow {
             stray,
             repeated: _,
         } = pending;
-        let seen = translation.reply.destination;
-        self.by_source_seen.remove(&(seen, identity.sequence));
+        self.by_answer
+            .remove(&AnswerKey::of(&identity, translation.reply));
         let doubtful = self.lost_until.is_some_and(|until| opened_at <= until);
         self.report(Connection {
             identity,
@@ -404,11 +459,33 @@ impl Flow {
         })
     }
 
+    /// Whether a connection came out to which an opening packet at `at` belongs. `left_as`: what
+    /// became of its addresses, if it left.
+    fn is_reported(&mut self, key: &Identity, at: Moment, left_as: Option<Tuple>) -> bool {
+        let Some(reported) = self.reported.get_mut(key) else {
+            return false;
+        };
+        if reported.is_over(key.protocol, at, left_as) {
+            self.reported.remove(key);
+            return false;
+        }
+        reported.at = reported.at.max(at);
+        true
+    }
+
     /// Lets a connection out, once.
     fn report(&mut self, connection: Connection) -> Option<Connection> {
         let key = connection.identity.on_arrival();
-        let seen = self.reported.insert(key, ());
-        seen.is_none().then_some(connection)
+        let at = connection.opened_at?;
+        if self.is_reported(&key, at, None) {
+            return None;
+        }
+        let left_as = connection
+            .departure
+            .and(connection.translation)
+            .map(|translation| translation.reply);
+        self.reported.insert(key, Reported { at, left_as });
+        Some(connection)
     }
 }
 

@@ -9,16 +9,19 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use aya::maps::{HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::net::if_::if_nametoindex;
-use observer_ebpf::{ARRIVALS_MAX, Arrival, ArrivalKey, Counter, KernelLayout, LAYOUT_KEY};
+use observer_ebpf::{
+    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, FLOWS_MAX, Flow, FlowKey, KernelLayout, LAYOUT_KEY,
+    PORT_WORDS,
+};
 
 use self::attach::Attachment;
 pub use self::attach::{AttachError, Hook};
@@ -85,6 +88,15 @@ pub enum ProgramsError {
     Missing(&'static str),
 }
 
+/// Of which UDP ports the programs follow the flows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UdpPorts {
+    /// Of every port.
+    All,
+    /// Of these: of front doors, and those behind them. All other datagrams pass at once.
+    Only(BTreeSet<u16>),
+}
+
 /// What the programs counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters([u64; Counter::COUNT as usize]);
@@ -103,6 +115,8 @@ pub struct Programs {
     /// Arrivals taken out because they never left.
     expired: u64,
     layout: BpfHashMap<MapData, u32, KernelLayout>,
+    flows: BpfHashMap<MapData, FlowKey, Flow>,
+    udp_ports: Array<MapData, u64>,
 }
 
 impl Programs {
@@ -142,6 +156,8 @@ impl Programs {
             counters: map(&mut ebpf, "COUNTERS")?,
             expired: 0,
             layout: map(&mut ebpf, "LAYOUT")?,
+            flows: map(&mut ebpf, "FLOWS")?,
+            udp_ports: map(&mut ebpf, "UDP_PORTS")?,
             ebpf,
         };
         Ok((programs, observations))
@@ -161,6 +177,27 @@ impl Programs {
                 map: "LAYOUT",
                 source,
             })
+    }
+
+    /// Follows the UDP flows of these ports from the next datagram on; before, of none.
+    pub fn follow_udp(&mut self, ports: &UdpPorts) -> Result<(), ProgramsError> {
+        let mut words = [0_u64; PORT_WORDS as usize];
+        match ports {
+            UdpPorts::All => words.fill(u64::MAX),
+            UdpPorts::Only(ports) => {
+                for &port in ports {
+                    words[usize::from(port / 64)] |= 1 << (port % 64);
+                }
+            }
+        }
+        for (index, word) in (0..PORT_WORDS).zip(words) {
+            let set = self.udp_ports.set(index, word, 0);
+            set.map_err(|source| ProgramsError::Map {
+                map: "UDP_PORTS",
+                source,
+            })?;
+        }
+        Ok(())
     }
 
     /// Puts both programs on an interface of the calling thread's network namespace, those for
@@ -257,6 +294,15 @@ impl Programs {
         let joined = self.counter(Counter::ArrivalsJoined as u32)?;
         let present = self.arrivals.keys().take(ARRIVALS_MAX as usize).count() as u64;
         Ok(written.saturating_sub(joined + self.expired + present))
+    }
+
+    /// How many entries the full map of known UDP flows let go to make room: those written that are
+    /// not there. Of one that goes on, conntrack mostly knows that it is an old one; what nobody
+    /// answers may come out again.
+    pub fn flows_evicted(&self) -> Result<u64, ProgramsError> {
+        let written = self.counter(Counter::FlowsWritten as u32)?;
+        let present = self.flows.keys().take(FLOWS_MAX as usize).count() as u64;
+        Ok(written.saturating_sub(present))
     }
 
     /// How many observations found the ring buffer full so far.

@@ -21,6 +21,8 @@ pub struct Lost {
     pub undecodable: u64,
     /// Arrivals that the full map let go to make room.
     pub evicted: u64,
+    /// UDP flows that the full map forgot to make room.
+    pub flows_evicted: u64,
     /// Connections whose outcome conntrack was not asked for, or did not tell: too many at once.
     pub not_looked_up: u64,
 }
@@ -135,6 +137,7 @@ impl Missed<'_> {
             pending_full,
             undecodable,
             evicted,
+            flows_evicted,
             not_looked_up,
         } = lost;
         let reasons = [
@@ -148,6 +151,10 @@ impl Missed<'_> {
                 counters.get(Counter::ArrivalsLost),
             ),
             ("arrivals let go by the full map", evicted),
+            (
+                "UDP flows refused by the map",
+                counters.get(Counter::FlowsLost),
+            ),
             ("headers cut short", counters.get(Counter::Truncated)),
             ("kernel reads failed", counters.get(Counter::ReadsFailed)),
             ("observer suspended", counters.get(Counter::Unattended)),
@@ -161,6 +168,13 @@ impl Missed<'_> {
         for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
             // Writing to a String cannot fail.
             let _ = write!(text, ", {reason}: {count}");
+        }
+        // Nothing is lost by that, unless the flow goes on.
+        if flows_evicted > 0 {
+            let _ = write!(
+                text,
+                "; forgotten for newer UDP flows: {flows_evicted} entries"
+            );
         }
         text
     }

@@ -2,7 +2,7 @@
 
 use super::judge::Scene;
 use super::vocabulary::{Outcome, OutcomeCause, OutcomeCauseCode};
-use crate::cluster::{Family, FrontDoorKind, TrafficPolicy};
+use crate::cluster::{Family, FrontDoorKind, Protocol, TrafficPolicy};
 use crate::flow::{Answer, Refusal};
 use crate::observation::{Conntrack, Entry};
 
@@ -75,10 +75,7 @@ impl Scene<'_> {
                 )
             };
         }
-        let foreseen = self
-            .prediction()
-            .and_then(|foreseen| foreseen.outcome_cause)
-            == Some(OutcomeCauseCode::NotANodePortAddress);
+        let foreseen = self.is_no_node_port_address();
         // kube-proxy rejects by ICMP error; a RST is the host's own word.
         let likely = self.knowledge.kube_proxy.is_none()
             && self.front_door.kind == Some(FrontDoorKind::NodePort)
@@ -191,7 +188,10 @@ impl Scene<'_> {
                 ),
             ));
         }
-        let delivered = self.connection.is_silent() && self.knowledge.local.contains(backend.ip());
+        // A UDP socket takes what comes, and need not answer.
+        let delivered = self.connection.identity.protocol != Protocol::Udp
+            && self.connection.is_silent()
+            && self.knowledge.local.contains(backend.ip());
         delivered.then(|| {
             (
                 OutcomeCauseCode::ListenQueue,
@@ -203,11 +203,21 @@ impl Scene<'_> {
         })
     }
 
-    /// If no endpoint could be chosen, because there is none.
+    /// Whether kube-proxy is known to serve no node port at this address.
+    fn is_no_node_port_address(&self) -> bool {
+        let foreseen = self.prediction();
+        foreseen.and_then(|foreseen| foreseen.outcome_cause)
+            == Some(OutcomeCauseCode::NotANodePortAddress)
+    }
+
+    /// If no endpoint could be chosen, because there is none, and one would have been.
     fn no_endpoints(&self, kube_proxy: &str) -> Option<Why> {
         let family = Family::of(self.front_door.address.ip());
         let entry = self.entry?;
-        (self.chosen.is_none() && !entry.has_usable_endpoint(family)).then(|| {
+        let is_why = self.chosen.is_none()
+            && !entry.has_usable_endpoint(family)
+            && !self.is_no_node_port_address();
+        is_why.then(|| {
             (
                 OutcomeCauseCode::NoEndpoints,
                 format!(

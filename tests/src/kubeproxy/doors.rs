@@ -124,7 +124,8 @@ impl FrontDoor {
     }
 }
 
-/// Every front door of a cluster for TCP, by every node.
+/// Every front door of a cluster, by every node, for the protocols that this kernel has sockets
+/// for.
 pub fn front_doors(cluster: &Cluster, settings: &Settings) -> Result<Vec<FrontDoor>> {
     let mut doors = Vec::new();
     for node in Plan::of(cluster)?.nodes {
@@ -134,8 +135,8 @@ pub fn front_doors(cluster: &Cluster, settings: &Settings) -> Result<Vec<FrontDo
             if site.node_addresses.is_empty() {
                 continue;
             }
-            let tcp = |port: &&SitePort| port.port.protocol == Protocol::Tcp;
-            for port in site.ports.iter().filter(tcp) {
+            let usable = |port: &&SitePort| port.port.protocol.has_sockets();
+            for port in site.ports.iter().filter(usable) {
                 doors.extend(of_port(&site, port, &node.name));
             }
         }

@@ -247,6 +247,7 @@ impl Session {
         }
         let counters = self.parts.programs.counters()?;
         self.lost.evicted = self.parts.programs.evicted()?;
+        self.lost.flows_evicted = self.parts.programs.flows_evicted()?;
         self.lost.pending_full = self.parts.observer.losses().pending_full;
         let missed = Missed {
             counters: &counters,

@@ -16,6 +16,9 @@ use super::*;
 use crate::cluster::Protocol;
 use crate::observation::{Conntrack, Identity, Kind, Passage, Tuple};
 
+mod cost;
+mod datagrams;
+
 /// What every program returns: `TCX_NEXT`, so that whatever else is on the hook runs too.
 const NEXT: u32 = u32::MAX;
 

@@ -57,6 +57,12 @@ fn an_entry_without_a_reply_was_delivered_and_left_waiting() {
     assert_eq!(outcome_code(&verdict), Some(OutcomeCauseCode::ListenQueue));
     assert_eq!(verdict.source_ip, SourceIp::Preserved);
     assert_eq!(verdict.extra_hops, Some(0));
+
+    let mut datagram = silent(CLIENT, "172.31.0.11:30084").with_entry(entry);
+    datagram.identity.protocol = Protocol::Udp;
+    let verdict = judged_with(&datagram, None).expect("rewritten");
+    assert_eq!(verdict.outcome, Outcome::Unanswered);
+    assert_eq!(outcome_code(&verdict), None, "it need not answer");
 }
 
 #[test]

@@ -1,0 +1,91 @@
+//! What a packet costs, measured by the kernel itself. It asserts nothing, since machines differ:
+//! `cargo test --release -p observer --lib cost -- --ignored --nocapture` prints it.
+
+use std::io::Write as _;
+
+use super::datagrams::datagram;
+use super::*;
+
+/// How often a packet is run at a stretch.
+const REPEAT: u32 = 1_000_000;
+/// How many flows are opened: each has a first datagram but once.
+const FLOWS: u16 = 10_000;
+
+/// Nanoseconds per packet.
+fn cost(programs: &mut Programs, program: &'static str, packet: &[u8], repeat: u32) -> u64 {
+    let run = classifier(&mut programs.ebpf, program)
+        .expect("there")
+        .test_run(TestRunOptions {
+            data_in: Some(packet),
+            repeat,
+            ..TestRunOptions::new()
+        });
+    u64::try_from(run.expect("runs").duration.as_nanos()).expect("short")
+}
+
+/// The mean of packets that are run once each, at ingress and at egress.
+fn alone(programs: &mut Programs, packets: impl Iterator<Item = Vec<u8>>) -> [u64; 2] {
+    let mut sums = [0; 2];
+    for packet in packets {
+        for (program, sum) in ETHERNET.into_iter().zip(&mut sums) {
+            *sum += cost(programs, program, &packet, 1);
+        }
+    }
+    sums.map(|sum| sum / u64::from(FLOWS))
+}
+
+#[test]
+#[ignore = "it measures, and asserts nothing"]
+fn cost_of_a_packet() {
+    let Some((mut programs, _ring)) = load("cost_of_a_packet") else {
+        return;
+    };
+    programs
+        .follow_udp(&UdpPorts::Only([DOOR_PORT].into()))
+        .expect("set");
+    let tcp = |tcp| {
+        let mut ip = v4();
+        ip.set_next_headers(IpNumber::TCP);
+        packet(ip, tcp)
+    };
+    // The protocol of LLDP.
+    let mut no_ip = tcp(syn());
+    no_ip[12..14].copy_from_slice(&[0x88, 0xcc]);
+    let established = TcpHeader {
+        syn: false,
+        ack: true,
+        ..syn()
+    };
+    let known = datagram(v4(), DOOR_PORT, &[0; 40]);
+    for program in ETHERNET {
+        run(&mut programs, program, &known);
+    }
+    let say = |what: &str, [ingress, egress]: [u64; 2]| {
+        let mut out = std::io::stdout().lock();
+        writeln!(out, "{what:<32}{ingress:>6} ns in {egress:>6} ns out").expect("printed");
+    };
+    for (what, packet) in [
+        ("no IP, returns at once", no_ip.clone()),
+        ("TCP, established", tcp(established)),
+        ("UDP, another port", datagram(v4(), 9, &[0; 40])),
+        ("UDP, a known flow", known),
+    ] {
+        let cost = ETHERNET.map(|program| cost(&mut programs, program, &packet, REPEAT));
+        say(what, cost);
+    }
+    let same = (0..FLOWS).map(|_| no_ip.clone());
+    say("no IP, run alone", alone(&mut programs, same));
+    let syns = (0..u32::from(FLOWS)).map(|sequence_number| {
+        tcp(TcpHeader {
+            sequence_number,
+            ..syn()
+        })
+    });
+    say("TCP, a SYN, run alone", alone(&mut programs, syns));
+    let firsts = (0..FLOWS).map(|port| {
+        let mut packet = datagram(v4(), DOOR_PORT, &[0; 40]);
+        packet[34..36].copy_from_slice(&(10_000 + port).to_be_bytes());
+        packet
+    });
+    say("UDP, a first one, run alone", alone(&mut programs, firsts));
+}
