@@ -32,7 +32,10 @@ use crate::{
     plan::{NodePlan, OutsiderPlan, Plan, PodPlan},
 };
 
-use self::{network::Network, wiring::pods::Link};
+use self::{
+    network::{Network, Pods},
+    wiring::pods::Link,
+};
 
 mod cni;
 pub mod network;
@@ -252,6 +255,11 @@ impl Lab {
     /// The first interface by which the world's packets come to a node.
     pub fn wire(&self) -> &'static str {
         network::WIRE
+    }
+
+    /// Whether the pods of a node are on one bridge, so that no packet between them is routed.
+    pub fn pods_are_bridged(&self) -> bool {
+        self.options.network.pods == Pods::Bridge
     }
 
     /// The interface by which a node gets what another node sends to its endpoint `address`: the
