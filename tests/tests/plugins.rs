@@ -135,6 +135,7 @@ fn whoever_rewrites_is_told_from_kube_proxy(#[case] masquerade: Masquerade, #[ca
     let run = run::observe(&lab, &Scene::plugins().objects, &ways).expect("observed");
     run.assert_right(&lab);
     run.assert_replayed();
+    run.assert_joined(&lab);
     let by_plugin = |record: &&Value| record.pointer("/lost_at/by") == Some(&json!("cni"));
     let codes: BTreeSet<&str> = run.records["node1"]
         .iter()
