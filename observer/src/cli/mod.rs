@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they share: what is asked for (`filter`), how it is
-//! reported (`report`), and names that the cluster does not have (`names`).
+//! reported (`report`), names that the cluster does not have (`names`), and what kube-proxy says of
+//! itself (`ask`).
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -8,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+mod ask;
 mod completions;
 mod doctor;
 mod explain;
