@@ -425,4 +425,6 @@ impl Kind {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;
