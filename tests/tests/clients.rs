@@ -39,6 +39,7 @@ fn judged(scene: &Scene, settings: Settings, families: &[Family], enough: usize)
     let run = run::observe(&lab, &scene.objects, &ways).expect("observed");
     run.assert_right(&lab);
     run.assert_replayed();
+    run.assert_joined(&lab);
     run
 }
 

@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 mod build;
+pub mod configz;
 mod convert;
 pub mod file;
 mod index;

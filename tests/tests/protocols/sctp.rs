@@ -57,7 +57,7 @@ fn associations_are_reported_once_and_rightly(
     }
     let scene = Scene::edges();
     let lab = scene.raise(scene.settings(mode)).expect("raised");
-    let ways = ways(&lab, &Client::all(&lab), &doors(&lab)).repeat(TIMES);
+    let ways = vec![ways(&lab, &Client::all(&lab), &doors(&lab)); TIMES].concat();
     let run = run::observe(&lab, &scene.objects, &ways).expect("observed");
     run.assert_right(&lab);
     run.assert_replayed();

@@ -2,26 +2,15 @@
 //! two agree.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde::Serialize;
 
+use super::super::ask::METRICS_ADDRESS;
 use super::facts::{Facts, Seen};
 use super::report::Check;
 
-/// Where kube-proxy serves its metrics by default (`metricsBindAddress`).
-pub(super) const METRICS_ADDRESS: SocketAddr =
-    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10249));
-/// It answers from memory.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-/// More than any mode and its headers.
-const ANSWER_MAX: u64 = 4096;
-/// A name that is never too long for a mode.
-const MODE_MAX: usize = 32;
 /// The device that holds every Service address in IPVS mode.
 const IPVS_DEVICE: &str = "kube-ipvs0";
 const NAME: &str = "kube-proxy";
@@ -40,34 +29,6 @@ enum Mode {
     Iptables,
     Ipvs,
     Nftables,
-}
-
-/// Asks kube-proxy for its mode. By hand: one request for one word on the loopback interface is
-/// less than the smallest HTTP client.
-pub(super) fn ask(address: SocketAddr) -> Seen<String> {
-    let answer = || {
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.write_all(b"GET /proxyMode HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = answer().map_err(|error: std::io::Error| error.to_string())?;
-    mode_in(&String::from_utf8_lossy(&answer)).ok_or_else(|| "its answer is no mode".to_owned())
-}
-
-/// The body of a good answer, if it is a word.
-fn mode_in(answer: &str) -> Option<String> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let mut status_line = head.lines().next()?.split(' ');
-    let is_http = status_line.next()?.starts_with("HTTP/1.");
-    let is_good = status_line.next()? == "200";
-    let mode = body.trim();
-    let is_word = !mode.is_empty()
-        && mode.len() <= MODE_MAX
-        && mode.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    (is_http && is_good && is_word).then(|| mode.to_owned())
 }
 
 /// Looks into the legacy tables of both families. They are listed in `/proc` once somebody uses
@@ -234,30 +195,6 @@ impl Mode {
 mod tests {
     use super::super::report::Status;
     use super::*;
-
-    #[test]
-    fn a_mode_is_the_body_of_a_good_answer() {
-        let answer =
-            |status, body| format!("HTTP/1.0 {status}\r\nContent-Type: text/plain\r\n\r\n{body}");
-        assert_eq!(
-            mode_in(&answer("200 OK", "nftables")).as_deref(),
-            Some("nftables")
-        );
-        assert_eq!(
-            mode_in(&answer("200 OK", "iptables\n")).as_deref(),
-            Some("iptables")
-        );
-        for no_mode in [
-            answer("404 Not Found", "page"),
-            answer("200 OK", ""),
-            answer("200 OK", "<html> </html>"),
-            answer("200 OK", &"x".repeat(33)),
-            "SSH-2.0-OpenSSH\r\n\r\n".to_owned(),
-            String::new(),
-        ] {
-            assert_eq!(mode_in(&no_mode), None, "{no_mode:?}");
-        }
-    }
 
     #[test]
     fn what_it_says_and_what_is_found_are_held_together() {

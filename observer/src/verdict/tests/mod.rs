@@ -1,6 +1,7 @@
 //! What is made of a connection, seen from node1 of a cluster of two.
 
 mod outcome;
+mod plugin;
 mod predict;
 mod source;
 
@@ -112,6 +113,13 @@ fn index() -> Index {
         30084,
         json!({"clusterIP": "10.96.0.5"}),
         &on_the_host,
+    ));
+    let on_another_host = json!([{"addresses": ["172.31.0.12"], "nodeName": "node2"}]);
+    items.extend(service(
+        "agent",
+        30085,
+        json!({"clusterIP": "10.96.0.6", "externalTrafficPolicy": "Local"}),
+        &on_another_host,
     ));
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let objects = Objects::from_list(list.to_string().as_bytes()).expect("the test's objects");
