@@ -163,17 +163,18 @@ pub fn predict(question: &Question<'_>, terms: Terms<'_>) -> Option<Prediction> 
         extra_hops: None,
         basis,
     };
-    if !entry.has_usable_endpoint(family) {
-        return Some(nobody(Outcome::Refused, OutcomeCauseCode::NoEndpoints));
-    }
-    if door == FrontDoorKind::LoadBalancer && is_fenced_out(question) {
-        return Some(nobody(Outcome::Dropped, OutcomeCauseCode::SourceRanges));
-    }
+    // First, since no endpoint would help.
     if door == FrontDoorKind::NodePort && !is_served(question, terms) {
         return Some(nobody(
             Outcome::Refused,
             OutcomeCauseCode::NotANodePortAddress,
         ));
+    }
+    if !entry.has_usable_endpoint(family) {
+        return Some(nobody(Outcome::Refused, OutcomeCauseCode::NoEndpoints));
+    }
+    if door == FrontDoorKind::LoadBalancer && is_fenced_out(question) {
+        return Some(nobody(Outcome::Dropped, OutcomeCauseCode::SourceRanges));
     }
     let local_only = if from_outside {
         entry.service.external_traffic_policy == TrafficPolicy::Local && !is_spared(question, terms)

@@ -21,7 +21,7 @@ use tests::{
     protocol::Protocol,
     run,
     scene::Scene,
-    traffic::{Client, ways},
+    traffic::{Client, Way, ways},
 };
 
 /// How often each way is gone.
@@ -57,7 +57,9 @@ fn associations_are_reported_once_and_rightly(
     }
     let scene = Scene::edges();
     let lab = scene.raise(scene.settings(mode)).expect("raised");
-    let ways = vec![ways(&lab, &Client::all(&lab), &doors(&lab)); TIMES].concat();
+    let all = ways(&lab, &Client::all(&lab), &doors(&lab));
+    let number = all.len() * TIMES;
+    let ways: Vec<Way> = all.into_iter().cycle().take(number).collect();
     let run = run::observe(&lab, &scene.objects, &ways).expect("observed");
     run.assert_right(&lab);
     run.assert_replayed();
