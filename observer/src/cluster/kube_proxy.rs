@@ -19,6 +19,8 @@ const KIND: &str = "KubeProxyConfiguration";
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KubeProxy {
+    /// How it programs the kernel.
+    pub mode: ProxyMode,
     /// `clusterCIDR`: one range a family.
     pub cluster_cidrs: Vec<IpNet>,
     /// By what it takes a packet for one of a pod.
@@ -27,6 +29,18 @@ pub struct KubeProxy {
     pub masquerade_all: bool,
     /// At which of a node's addresses it serves node ports.
     pub node_ports: NodePortAddresses,
+}
+
+/// `mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProxyMode {
+    /// The default.
+    #[default]
+    Iptables,
+    /// The kernel's virtual servers (`net/netfilter/ipvs/`).
+    Ipvs,
+    /// What replaces the default.
+    Nftables,
 }
 
 /// `nodePortAddresses`, with the default of the mode.
@@ -101,6 +115,17 @@ struct Section {
     masquerade_all: Option<bool>,
 }
 
+impl ProxyMode {
+    /// As kube-proxy spells it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
 impl KubeProxy {
     /// Reads a YAML document.
     pub fn parse(text: &str) -> Result<Self, KubeProxyError> {
@@ -141,13 +166,17 @@ impl KubeProxy {
             let masquerade_all = section.and_then(|section| section.masquerade_all);
             masquerade_all.unwrap_or_default()
         });
-        let masquerade_all = match mode.as_str() {
-            "nftables" => nftables,
-            "ipvs" => ipvs || iptables,
-            _ => iptables,
+        let mode = [ProxyMode::Nftables, ProxyMode::Ipvs]
+            .into_iter()
+            .find(|known| known.word() == mode)
+            .unwrap_or_default();
+        let masquerade_all = match mode {
+            ProxyMode::Nftables => nftables,
+            ProxyMode::Ipvs => ipvs || iptables,
+            ProxyMode::Iptables => iptables,
         };
         let node_ports = match node_port_addresses.unwrap_or_default().as_slice() {
-            [] if mode == "nftables" => NodePortAddresses::Primary,
+            [] if mode == ProxyMode::Nftables => NodePortAddresses::Primary,
             [] => NodePortAddresses::All,
             [only] if only == "primary" => NodePortAddresses::Primary,
             ranges => NodePortAddresses::In(
@@ -162,6 +191,7 @@ impl KubeProxy {
             ),
         };
         Ok(Self {
+            mode,
             cluster_cidrs,
             detect_local,
             masquerade_all,
@@ -220,6 +250,9 @@ impl KubeProxy {
     /// Whether it serves node ports at `address` of `node`.
     pub fn serves_node_ports_at(&self, address: IpAddr, node: &Node) -> bool {
         match &self.node_ports {
+            // There is a virtual server at each address of the node, but at no loopback address
+            // (`pkg/proxy/ipvs/proxier.go`).
+            _ if self.mode == ProxyMode::Ipvs && address.is_loopback() => false,
             // `! -d ::1/128` (`pkg/proxy/iptables/proxier.go`).
             NodePortAddresses::All => address != IpAddr::V6(Ipv6Addr::LOCALHOST),
             NodePortAddresses::Primary => {
@@ -316,6 +349,31 @@ mod tests {
         let config = parsed(fields).expect("one");
         let served = [0, 1].map(|one| config.serves_node_ports_at(node.addresses[one], &node));
         assert_eq!(served, expected);
+    }
+
+    #[rstest]
+    #[case::iptables("mode: \"\"", true)]
+    #[case::ipvs("mode: ipvs", false)]
+    #[case::ipvs_told("mode: ipvs\nnodePortAddresses: [127.0.0.0/8]", false)]
+    fn node_ports_at_the_loopback_address_are_iptables_own(
+        #[case] fields: &str,
+        #[case] expected: bool,
+    ) {
+        let node = Node {
+            name: "node1".into(),
+            addresses: vec![ip("172.31.0.11")],
+            pod_cidrs: Vec::new(),
+            zone: None,
+        };
+        let config = parsed(fields).expect("one");
+        assert_eq!(
+            config.serves_node_ports_at(ip("127.0.0.1"), &node),
+            expected
+        );
+        assert_eq!(
+            config.serves_node_ports_at(ip("172.31.0.11"), &node),
+            !fields.contains("127.0.0.0/8")
+        );
     }
 
     #[rstest]

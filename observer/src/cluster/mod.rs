@@ -31,7 +31,7 @@ mod service;
 mod tests;
 
 pub use index::{AddressKind, Backend, FrontDoor, Index};
-pub use kube_proxy::{DetectLocal, KubeProxy, KubeProxyError, NodePortAddresses};
+pub use kube_proxy::{DetectLocal, KubeProxy, KubeProxyError, NodePortAddresses, ProxyMode};
 pub use objects::{Objects, ObjectsError};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,

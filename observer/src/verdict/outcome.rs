@@ -77,8 +77,13 @@ impl Scene<'_> {
         }
         let foreseen = self
             .prediction()
-            .and_then(|foreseen| foreseen.outcome_cause)
-            == Some(OutcomeCauseCode::NotANodePortAddress);
+            .and_then(|foreseen| foreseen.outcome_cause);
+        if foreseen == Some(OutcomeCauseCode::NoLocalEndpoints)
+            && let Some(why) = self.no_local_endpoints("kube-proxy's virtual server rejects it")
+        {
+            return why;
+        }
+        let foreseen = foreseen == Some(OutcomeCauseCode::NotANodePortAddress);
         // kube-proxy rejects by ICMP error; a RST is the host's own word.
         let likely = self.knowledge.kube_proxy.is_none()
             && self.front_door.kind == Some(FrontDoorKind::NodePort)
@@ -136,16 +141,7 @@ impl Scene<'_> {
                 self.client.address.ip()
             ),
             OutcomeCauseCode::NoLocalEndpoints => {
-                let policy = if self.is_from_outside() {
-                    "externalTrafficPolicy"
-                } else {
-                    "internalTrafficPolicy"
-                };
-                format!(
-                    "{policy} is Local and {} has no usable endpoint of {name}: kube-proxy drops \
-                     the connection",
-                    self.knowledge.local.node()
-                )
+                return self.no_local_endpoints("kube-proxy drops the connection");
             }
             _ => return None,
         };
@@ -168,6 +164,15 @@ impl Scene<'_> {
                 ),
             ));
         }
+        if self
+            .prediction()
+            .is_some_and(|foreseen| foreseen.outcome == Outcome::Unanswered)
+        {
+            return self.no_local_endpoints(&format!(
+                "in IPVS mode kube-proxy sends the connection to {backend} all the same, with the \
+                 source it came with, and the reply does not return through this node"
+            ));
+        }
         let delivered = self.connection.is_silent() && self.knowledge.local.contains(backend.ip());
         delivered.then(|| {
             (
@@ -178,6 +183,21 @@ impl Scene<'_> {
                 ),
             )
         })
+    }
+
+    /// Policy Local finds nobody on this node: `fate` is what comes of it.
+    fn no_local_endpoints(&self, fate: &str) -> Option<Why> {
+        let policy = if self.is_from_outside() {
+            "externalTrafficPolicy"
+        } else {
+            "internalTrafficPolicy"
+        };
+        let explanation = format!(
+            "{policy} is Local and {} has no usable endpoint of {}: {fate}",
+            self.knowledge.local.node(),
+            self.entry?.service.reference
+        );
+        Some((OutcomeCauseCode::NoLocalEndpoints, explanation))
     }
 
     /// If no endpoint could be chosen, because there is none.
