@@ -115,7 +115,7 @@ fn clients_of_an_unusual_cluster_are_reported_once_and_rightly(
     let not_refused = EVERY_FATE[..2].iter().copied();
     assert_occurred(&run, &not_refused.collect::<Vec<_>>());
     let outcome_causes: &[&str] = match mode {
-        Mode::Iptables(_) => &["no-local-endpoints", "source-ranges"],
+        Mode::Iptables(_) | Mode::Ipvs => &["no-local-endpoints", "source-ranges"],
         Mode::Nftables => &[
             "no-local-endpoints",
             "source-ranges",

@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use super::claims::{only_service, pod_name, port_name};
 use crate::{
     client::{Answer, Failure},
-    kubeproxy::doors::{Found, FrontDoor, Policy},
+    kubeproxy::{
+        Mode,
+        doors::{Found, FrontDoor, Policy},
+    },
     lab::Lab,
     traffic::{Client, Opened},
 };
@@ -121,7 +124,7 @@ fn answered(lab: &Lab, opened: &Opened, answer: &Answer) -> Expected {
     expected.extend(step(&Step {
         arrival,
         out,
-        ttl_out: arrival.map_or(TTL, |(_, ttl)| ttl - 1),
+        ttl_out: ttl_out(lab, opened),
         reply_ttl: TTL - u8::from(routed_there),
     }));
     expected
@@ -194,8 +197,7 @@ fn second_half(lab: &Lab, opened: &Opened, answer: &Answer) -> Option<Half> {
             ("/extra_hops", json!(null)),
         ]);
     }
-    let forwarded = arrival(lab, opened).is_some();
-    let ttl_in = TTL - u8::from(forwarded);
+    let ttl_in = ttl_out(lab, opened);
     expected.extend(step(&Step {
         arrival: Some((lab.interface_between_nodes(backend.ip()), ttl_in)),
         out: lab.interface_towards(node, backend.ip()),
@@ -346,6 +348,14 @@ fn arrival<'lab>(lab: &'lab Lab, opened: &Opened) -> Option<(&'lab str, u8)> {
         Client::Node(_) => return None,
     };
     Some((interface, TTL))
+}
+
+/// With which TTL a connection leaves the node that it enters by. Forwarding takes one, and so does
+/// a virtual server, also of what the node itself sends (`net/netfilter/ipvs/ip_vs_xmit.c`,
+/// `decrement_ttl`).
+fn ttl_out(lab: &Lab, opened: &Opened) -> u8 {
+    let forwarded = arrival(lab, opened).is_some() || lab.kube_proxy().mode == Mode::Ipvs;
+    TTL - u8::from(forwarded)
 }
 
 /// Whether a node's own network answered, on that node.
