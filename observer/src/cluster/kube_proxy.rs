@@ -15,6 +15,10 @@ use super::{Family, Node};
 const CONFIG_MAP: (&str, &str) = ("kube-system", "kube-proxy");
 const KIND: &str = "KubeProxyConfiguration";
 
+/// The device that holds every Service address of a node in IPVS mode
+/// (`pkg/proxy/ipvs/proxier.go`).
+pub const IPVS_DEVICE: &str = "kube-ipvs0";
+
 /// What kube-proxy was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use super::facts::{Facts, Seen};
 use super::report::Check;
-use crate::cluster::ProxyMode;
+use crate::cluster::{IPVS_DEVICE, ProxyMode};
 
 /// Where kube-proxy serves its metrics by default (`metricsBindAddress`).
 pub(super) const METRICS_ADDRESS: SocketAddr =
@@ -23,8 +23,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 const ANSWER_MAX: u64 = 4096;
 /// A name that is never too long for a mode.
 const MODE_MAX: usize = 32;
-/// The device that holds every Service address in IPVS mode.
-const IPVS_DEVICE: &str = "kube-ipvs0";
 const NAME: &str = "kube-proxy";
 
 /// Whether the tables of `iptables-legacy`, which nftables does not list, have kube-proxy's chain,
