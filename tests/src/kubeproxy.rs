@@ -9,7 +9,7 @@
 //! The modes differ in more than their language: in nftables mode `NodePort`s are served on the
 //! node's primary addresses only and never at 127.0.0.1, ports of a cluster IP that no Service
 //! has are refused, addresses that no Service has are dropped, and a packet that conntrack finds
-//! invalid is left alone.
+//! invalid is left alone. What IPVS mode does otherwise is in [`ipvs`].
 
 use std::net::IpAddr;
 
@@ -21,6 +21,7 @@ pub mod doors;
 mod endpoints;
 mod hash;
 pub mod iptables;
+pub mod ipvs;
 pub mod nftables;
 mod services;
 mod settings;
@@ -58,6 +59,9 @@ pub fn program(node: &Namespace, cluster: &Cluster, name: &str, settings: &Setti
         .filter(|planned| planned.name == name)
         .flat_map(|planned| planned.addresses.iter().copied())
         .collect();
+    if settings.mode == Mode::Ipvs {
+        ipvs::prepare(node)?;
+    }
     for family in Family::ALL {
         if !addresses.iter().any(|address| family.holds(*address)) {
             continue;
@@ -66,6 +70,10 @@ pub fn program(node: &Namespace, cluster: &Cluster, name: &str, settings: &Setti
             Mode::Iptables(backend) => {
                 let rules = iptables::render(cluster, name, family, settings)?;
                 iptables::restore(node, backend, family, &rules)?;
+            }
+            Mode::Ipvs => {
+                let program = ipvs::render(cluster, name, family, settings)?;
+                ipvs::load(node, family, &program)?;
             }
             Mode::Nftables => {
                 let rules = nftables::render(cluster, name, family, settings)?;

@@ -85,6 +85,31 @@ fn a_live_run_ends_when_its_reader_has_gone() {
     );
 }
 
+/// Its rules are other than those that are expected without a word of its configuration.
+#[test]
+fn ipvs_mode_must_be_told() {
+    if !privilege::granted("ipvs_mode_must_be_told") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let said = |arguments: &[&str]| {
+        let observer = ObserverProcess::start(node, &demo::cluster_file(), arguments);
+        let finished = observer.expect("observes").stop().expect("stops");
+        finished.stderr.contains("kube-ipvs0 is here")
+    };
+    assert!(!said(&[]), "it is not");
+    node.namespace
+        .ip("link add kube-ipvs0 type bridge")
+        .expect("a link of that name");
+    assert!(said(&[]));
+    let directory = TempDir::new().expect("a directory");
+    let config = directory.path().join("config");
+    fs::write(&config, "kind: KubeProxyConfiguration\nmode: ipvs\n").expect("written");
+    let config = config.to_str().expect("text");
+    assert!(!said(&["--kube-proxy-config", config]), "it is told");
+}
+
 #[test]
 fn a_live_run_counts_and_fails_on_what_it_printed() {
     if !privilege::granted("a_live_run_counts_and_fails_on_what_it_printed") {

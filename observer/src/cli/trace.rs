@@ -20,7 +20,7 @@ use self::session::{Awaited, Begin, Parts, Session, Stop};
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
 use super::{Ending, ask, host_name, names, say, warn};
-use crate::cluster::{Index, KubeProxy, Objects, Protocol, file};
+use crate::cluster::{IPVS_DEVICE, Index, KubeProxy, Objects, Protocol, file};
 use crate::kernel::capabilities;
 use crate::kernel::layout::{LayoutError, Resolver, SYSFS};
 use crate::kernel::links::Links;
@@ -174,6 +174,10 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         _ => UdpPorts::All,
     })?;
     let interfaces = Interfaces::new(Choice(interfaces), index.clone());
+    let links = Links::read().await?;
+    if index.is_some() && kube_proxy.is_none() {
+        warn_of_ipvs(&links);
+    }
     let parts = Parts {
         programs,
         observer: Observer::new(settings, index, kube_proxy),
@@ -183,7 +187,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         answer_timeout_ns,
     };
     let mut session = Session::new(parts, interfaces);
-    let (names, hook) = session.attach(&Links::read().await?)?;
+    let (names, hook) = session.attach(&links)?;
     let ready = Instant::now();
     say(&format!(
         "observing {} on {node} by {}",
@@ -229,6 +233,16 @@ fn asked() -> Option<KubeProxy> {
             ));
             None
         }
+    }
+}
+
+/// Without a word of kube-proxy's configuration its default mode is expected.
+fn warn_of_ipvs(links: &Links) {
+    if links.find(IPVS_DEVICE).is_some() {
+        say(&format!(
+            "warning: {IPVS_DEVICE} is here, as in kube-proxy's IPVS mode, but its configuration is \
+             not known: iptables mode is expected; give --kube-proxy-config"
+        ));
     }
 }
 

@@ -75,7 +75,15 @@ impl Scene<'_> {
                 )
             };
         }
-        let foreseen = self.is_no_node_port_address();
+        let foreseen = self
+            .prediction()
+            .and_then(|foreseen| foreseen.outcome_cause);
+        if foreseen == Some(OutcomeCauseCode::NoLocalEndpoints)
+            && let Some(why) = self.no_local_endpoints("kube-proxy's virtual server rejects it")
+        {
+            return why;
+        }
+        let foreseen = foreseen == Some(OutcomeCauseCode::NotANodePortAddress);
         // kube-proxy rejects by ICMP error; a RST is the host's own word.
         let likely = self.knowledge.kube_proxy.is_none()
             && self.front_door.kind == Some(FrontDoorKind::NodePort)
@@ -134,16 +142,7 @@ impl Scene<'_> {
                 self.client.address.ip()
             ),
             OutcomeCauseCode::NoLocalEndpoints => {
-                let policy = if self.is_from_outside() {
-                    "externalTrafficPolicy"
-                } else {
-                    "internalTrafficPolicy"
-                };
-                format!(
-                    "{policy} is Local and {} has no usable endpoint of {name}: kube-proxy drops \
-                     the connection",
-                    self.knowledge.local.node()
-                )
+                return self.no_local_endpoints("kube-proxy drops the connection");
             }
             _ => return None,
         };
@@ -188,6 +187,15 @@ impl Scene<'_> {
                 ),
             ));
         }
+        if self
+            .prediction()
+            .is_some_and(|foreseen| foreseen.outcome == Outcome::Unanswered)
+        {
+            return self.no_local_endpoints(&format!(
+                "in IPVS mode kube-proxy sends the connection to {backend} all the same, with the \
+                 source it came with, and the reply does not return through this node"
+            ));
+        }
         // A UDP socket takes what comes, and need not answer.
         let delivered = self.connection.identity.protocol != Protocol::Udp
             && self.connection.is_silent()
@@ -208,6 +216,21 @@ impl Scene<'_> {
         let foreseen = self.prediction();
         foreseen.and_then(|foreseen| foreseen.outcome_cause)
             == Some(OutcomeCauseCode::NotANodePortAddress)
+    }
+
+    /// Policy Local finds nobody on this node: `fate` is what comes of it.
+    fn no_local_endpoints(&self, fate: &str) -> Option<Why> {
+        let policy = if self.is_from_outside() {
+            "externalTrafficPolicy"
+        } else {
+            "internalTrafficPolicy"
+        };
+        let explanation = format!(
+            "{policy} is Local and {} has no usable endpoint of {}: {fate}",
+            self.knowledge.local.node(),
+            self.entry?.service.reference
+        );
+        Some((OutcomeCauseCode::NoLocalEndpoints, explanation))
     }
 
     /// If no endpoint could be chosen, because there is none, and one would have been.

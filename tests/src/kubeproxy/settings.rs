@@ -19,7 +19,7 @@ pub struct Settings {
     pub masquerade_all: bool,
     /// `nodePortAddresses`: on which addresses of a node its `NodePort`s are served.
     pub node_port_addresses: NodePortAddresses,
-    /// `iptables.localhostNodePorts`: also at 127.0.0.1. The nftables mode has no such thing.
+    /// `iptables.localhostNodePorts`: also at 127.0.0.1. The other modes have no such thing.
     pub localhost_node_ports: bool,
     /// In mode nftables, which releases' table. In mode iptables all since 1.30 program the same.
     pub nftables: NftablesLayout,
@@ -43,6 +43,8 @@ pub enum NftablesLayout {
 pub enum Mode {
     /// kube-proxy's oldest mode that is still in use, and its default.
     Iptables(Backend),
+    /// The kernel's virtual servers; on its way out.
+    Ipvs,
     /// The mode that replaces it.
     Nftables,
 }
@@ -72,7 +74,8 @@ pub enum DetectLocal {
 /// `nodePortAddresses` of a `KubeProxyConfiguration`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodePortAddresses {
-    /// None given: every local address in iptables mode, the primary ones in nftables mode.
+    /// None given: every local address in iptables and IPVS mode, the primary ones in nftables
+    /// mode.
     ModeDefault,
     /// `["primary"]`: on the node's addresses in its Node object.
     Primary,
@@ -125,7 +128,9 @@ impl Settings {
                 .filter(|address| family.holds(*address))
         };
         let ranges = match (&self.node_port_addresses, self.mode) {
-            (NodePortAddresses::ModeDefault, Mode::Iptables(_)) => return Served::Everywhere,
+            (NodePortAddresses::ModeDefault, Mode::Iptables(_) | Mode::Ipvs) => {
+                return Served::Everywhere;
+            }
             // The first of a family is the primary one.
             (NodePortAddresses::ModeDefault, Mode::Nftables) | (NodePortAddresses::Primary, _) => {
                 return Served::On(of_family().take(1).collect());
@@ -152,7 +157,7 @@ impl Settings {
                     && family == Family::V4
                     && self.served(&[], family) == Served::Everywhere
             }
-            Mode::Nftables => false,
+            Mode::Ipvs | Mode::Nftables => false,
         }
     }
 }
@@ -201,12 +206,17 @@ impl fmt::Display for Settings {
         if !addresses.is_empty() {
             writeln!(formatter, "nodePortAddresses: [\"{addresses}\"]")?;
         }
-        writeln!(formatter, "{mode}:\n  masqueradeAll: {masquerade_all}")?;
+        // IPVS mode goes by the section of iptables mode.
+        let section = match mode {
+            Mode::Iptables(_) | Mode::Ipvs => "iptables",
+            Mode::Nftables => "nftables",
+        };
+        writeln!(formatter, "{section}:\n  masqueradeAll: {masquerade_all}")?;
         match mode {
             Mode::Iptables(_) => {
                 writeln!(formatter, "  localhostNodePorts: {localhost_node_ports}")
             }
-            Mode::Nftables => Ok(()),
+            Mode::Ipvs | Mode::Nftables => Ok(()),
         }
     }
 }
@@ -216,6 +226,7 @@ impl fmt::Display for Mode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Iptables(_) => "iptables",
+            Self::Ipvs => "ipvs",
             Self::Nftables => "nftables",
         })
     }

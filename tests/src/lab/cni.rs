@@ -316,6 +316,6 @@ fn multicast(family: Family) -> &'static str {
 fn backend(mode: Mode) -> Backend {
     match mode {
         Mode::Iptables(backend) => backend,
-        Mode::Nftables => Backend::Nft,
+        Mode::Ipvs | Mode::Nftables => Backend::Nft,
     }
 }

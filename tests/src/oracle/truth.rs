@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use super::claims::{only_service, pod_name, port_name};
 use crate::{
     client::{Answer, Failure},
-    kubeproxy::doors::{Found, FrontDoor, Kind, Policy},
+    kubeproxy::{
+        Mode,
+        doors::{Found, FrontDoor, Kind, Policy},
+    },
     lab::{Lab, LabPod},
     protocol::Protocol,
     traffic::{Client, Opened},
@@ -214,7 +217,7 @@ fn answered(lab: &Lab, opened: &Opened, answer: &Answer) -> Expected {
     expected.extend(step(&Step {
         arrival,
         out,
-        ttl_out: arrival.map_or(TTL, |(_, ttl)| ttl - u8::from(!bridged)),
+        ttl_out: ttl_out(lab, opened, bridged),
         reply_ttl: TTL - u8::from(routed_there),
     }));
     expected
@@ -303,8 +306,7 @@ fn second_half(lab: &Lab, opened: &Opened, answer: &Answer) -> Option<Half> {
             ("/extra_hops", json!(null)),
         ]);
     }
-    let forwarded = arrival(lab, opened).is_some();
-    let ttl_in = TTL - u8::from(forwarded);
+    let ttl_in = ttl_out(lab, opened, false);
     expected.extend(step(&Step {
         arrival: Some((lab.interface_between_nodes(backend.ip()), ttl_in)),
         out: lab.interface_towards(node, backend.ip()),
@@ -475,6 +477,16 @@ fn is_bridged(lab: &Lab, opened: &Opened, answer: &Answer) -> bool {
         && lab.bridges_pods_by_netfilter()
         && lab.plan().is_of_pod(answer.backend.ip())
         && lab.plan().node_of(answer.backend.ip()) == Some(&opened.way.door.entry)
+}
+
+/// With which TTL a connection leaves the node that it enters by. Forwarding takes one, and so does
+/// a virtual server, also of what the node itself sends (`net/netfilter/ipvs/ip_vs_xmit.c`,
+/// `decrement_ttl`).
+fn ttl_out(lab: &Lab, opened: &Opened, bridged: bool) -> u8 {
+    let arrival = arrival(lab, opened);
+    let forwarded = arrival.is_some() || lab.kube_proxy().mode == Mode::Ipvs;
+    let from = arrival.map_or(TTL, |(_, ttl)| ttl);
+    from - u8::from(forwarded && !bridged)
 }
 
 /// Whether a node's own network answered, on that node.

@@ -10,9 +10,8 @@ use serde::Serialize;
 use super::super::ask::METRICS_ADDRESS;
 use super::facts::{Facts, Seen};
 use super::report::Check;
+use crate::cluster::{IPVS_DEVICE, ProxyMode};
 
-/// The device that holds every Service address in IPVS mode.
-const IPVS_DEVICE: &str = "kube-ipvs0";
 const NAME: &str = "kube-proxy";
 
 /// Whether the tables of `iptables-legacy`, which nftables does not list, have kube-proxy's chain,
@@ -21,14 +20,6 @@ const NAME: &str = "kube-proxy";
 pub(super) struct LegacyRules {
     pub(super) kube_services: Seen<bool>,
     pub(super) notrack: Seen<bool>,
-}
-
-/// A mode of kube-proxy that is known by its rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Iptables,
-    Ipvs,
-    Nftables,
 }
 
 /// Looks into the legacy tables of both families. They are listed in `/proc` once somebody uses
@@ -108,13 +99,13 @@ pub(super) fn check(facts: &Facts) -> Check {
         !rules.kube_services_chains.is_empty() || facts.legacy_rules.kube_services == Ok(true);
     let mut found = Vec::new();
     if !rules.kube_proxy_tables.is_empty() {
-        found.push(Mode::Nftables);
+        found.push(ProxyMode::Nftables);
     }
     // IPVS mode has chains in the table nat too.
     if has_ipvs_device {
-        found.push(Mode::Ipvs);
+        found.push(ProxyMode::Ipvs);
     } else if has_chains {
-        found.push(Mode::Iptables);
+        found.push(ProxyMode::Iptables);
     }
     agreement(
         facts.proxy_mode.as_deref().map_err(String::as_str),
@@ -123,16 +114,11 @@ pub(super) fn check(facts: &Facts) -> Check {
     )
 }
 
-fn agreement(said: Result<&str, &str>, found: &[Mode], unseen: Option<&String>) -> Check {
+fn agreement(said: Result<&str, &str>, found: &[ProxyMode], unseen: Option<&String>) -> Check {
     let modes: Vec<_> = found.iter().map(|mode| mode.word()).collect();
     match (said, found) {
         (Ok(said), [mode]) if mode.word() == said => {
-            let check = Check::ok(NAME, format!("{said} mode, and its rules are here"));
-            if *mode == Mode::Ipvs {
-                check.means("addresses are told; causes are known for iptables and nftables mode")
-            } else {
-                check
-            }
+            Check::ok(NAME, format!("{said} mode, and its rules are here"))
         }
         (Err(_), [mode]) => Check::ok(
             NAME,
@@ -181,16 +167,6 @@ fn agreement(said: Result<&str, &str>, found: &[Mode], unseen: Option<&String>) 
     }
 }
 
-impl Mode {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Iptables => "iptables",
-            Self::Ipvs => "ipvs",
-            Self::Nftables => "nftables",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::report::Status;
@@ -198,18 +174,18 @@ mod tests {
 
     #[test]
     fn what_it_says_and_what_is_found_are_held_together() {
-        let status = |said, found: &[Mode]| agreement(said, found, None).status;
+        let status = |said, found: &[ProxyMode]| agreement(said, found, None).status;
         let silent = Err("refused");
-        assert_eq!(status(Ok("nftables"), &[Mode::Nftables]), Status::Ok);
-        assert_eq!(status(silent, &[Mode::Iptables]), Status::Ok);
+        assert_eq!(status(Ok("nftables"), &[ProxyMode::Nftables]), Status::Ok);
+        assert_eq!(status(silent, &[ProxyMode::Iptables]), Status::Ok);
         assert_eq!(status(Ok("iptables"), &[]), Status::Warning);
         assert_eq!(status(silent, &[]), Status::Warning);
         assert_eq!(
-            status(Ok("nftables"), &[Mode::Nftables, Mode::Iptables]),
+            status(Ok("nftables"), &[ProxyMode::Nftables, ProxyMode::Iptables]),
             Status::Warning
         );
         // One mode's rules, and it says another's: those are old.
-        let other = agreement(Ok("nftables"), &[Mode::Iptables], None);
+        let other = agreement(Ok("nftables"), &[ProxyMode::Iptables], None);
         assert_eq!(other.status, Status::Warning);
     }
 }

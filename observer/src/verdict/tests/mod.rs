@@ -1,5 +1,6 @@
 //! What is made of a connection, seen from node1 of a cluster of two.
 
+mod ipvs;
 mod outcome;
 mod plugin;
 mod predict;
@@ -95,8 +96,18 @@ fn index() -> Index {
         json!({"clusterIP": "10.96.0.1"}),
         &both,
     ));
-    let local = json!({"clusterIP": "10.96.0.2", "externalTrafficPolicy": "Local"});
+    let local = json!({
+        "clusterIP": "10.96.0.2", "externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.8"],
+    });
     items.extend(service("far", 30081, local, &far));
+    let local = json!({
+        "clusterIP": "10.96.0.6", "externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.9"],
+    });
+    items.extend(service("api", 30085, local, &both));
+    let inside = json!({
+        "clusterIP": "10.96.0.7", "type": "ClusterIP", "internalTrafficPolicy": "Local",
+    });
+    items.extend(service("inside", 0, inside, &far));
     items.extend(service(
         "empty",
         30082,
