@@ -14,6 +14,7 @@ use crate::{
     kubeproxy::doors::FrontDoor,
     lab::Lab,
     netns::Namespace,
+    protocol::Protocol,
 };
 
 mod steady;
@@ -23,6 +24,10 @@ pub use steady::{Pace, steadily};
 /// How long a connection is tried. Longer than the second between a SYN and its first
 /// repetition, since IPv6 takes only the second ICMP error for a refusal.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
+
+/// The same for SCTP, which repeats what got lost only after three seconds (RFC 9260, 16:
+/// RTO.Initial), and needs four packets before there is data.
+pub const SCTP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Who connects.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
