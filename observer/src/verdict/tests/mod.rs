@@ -101,9 +101,9 @@ fn index() -> Index {
     });
     items.extend(service("far", 30081, local, &far));
     let local = json!({
-        "clusterIP": "10.96.0.6", "externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.9"],
+        "clusterIP": "10.96.0.8", "externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.9"],
     });
-    items.extend(service("api", 30085, local, &both));
+    items.extend(service("api", 30086, local, &both));
     let inside = json!({
         "clusterIP": "10.96.0.7", "type": "ClusterIP", "internalTrafficPolicy": "Local",
     });
