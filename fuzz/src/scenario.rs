@@ -13,7 +13,7 @@ pub fn run(bytes: &[u8]) {
     match Scenario::parse("any", &text) {
         Ok(scenario) => {
             let cast = Cast::new(&[&scenario]).expect("one has room");
-            let cluster = Cluster::parse(&cast.objects().to_string()).expect("a List");
+            let cluster = Cluster::parse(&cast.objects(None).to_string()).expect("a List");
             Plan::of(&cluster).expect("a plan");
         }
         Err(refused) => {

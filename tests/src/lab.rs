@@ -146,14 +146,8 @@ impl Lab {
             plan,
         };
         wiring::client_routes(&lab.client, &lab.plan.nodes, lab.options.network)?;
+        lab.program(&lab.cluster)?;
         for node in &lab.nodes {
-            kubeproxy::program(
-                &node.namespace,
-                &lab.cluster,
-                &node.plan.name,
-                &lab.options.kube_proxy,
-            )
-            .with_context(|| format!("failed to program {}", node.plan.name))?;
             cni::program(
                 &node.namespace,
                 &node.plan,
@@ -169,6 +163,17 @@ impl Lab {
         }
         lab.start_backends()?;
         Ok(lab)
+    }
+
+    /// Makes every node's kube-proxy rules those of a cluster, which may be the lab's own after a
+    /// change. Not in mode IPVS, once there are some.
+    pub fn program(&self, cluster: &Cluster) -> Result<()> {
+        for node in &self.nodes {
+            let settings = &self.options.kube_proxy;
+            kubeproxy::program(&node.namespace, cluster, &node.plan.name, settings)
+                .with_context(|| format!("failed to program {}", node.plan.name))?;
+        }
+        Ok(())
     }
 
     /// The namespace of the external client.

@@ -69,8 +69,14 @@ pub struct Scenario {
     pub endpoints: Vec<Endpoint>,
     /// Who connects, and where.
     pub connection: Connection,
+    /// How the Service changes while the flow goes on. The flow must not change with it.
+    #[serde(default)]
+    pub change: Option<Change>,
     /// What must come out.
     pub expect: Answer,
+    /// What happens behind the last thing that a node sees, if anything does.
+    #[serde(default)]
+    pub beyond: Option<Beyond>,
     /// What is predicted, where the objects alone cannot tell what comes out; with the reason.
     #[serde(default)]
     pub predicted: Option<Predicted>,
@@ -91,6 +97,9 @@ pub enum Proxy {
     /// By nftables, of 1.36.
     #[serde(rename = "nftables-1.36")]
     Nftables,
+    /// By IPVS, which few kernels but those of distributions have: in virtual machines.
+    #[serde(rename = "ipvs")]
+    Ipvs,
 }
 
 /// A family, in the word of the API.
@@ -131,6 +140,10 @@ pub struct Service {
     external_ips: bool,
     /// `ipMode` of the load balancer's addresses in its status; absent: not said.
     ip_mode: Option<IpMode>,
+    /// Whether pods of k3s' servicelb lead here, one on each node: by a host port of theirs, and by
+    /// NAT in their own network namespace.
+    #[serde(default, rename = "servicelb")]
+    relayed: bool,
 }
 
 /// `spec.type`.
@@ -165,6 +178,10 @@ enum IpMode {
 /// An endpoint: one of the pods that serve, in the conditions of an `EndpointSlice`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "they are the conditions of the API, and what a Pod may ask for"
+)]
 pub struct Endpoint {
     /// Its node.
     node: String,
@@ -180,6 +197,9 @@ pub struct Endpoint {
     serving: Option<bool>,
     #[serde(default)]
     terminating: bool,
+    /// Whether a host port of its node leads to it, too.
+    #[serde(default)]
+    host_port: bool,
     /// `hints.forZones`.
     #[serde(default)]
     for_zones: Vec<String>,
@@ -236,6 +256,10 @@ pub enum Door {
     ExternalIP,
     /// The cluster IP.
     ClusterIP,
+    /// A host port of the node: of the first endpoint, or of the pod of servicelb.
+    HostPort,
+    /// The first endpoint's own address: a load balancer that knows the pods.
+    Pod,
 }
 
 /// At which of a node's addresses a node port is tried.
@@ -249,6 +273,27 @@ pub enum At {
     Secondary,
     /// The loopback address, for the node itself.
     Localhost,
+}
+
+/// A change of the Service in the middle of a flow.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Change {
+    /// The policy from then on.
+    external_traffic_policy: TrafficPolicy,
+    /// What becomes of a flow that begins then.
+    #[serde(rename = "new_flows")]
+    pub new_flows: Outcome,
+}
+
+/// What no node sees: what a NAT does in a pod's own network namespace.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Beyond {
+    /// Where it is.
+    pub says: String,
+    /// Whose address the backend's socket sees in the end: `servicelb`, its pod's.
+    pub source_seen: String,
 }
 
 /// What is predicted, where that differs from what comes out.
@@ -269,8 +314,16 @@ pub struct Predicted {
 }
 
 impl Proxy {
-    /// All, as columns of the table.
-    pub const ALL: [Self; 4] = [
+    /// All.
+    pub const ALL: [Self; 5] = [
+        Self::Iptables,
+        Self::Nftables1_31,
+        Self::Nftables1_34,
+        Self::Nftables,
+        Self::Ipvs,
+    ];
+    /// Those that every kernel has what it takes for.
+    pub const EVERYWHERE: [Self; 4] = [
         Self::Iptables,
         Self::Nftables1_31,
         Self::Nftables1_34,
@@ -292,6 +345,7 @@ impl Proxy {
             Self::Nftables1_31 => nftables(NftablesLayout::Since1_31),
             Self::Nftables1_34 => nftables(NftablesLayout::Since1_34),
             Self::Nftables => nftables(NftablesLayout::Since1_36),
+            Self::Ipvs => Settings::of(Mode::Ipvs),
         }
     }
 }
@@ -303,6 +357,7 @@ impl fmt::Display for Proxy {
             Self::Nftables1_31 => "nftables 1.31",
             Self::Nftables1_34 => "nftables 1.34",
             Self::Nftables => "nftables 1.36",
+            Self::Ipvs => "ipvs",
         })
     }
 }
@@ -437,6 +492,10 @@ impl Scenario {
             Door::LoadBalancer => service.type_ == ServiceType::LoadBalancer,
             Door::ExternalIP => service.external_ips,
             Door::ClusterIP => true,
+            Door::HostPort => {
+                service.relayed || self.endpoints.first().is_some_and(|one| one.host_port)
+            }
+            Door::Pod => self.endpoints.first().is_some_and(|one| !one.host_network),
         };
         ensure!(
             has_door,
@@ -463,6 +522,20 @@ impl Scenario {
                     !first.host_network && (first.node == connection.node)
                 }),
             "connection.client is endpoint: the first endpoint must be a pod of connection.node"
+        );
+        ensure!(
+            self.change.is_none() || (self.protocol == Protocol::Udp && service.is_external()),
+            "change is for UDP, whose flows outlive it, and for Services with a policy for clients \
+             outside"
+        );
+        ensure!(
+            self.change.is_none()
+                || (connection.door == Door::NodePort && !self.modes.contains(&Proxy::Ipvs)),
+            "change goes with the door NodePort, and not with mode ipvs, whose rules are made once"
+        );
+        ensure!(
+            self.beyond.is_some() == (service.relayed && connection.door == Door::HostPort),
+            "beyond says what the pod of servicelb does, and goes with its host port alone"
         );
         ensure!(
             connection.times > 0,

@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    client::{Answer, ConnectError, Failure, connect_from_here},
+    client::{Answer, ConnectError, Failure, Udp, connect_from_here},
     kubeproxy::doors::FrontDoor,
     lab::Lab,
     netns::Namespace,
@@ -134,6 +134,12 @@ impl Client {
 }
 
 impl Way {
+    /// A UDP socket where the client is, that talks to the door.
+    pub fn flow(&self, lab: &Lab) -> Result<Udp> {
+        let flow = Udp::open(self.client.namespace(lab)?, self.door.to);
+        flow.with_context(|| format!("{self} could not be tried"))
+    }
+
     /// Connects from where the client is.
     fn connect(&self, lab: &Lab) -> Result<Opened> {
         self.client.namespace(lab)?.run(|| self.open(lab))?

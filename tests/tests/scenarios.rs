@@ -6,8 +6,12 @@
 
 use std::{env, fs};
 
+use anyhow::ensure;
 use tests::{
+    kubeproxy::ipvs,
+    netns::Namespace,
     privilege,
+    protocol::Protocol,
     scenario::{Proxy, Scenario, play, table},
 };
 
@@ -16,19 +20,59 @@ const SCENARIOS: usize = 60;
 
 #[test]
 fn prediction_observation_and_sockets_agree() {
-    if !privilege::granted("prediction_observation_and_sockets_agree") {
+    let test = "prediction_observation_and_sockets_agree";
+    if !privilege::granted(test) {
         return;
     }
+    let scenarios = scenarios();
+    let kernel_has_sctp = privilege::kernel_has(test, "sockets for SCTP", || {
+        ensure!(Protocol::Sctp.has_sockets(), "a socket cannot be made");
+        Ok(())
+    });
+    let (mut played, in_machines): (Vec<_>, Vec<_>) = scenarios
+        .into_iter()
+        .partition(|scenario| scenario.protocol != Protocol::Sctp || kernel_has_sctp);
+    played.retain(|scenario| {
+        Proxy::EVERYWHERE
+            .iter()
+            .any(|proxy| scenario.modes.contains(proxy))
+    });
+    assert_agree(&played, &Proxy::EVERYWHERE, in_machines.len());
+}
+
+/// The same by virtual servers, and the rows that differ there.
+#[test]
+fn prediction_observation_and_sockets_agree_in_mode_ipvs() {
+    let test = "prediction_observation_and_sockets_agree_in_mode_ipvs";
+    let probe = || ipvs::prepare(&Namespace::create("probe")?);
+    if !(privilege::granted(test) && privilege::kernel_has(test, "IPVS", probe)) {
+        return;
+    }
+    let mut scenarios = scenarios();
+    scenarios.retain(|scenario| scenario.modes.contains(&Proxy::Ipvs));
+    assert_agree(&scenarios, &[Proxy::Ipvs], 0);
+}
+
+fn scenarios() -> Vec<Scenario> {
     let scenarios = Scenario::read_all(&Scenario::folder()).expect("scenarios");
     assert!(
         scenarios.len() >= SCENARIOS,
         "only {} scenarios",
         scenarios.len()
     );
-    let cells = play(&scenarios, &Proxy::ALL).expect("played");
+    scenarios
+}
+
+/// Plays scenarios, and demands that all answers are the expected ones.
+fn assert_agree(scenarios: &[Scenario], proxies: &[Proxy], elsewhere: usize) {
+    let cells = play(scenarios, proxies).expect("played");
+    let elsewhere = match elsewhere {
+        0 => String::new(),
+        more => format!("; {more} more in virtual machines (SCTP)"),
+    };
     let table = format!(
-        "{}\n{} scenarios, {} ways to play one\n",
-        table(&scenarios, &cells),
+        "{}\n{} scenarios, {} ways to play one{elsewhere}\n",
+        table(scenarios, proxies, &cells),
         scenarios.len(),
         cells.len()
     );

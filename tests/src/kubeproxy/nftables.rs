@@ -17,7 +17,10 @@ const TABLE: &str = "kube-proxy";
 
 /// Replaces the table of a namespace.
 pub fn load(node: &Namespace, rules: &Ruleset) -> Result<()> {
-    command::run_with_input(node.command("nft").args(["-f", "-"]), &rules.to_string())?;
+    let table = format!("table {} {TABLE}", word(rules.family()));
+    // In one transaction; what is deleted must be there.
+    let script = format!("add {table}\ndelete {table}\n{rules}");
+    command::run_with_input(node.command("nft").args(["-f", "-"]), &script)?;
     Ok(())
 }
 

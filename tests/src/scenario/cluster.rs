@@ -1,13 +1,16 @@
 //! The cluster in which scenarios happen: one for all that share kube-proxy's settings and the
 //! wiring. Pure: scenarios in, objects and ways out.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    At, Client, Connection, Door, Endpoint, IpFamily, IpMode, NODES, Scenario, Service,
+    At, Change, Client, Connection, Door, Endpoint, IpFamily, IpMode, NODES, Scenario, Service,
     ServiceType, TrafficPolicy,
 };
 use crate::{
@@ -29,6 +32,12 @@ const PORT: u16 = 80;
 const NODE_PORTS: u16 = 30_000;
 const TARGET_PORTS: u16 = 8_000;
 const HEALTH_CHECK_NODE_PORTS: u16 = 31_000;
+const HOST_PORTS: u16 = 9_000;
+/// The last bytes of addresses of pods: of those that serve, after their number; of the one that
+/// only calls; of servicelb's, counted.
+const SERVING: u8 = 10;
+const CALLING: u8 = 20;
+const RELAYING: u8 = 100;
 /// So many end in a byte, beside the addresses that a network has for itself.
 const ROOM: usize = 250;
 
@@ -84,6 +93,23 @@ impl Node {
         }
     }
 
+    /// A Pod of this node, of which one container tells.
+    fn pod_object(&self, name: &str, host: u8, container: &Value) -> Value {
+        let mut container = container.clone();
+        container["name"] = json!("main");
+        let ips = Family::ALL.map(|family| json!({"ip": self.pod(host, family)}));
+        let [v4, v6, ..] = self.addresses();
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"namespace": NAMESPACE, "name": name},
+            "spec": {"nodeName": self.name, "containers": [container]},
+            "status": {
+                "phase": "Running", "podIP": self.pod(host, Family::V4), "podIPs": ips,
+                "hostIP": v4, "hostIPs": [{"ip": v4}, {"ip": v6}],
+            },
+        })
+    }
+
     fn object(&self) -> Value {
         let Self { name, number } = self;
         let addresses = self
@@ -100,6 +126,11 @@ impl Node {
             "status": {"addresses": addresses},
         })
     }
+}
+
+/// The name of servicelb's pod for a Service on a node.
+pub(super) fn relaying_pod(service: &str, node: &str) -> String {
+    format!("svclb-{service}-{node}")
 }
 
 /// The name of the pod of a node that is no endpoint.
@@ -123,7 +154,7 @@ impl Endpoint {
         if self.host_network {
             node.address(family)
         } else {
-            Some(node.pod(10 + self.replica, family))
+            Some(node.pod(SERVING + self.replica, family))
         }
     }
 
@@ -201,6 +232,7 @@ impl Place {
             session_affinity,
             external_ips,
             ip_mode,
+            relayed: _,
         } = service;
         let [v4, v6] = self.cluster_ips();
         let mut port = json!({
@@ -284,11 +316,15 @@ impl<'scenarios> Cast<'scenarios> {
         self.scenarios.iter().copied().zip(numbers)
     }
 
-    /// The objects, as a List.
-    pub fn objects(&self) -> Value {
+    /// The objects, as a List; after a change if there was one.
+    pub fn objects(&self, change: Option<&Change>) -> Value {
         let mut items: Vec<Value> = nodes().map(|node| node.object()).collect();
         for (scenario, place) in self.places() {
-            items.push(place.service(&scenario.name, scenario.protocol, &scenario.service));
+            let mut service = scenario.service.clone();
+            if let Some(change) = change {
+                service.external_traffic_policy = Some(change.external_traffic_policy);
+            }
+            items.push(place.service(&scenario.name, scenario.protocol, &service));
             for family in IpFamily::both() {
                 let endpoints = scenario.endpoints.iter();
                 let endpoints: Vec<_> = endpoints
@@ -306,7 +342,7 @@ impl<'scenarios> Cast<'scenarios> {
             let clients: Vec<_> = nodes()
                 .map(|node| {
                     json!({
-                        "addresses": [node.pod(20, family.family())], "nodeName": node.name,
+                        "addresses": [node.pod(CALLING, family.family())], "nodeName": node.name,
                         "targetRef": {"kind": "Pod", "namespace": NAMESPACE, "name": client_pod(node.name)},
                         "conditions": {"ready": true},
                     })
@@ -314,7 +350,56 @@ impl<'scenarios> Cast<'scenarios> {
                 .collect();
             items.push(slice("clients", family, &clients, None));
         }
+        items.extend(self.pods());
         json!({"apiVersion": "v1", "kind": "List", "items": items})
+    }
+
+    /// The Pods that have more to tell than their endpoints do: host ports, and what they relay.
+    fn pods(&self) -> Vec<Value> {
+        let mut serving: BTreeMap<(&str, u8), Vec<Value>> = BTreeMap::new();
+        let mut relaying = Vec::new();
+        let mut addresses = RELAYING..u8::MAX;
+        for (scenario, place) in self.places() {
+            let protocol = scenario.protocol.as_str();
+            let with_host_port = |port: u16| {
+                let host_port = place.port(HOST_PORTS);
+                json!({"containerPort": port, "hostPort": host_port, "protocol": protocol})
+            };
+            for endpoint in scenario
+                .endpoints
+                .iter()
+                .filter(|endpoint| endpoint.host_port)
+            {
+                let ports = serving
+                    .entry((&endpoint.node, endpoint.replica))
+                    .or_default();
+                ports.push(with_host_port(place.port(TARGET_PORTS)));
+            }
+            if scenario.service.relayed
+                && let Some(address) = addresses.next()
+            {
+                let to = place.cluster_ips().map(|ip| ip.to_string()).join(",");
+                // As k3s writes it (`pkg/cloudprovider/servicelb.go`).
+                let environment = [
+                    ("SRC_PORT", PORT.to_string()),
+                    ("DEST_PROTO", protocol.to_owned()),
+                    ("DEST_PORT", PORT.to_string()),
+                    ("DEST_IPS", to),
+                ]
+                .map(|(name, value)| json!({"name": name, "value": value}));
+                relaying.extend(nodes().map(|node| {
+                    let container = json!({"env": environment, "ports": [with_host_port(PORT)]});
+                    let name = relaying_pod(&scenario.name, node.name);
+                    node.pod_object(&name, address, &container)
+                }));
+            }
+        }
+        let serving = serving.into_iter().filter_map(|((node, replica), ports)| {
+            let name = format!("web-{replica}-{node}");
+            let container = json!({"ports": ports});
+            Some(Node::named(node)?.pod_object(&name, SERVING + replica, &container))
+        });
+        serving.chain(relaying).collect()
     }
 
     /// The connections of all, of which a scenario's are found again by their Service's name.
@@ -350,10 +435,25 @@ fn way(
         Door::LoadBalancer => Kind::LoadBalancer,
         Door::ExternalIP => Kind::ExternalIp,
         Door::ClusterIP => Kind::ClusterIp,
+        Door::HostPort => Kind::HostPort,
+        Door::Pod => Kind::Pod,
     };
+    let is_past_the_service = !kind.is_of_service();
+    let port = if kind == Kind::HostPort {
+        place.port(HOST_PORTS)
+    } else {
+        place.port(TARGET_PORTS)
+    };
+    let first = scenario.endpoints.first();
     let of_service = || {
         doors.iter().filter(|door| {
-            door.service == scenario.name && door.entry == *node && family.holds(door.to.ip())
+            let is_meant = if is_past_the_service {
+                let pod = first.and_then(|first| first.address(family));
+                door.to.port() == port && (kind == Kind::HostPort || pod == Some(door.to.ip()))
+            } else {
+                door.service == scenario.name
+            };
+            is_meant && door.entry == *node && family.holds(door.to.ip())
         })
     };
     let mut of_kind = of_service()
@@ -391,14 +491,11 @@ fn way(
             let other = other.context("there is no other node")?;
             of_pod(other, client_pod(other))
         }
-        Client::Endpoint => {
-            let first = scenario.endpoints.first().context("there is no endpoint")?;
-            of_pod(node, first.pod())
-        }
+        Client::Endpoint => of_pod(node, first.context("there is no endpoint")?.pod()),
         Client::Node => traffic::Client::Node(node.clone()),
     };
-    Ok(Way {
-        client,
-        door: door.context("the Service has no such front door")?,
-    })
+    // By this name its scenario is found again, also of what no Service has.
+    let mut door = door.context("there is no such front door")?;
+    door.service.clone_from(&scenario.name);
+    Ok(Way { client, door })
 }

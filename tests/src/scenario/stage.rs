@@ -1,16 +1,25 @@
 //! Scenarios, played in labs.
 
-use std::{collections::BTreeMap, io::Write as _, panic, sync::Mutex, thread};
+use std::{
+    collections::BTreeMap, io::Write as _, net::SocketAddr, panic, path::Path, sync::Mutex, thread,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::{Answers, Cast, Cells, Proxy, Scenario};
+use super::{Answers, Cast, Cells, Change, Outcome, Proxy, Scenario};
 use crate::{
+    client::Failure,
     cluster::Cluster,
-    kubeproxy::{Family, doors::front_doors},
+    kubeproxy::{
+        Family,
+        doors::{doors_of_pods, front_doors},
+    },
     lab::{Lab, Options},
-    oracle, run,
+    oracle::{self, Records},
+    run::{self, Observers, Run},
+    traffic::{CONNECT_TIMEOUT, Opened, Way},
 };
 
 /// Labs at a time: each waits for time-outs most of the time.
@@ -54,7 +63,10 @@ fn labs(scenarios: &[Scenario], proxy: Proxy) -> Vec<(Proxy, Vec<&Scenario>)> {
     for scenario in scenarios.iter().filter(of_mode) {
         let shares = |lab: &&mut Vec<&Scenario>| {
             lab.first().is_some_and(|first| {
-                first.network == scenario.network && first.kube_proxy == scenario.kube_proxy
+                first.network == scenario.network
+                    && first.kube_proxy == scenario.kube_proxy
+                    && first.change.is_none()
+                    && scenario.change.is_none()
             })
         };
         match labs.iter_mut().find(shares) {
@@ -71,7 +83,7 @@ fn play_in_one_lab(proxy: Proxy, scenarios: &[&Scenario]) -> Result<Cells> {
     };
     let (network, kube_proxy) = (first.network, first.kube_proxy.settings(proxy));
     let cast = Cast::new(scenarios)?;
-    let objects = cast.objects().to_string();
+    let objects = cast.objects(None).to_string();
     let file = written(&objects)?;
     let config = written(&kube_proxy.to_string())?;
     let options = Options {
@@ -80,24 +92,87 @@ fn play_in_one_lab(proxy: Proxy, scenarios: &[&Scenario]) -> Result<Cells> {
         ..Options::default()
     };
     let lab = Lab::raise(Cluster::parse(&objects)?, options)?;
-    let doors = front_doors(lab.cluster(), lab.kube_proxy())?;
+    let mut doors = front_doors(lab.cluster(), lab.kube_proxy())?;
+    doors.extend(doors_of_pods(lab.cluster())?);
     let ways = cast.ways(&lab, &doors)?;
-    let mut run = run::observe(&lab, file.path(), &ways)?;
+    let mut cells = Noted {
+        proxy,
+        cells: Cells::new(),
+    };
+    let mut run = match &first.change {
+        None => run::observe(&lab, file.path(), &ways)?,
+        Some(change) => {
+            let changed = Cluster::parse(&cast.objects(Some(change)).to_string())?;
+            observe_change(
+                &lab,
+                file.path(),
+                &ways,
+                &changed,
+                |way, found| {
+                    cells.note(first, Family::of(way.door.to.ip()), found);
+                },
+                change,
+            )?
+        }
+    };
     let answers = Answers::predict(&lab, file.path(), config.path(), &run.opened)?;
     let by_name: BTreeMap<_, _> = scenarios.iter().map(|one| (&*one.name, *one)).collect();
-    let scenario_of = |service: &str| by_name.get(service).copied().context("whose is it?");
-    // What nobody is to report is kept from the oracle, to whom its record is then a stray.
-    let (reported, silent) = std::mem::take(&mut run.opened)
-        .into_iter()
-        .partition(|opened| {
-            scenario_of(&opened.way.door.service).is_ok_and(|scenario| scenario.expect.reported)
-        });
-    run.opened = reported;
-    let report = oracle::judge(&lab, &run.opened, run.records.clone());
-    let mut cells = Cells::new();
-    let mut note = |scenario: &Scenario, family: Family, mut found: Vec<String>| {
-        let key = (scenario.name.clone(), proxy, family);
-        let cell = cells
+    let scenario_of = |opened: &Opened| {
+        let scenario = by_name.get(&*opened.way.door.service).copied();
+        scenario.context("a connection of no scenario")
+    };
+    // What nobody is to report is kept from the oracle, to whom its record is then a stray; and
+    // so is what ends where no node looks, of which the oracle knows the end alone.
+    let mut simple = Vec::new();
+    let mut silent = Vec::new();
+    let mut relayed = Vec::new();
+    for opened in std::mem::take(&mut run.opened) {
+        let scenario = scenario_of(&opened)?;
+        match (&scenario.beyond, scenario.expect.reported) {
+            (Some(_), _) => relayed.push(opened),
+            (None, true) => simple.push(opened),
+            (None, false) => silent.push(opened),
+        }
+    }
+    let apart = take_relayed(&lab, &relayed, &mut run.records);
+    let report = oracle::judge(&lab, &simple, run.records);
+    for finding in &report.findings {
+        let scenario = scenario_of(finding.opened)?;
+        let mut found = answers.disagreements(scenario, finding.opened, finding.record.as_ref())?;
+        let of_oracle = finding.disagreements.iter();
+        found.extend(of_oracle.map(|disagreement| format!("record: {}", disagreement.what)));
+        cells.note(scenario, family(finding.opened), found);
+    }
+    for opened in silent.iter().chain(&relayed) {
+        let scenario = scenario_of(opened)?;
+        let record = apart.iter().find(|record| is_of(record, opened));
+        let found = answers.disagreements(scenario, opened, record)?;
+        cells.note(scenario, family(opened), found);
+    }
+    let strays: Vec<_> = report
+        .strays
+        .iter()
+        .map(|(node, record)| format!("{node}: {record}"))
+        .collect();
+    ensure!(
+        strays.is_empty(),
+        "in mode {proxy} with {network:?} these were reported and should not:\n{}",
+        strays.join("\n")
+    );
+    Ok(cells.cells)
+}
+
+/// What came of one lab.
+struct Noted {
+    proxy: Proxy,
+    cells: Cells,
+}
+
+impl Noted {
+    fn note(&mut self, scenario: &Scenario, family: Family, mut found: Vec<String>) {
+        let key = (scenario.name.clone(), self.proxy, family);
+        let cell = self
+            .cells
             .entry(key)
             .or_insert_with(|| Ok(scenario.expect.in_short()));
         if let Err(before) = cell {
@@ -105,39 +180,97 @@ fn play_in_one_lab(proxy: Proxy, scenarios: &[&Scenario]) -> Result<Cells> {
         } else if !found.is_empty() {
             *cell = Err(found);
         }
-    };
-    for finding in &report.findings {
-        let opened = finding.opened;
-        let scenario = scenario_of(&opened.way.door.service)?;
-        let mut found = answers.disagreements(scenario, opened, finding.record.as_ref())?;
-        let of_oracle = finding.disagreements.iter();
-        found.extend(of_oracle.map(|disagreement| format!("record: {}", disagreement.what)));
-        note(scenario, family(opened), found);
     }
-    for opened in &silent {
-        let scenario = scenario_of(&opened.way.door.service)?;
-        let found = answers.disagreements(scenario, opened, None)?;
-        note(scenario, family(opened), found);
-    }
-    let strays: Vec<_> = report
-        .strays
-        .iter()
-        .map(|(node, record)| format!("{node}: {record}"))
-        .collect();
-    anyhow::ensure!(
-        strays.is_empty(),
-        "in mode {proxy} with {network:?} these were reported and should not:\n{}",
-        strays.join("\n")
-    );
-    Ok(cells)
 }
 
-fn family(opened: &crate::traffic::Opened) -> Family {
-    if opened.client.is_ipv4() {
-        Family::V4
-    } else {
-        Family::V6
+/// Observes flows that go on while the rules of every node become those of another cluster, and
+/// tells of each way whether its flow went on as it was, and a new one does not.
+fn observe_change(
+    lab: &Lab,
+    cluster_state: &Path,
+    ways: &[Way],
+    changed: &Cluster,
+    mut told: impl FnMut(&Way, Vec<String>),
+    change: &Change,
+) -> Result<Run> {
+    let observers = Observers::start(lab, cluster_state)?;
+    let mut flows = Vec::new();
+    for way in ways {
+        let flow = way.flow(lab)?;
+        let before = flow.exchange(CONNECT_TIMEOUT);
+        flows.push((way, flow, before));
     }
+    lab.program(changed)?;
+    let mut opened = Vec::new();
+    for (way, flow, before) in flows {
+        let after = flow.exchange(CONNECT_TIMEOUT);
+        let mut found = Vec::new();
+        match (&before, &after) {
+            (Ok(before), Ok(after)) if before == after => {}
+            _ => found.push(format!("the flow was {before:?} and became {after:?}")),
+        }
+        told(way, found);
+        opened.push(Opened {
+            way: way.clone(),
+            client: flow.local(),
+            result: before.map_err(|error| error.failure),
+        });
+    }
+    let run = observers.stop(opened)?;
+    // Unobserved: what the objects said of it is not so any more.
+    for way in ways {
+        let begun = way.flow(lab)?.exchange(CONNECT_TIMEOUT);
+        let came = match begun {
+            Ok(_) => Outcome::Answered,
+            Err(error) if matches!(error.failure, Failure::Refused) => Outcome::Refused,
+            Err(_) => Outcome::Dropped,
+        };
+        let mut found = Vec::new();
+        if came != change.new_flows {
+            found.push(format!("a new flow is {came}, not {}", change.new_flows));
+        }
+        told(way, found);
+    }
+    Ok(run)
+}
+
+/// Takes the records about connections through pods that relay out of those of a run: to the pod,
+/// and from there on.
+fn take_relayed(lab: &Lab, relayed: &[Opened], records: &mut Records) -> Vec<Value> {
+    let relays: Vec<String> = lab
+        .plan()
+        .pods
+        .iter()
+        .filter(|pod| !pod.relays.is_empty())
+        .flat_map(|pod| pod.addresses.iter().map(ToString::to_string))
+        .collect();
+    let is_theirs = |record: &Value| {
+        let goes_on = ["/client/ip", "/source_seen/ip"].iter().any(|end| {
+            let ip = record.pointer(end).and_then(Value::as_str);
+            ip.is_some_and(|ip| relays.iter().any(|relay| relay == ip))
+        });
+        goes_on || relayed.iter().any(|opened| is_of(record, opened))
+    };
+    let mut apart = Vec::new();
+    for of_node in records.values_mut() {
+        apart.extend(of_node.extract_if(.., |record| is_theirs(record)));
+    }
+    apart
+}
+
+/// Whether a record is about a connection, on the node that it enters by.
+fn is_of(record: &Value, opened: &Opened) -> bool {
+    let is = |end: &str, address: SocketAddr| {
+        let at = record.pointer(end);
+        at.is_some_and(|at| at["ip"] == address.ip().to_string() && at["port"] == address.port())
+    };
+    record["node"] == *opened.way.door.entry
+        && is("/client", opened.client)
+        && is("/front_door", opened.way.door.to)
+}
+
+fn family(opened: &Opened) -> Family {
+    Family::of(opened.client.ip())
 }
 
 fn written(text: &str) -> Result<NamedTempFile> {

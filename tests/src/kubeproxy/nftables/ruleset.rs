@@ -64,6 +64,11 @@ impl Ruleset {
         }
     }
 
+    /// Its family.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     /// An object, to be changed; made if it is not there.
     pub fn object(&mut self, kind: Kind, name: &str) -> &mut Object {
         self.objects.entry((kind, name.to_owned())).or_default()
