@@ -319,6 +319,42 @@ fn a_flow_keeps_its_first_verdict() {
     }
 }
 
+/// Conntrack may forget a flow sooner than the programs do: by other time-outs, or as kube-proxy
+/// makes it forget those of endpoints that are gone. What it makes anew is another connection, and
+/// its datagram did arrive.
+#[test]
+fn a_flow_that_conntrack_made_anew_is_another() {
+    if !privilege::granted("a_flow_that_conntrack_made_anew_is_another") {
+        return;
+    }
+    let world = World::raise();
+    let timeouts =
+        ["", "_stream"].map(|which| format!("netfilter/nf_conntrack_udp_timeout{which}"));
+    world
+        .node("node1")
+        .set_parameters(&timeouts.map(|parameter| (parameter, "1")))
+        .expect("set");
+    let mut answers = Vec::new();
+    let records = world.records_of("node1", &[], || {
+        let socket = Udp::open(world.lab.client(), at(NODE1, ECHO)).expect("opened");
+        for _ in 0..2 {
+            answers.push(ask(&socket));
+            ask(&socket);
+            thread::sleep(Duration::from_millis(2_500));
+        }
+    });
+    assert_ne!(answers[0].peer_seen, answers[1].peer_seen, "chosen anew");
+    assert_eq!(records.len(), 2, "{records:?}");
+    for (record, answer) in records.iter().zip(&answers) {
+        outcome(record, "answered", None);
+        expect(record, ends(answer));
+        expect(
+            record,
+            [("/path/0/in", json!("eth0")), ("/path/0/ttl_in", json!(64))],
+        );
+    }
+}
+
 /// After a silence in which conntrack forgets a flow the same socket opens another.
 #[test]
 fn a_flow_that_was_silent_for_long_is_another() {
