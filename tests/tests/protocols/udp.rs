@@ -19,7 +19,10 @@ use tests::{
     client::{self, Failure, Udp},
     cluster::Cluster,
     command, demo,
-    lab::{Lab, Options},
+    lab::{
+        Lab, LabPod, Options,
+        network::{Network, Pods},
+    },
     netns::Namespace,
     observer_process::ObserverProcess,
     privilege,
@@ -50,6 +53,10 @@ struct World {
 
 impl World {
     fn raise() -> Self {
+        Self::raise_with(Options::default())
+    }
+
+    fn raise_with(options: Options) -> Self {
         let demo = fs::read_to_string(demo::cluster_file()).expect("the demo cluster");
         let mut list: Value = serde_json::from_str(&demo).expect("JSON");
         let items = list["items"].as_array_mut().expect("items");
@@ -60,7 +67,7 @@ impl World {
         let objects = directory.path().join("cluster.json");
         fs::write(&objects, list.to_string()).expect("written");
         let cluster = Cluster::read(&objects).expect("the objects");
-        let lab = Lab::raise(cluster, Options::default()).expect("raised");
+        let lab = Lab::raise(cluster, options).expect("raised");
         Self {
             objects,
             lab,
@@ -201,6 +208,49 @@ fn a_flow_is_reported_once_however_long_it_is(
     expect(&record, ends(&answer.expect("answered")));
     let came_by = (!came_by.is_empty()).then_some(came_by);
     expect(&record, [("/path/0/in", json!(came_by))]);
+}
+
+/// Where a bridge and its port are observed, both asked for by name, a datagram is seen at each:
+/// still one flow, which left by the last of them.
+#[test]
+fn a_flow_over_two_observed_devices_is_one() {
+    if !privilege::granted("a_flow_over_two_observed_devices_is_one") {
+        return;
+    }
+    let world = World::raise_with(Options {
+        network: Network {
+            pods: Pods::Bridge,
+            ..Network::default()
+        },
+        ..Options::default()
+    });
+    let pod = world.lab.pod("echo-pod", "node2").map(LabPod::interface);
+    let pod = pod.expect("the pod");
+    let named: Vec<&str> = ["eth0", "cni0", pod]
+        .into_iter()
+        .flat_map(|name| ["--interface", name])
+        .collect();
+    let records = world.records_of("node2", &named, || {
+        let socket = Udp::open(world.lab.client(), at(NODE2, ECHO)).expect("opened");
+        for _ in 0..5 {
+            ask(&socket);
+        }
+        thread::sleep(SILENCE);
+    });
+    let [record] = &records[..] else {
+        panic!("one flow: {records:?}")
+    };
+    outcome(record, "answered", None);
+    expect(
+        record,
+        [
+            ("/path/0/in", json!("eth0")),
+            ("/path/0/ttl_in", json!(64)),
+            ("/path/0/out", json!(pod)),
+            ("/path/0/ttl_out", json!(63)),
+            ("/path/0/reply_ttl_in", json!(64)),
+        ],
+    );
 }
 
 /// Like syslog: nobody ever answers, and that is what is said, once.
