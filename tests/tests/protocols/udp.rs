@@ -435,6 +435,40 @@ fn a_flow_that_was_silent_for_long_is_another() {
     }
 }
 
+/// Neither a request nor a reply of it is taken for one that opens a flow, with the objects or
+/// without.
+#[rstest]
+fn a_flow_that_is_older_than_the_observation_is_not_told(#[values(true, false)] has_objects: bool) {
+    if !privilege::granted("a_flow_that_is_older_than_the_observation_is_not_told") {
+        return;
+    }
+    let world = World::raise();
+    let node1 = world.lab.node("node1").expect("a node");
+    let sockets = [
+        (world.lab.client(), at(NODE1, ECHO)),
+        (&node1.namespace, at(CLUSTER_IP, 7)),
+        (&node1.namespace, at(NODE2, ECHO)),
+    ]
+    .map(|(from, to)| Udp::open(from, to).expect("opened"));
+    let ask_all = || {
+        for socket in &sockets {
+            ask(socket);
+        }
+    };
+    ask_all();
+    let observer = if has_objects {
+        ObserverProcess::start(node1, &world.objects, &[])
+    } else {
+        ObserverProcess::start_without_objects(node1)
+    };
+    let observer = observer.expect("observes");
+    ask_all();
+    thread::sleep(SILENCE);
+    ask_all();
+    let finished = observer.stop().expect("stops");
+    assert_eq!(finished.records, [] as [Value; 0], "{}", finished.stderr);
+}
+
 /// Without the objects nobody knows the ports of front doors: every port is followed, and what is
 /// rewritten is reported.
 #[test]
