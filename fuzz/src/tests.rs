@@ -5,13 +5,15 @@ use std::path::Path;
 
 use observer::verdict::{Outcome, SourceIp};
 
-use crate::{btf, cluster, observations};
+use crate::{btf, cluster, observations, scenario};
 
-/// What lies in the seeds of a target.
+/// What lies in the seeds of a target; of scenarios, all there are.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("seeds")
-        .join(target);
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let directory = match target {
+        "scenario" => package.join("../tests/scenarios"),
+        _ => package.join("seeds").join(target),
+    };
     fs::read_dir(&directory)
         .expect("a directory")
         .map(|entry| {
@@ -33,6 +35,7 @@ fn nothing_known_breaks_what_must_hold() {
     replay("btf", btf::run);
     replay("cluster", cluster::run);
     replay("observations", observations::run);
+    replay("scenario", scenario::run);
 }
 
 fn replay(target: &str, run: fn(&[u8])) {

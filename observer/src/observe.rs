@@ -257,6 +257,7 @@ impl Observer {
             outcome_cause,
             extra_hops,
             extra_hop_ns: None,
+            hop_check: None,
             path: connection
                 .opened_at
                 .iter()
@@ -292,6 +293,9 @@ impl Observer {
             forward_ns: arrival
                 .zip(*departure)
                 .map(|(arrival, departure)| departure.at.nanoseconds_since(arrival.at)),
+            reply_ns: departure
+                .zip(answer_arrival)
+                .map(|(departure, reply)| reply.at.nanoseconds_since(departure.at)),
         }
     }
 

@@ -4,16 +4,28 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cluster::{FrontDoorKind, Protocol};
 use crate::verdict::{Cause, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp};
 
+mod join;
+
+pub use join::join;
+
 /// The value of [`Record::schema`].
-pub const SCHEMA: &str = "observer.connection/v1";
+pub const SCHEMA: Schema = Schema::Version1;
+
+/// Which contract a record keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schema {
+    /// The first, and the only one.
+    #[serde(rename = "observer.connection/v1")]
+    Version1,
+}
 
 /// How a connection became known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum From {
     /// Its opening packet was seen.
@@ -23,7 +35,7 @@ pub enum From {
 }
 
 /// An address and a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
     /// RFC 5952 text, never v4-mapped.
     pub ip: IpAddr,
@@ -32,7 +44,7 @@ pub struct Endpoint {
 }
 
 /// The Service of the front door.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Its namespace.
     pub namespace: String,
@@ -43,7 +55,7 @@ pub struct Service {
 }
 
 /// Where the connection entered: always the original destination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FrontDoor {
     /// `None` without cluster state, or if it is none of the cluster's.
     pub kind: Option<FrontDoorKind>,
@@ -54,7 +66,7 @@ pub struct FrontDoor {
 }
 
 /// Who opened the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// As it arrived at this node.
     pub ip: IpAddr,
@@ -67,7 +79,7 @@ pub struct Client {
 }
 
 /// The endpoint that was chosen.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backend {
     /// Address.
     pub ip: IpAddr,
@@ -80,7 +92,7 @@ pub struct Backend {
 }
 
 /// Where the client's address was lost.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostAt {
     /// The node.
     pub node: String,
@@ -91,7 +103,7 @@ pub struct LostAt {
 }
 
 /// What one node saw of the way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The node.
     pub node: String,
@@ -107,10 +119,23 @@ pub struct Step {
     pub reply_ttl_in: Option<u8>,
     /// Nanoseconds from arrival to the last egress.
     pub forward_ns: Option<u64>,
+    /// Nanoseconds from the last egress to the arrival of the first reply: what lies beyond this
+    /// node.
+    pub reply_ns: Option<u64>,
+}
+
+/// How often the opening packet was forwarded, by two nodes' records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HopCheck {
+    /// What TTLs count: on arrival at the first node, less when it left the last.
+    pub forwards: i16,
+    /// Once by each of the two nodes that it came to and left. More forwards are routers between
+    /// them; anything else is a rule that changes TTLs, or another way than the one observed.
+    pub expected: u8,
 }
 
 /// Something to change.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advice {
     /// What.
     pub change: String,
@@ -119,10 +144,10 @@ pub struct Advice {
 }
 
 /// One connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
     /// [`SCHEMA`].
-    pub schema: &'static str,
+    pub schema: Schema,
     /// The opening packet, UTC, microseconds; `None` if that was before the observation.
     pub observed_at: Option<String>,
     /// The node that observed.
@@ -155,6 +180,8 @@ pub struct Record {
     pub extra_hops: Option<u8>,
     /// What those nodes cost, in nanoseconds; known with both nodes' records only.
     pub extra_hop_ns: Option<u64>,
+    /// Whether TTLs agree with the path; known with both nodes' records only.
+    pub hop_check: Option<HopCheck>,
     /// One entry per node that observed; none if it existed before.
     pub path: Vec<Step>,
     /// Nanoseconds from the opening packet first seen to the first reply leaving (for a client on

@@ -1,16 +1,18 @@
 //! The demonstration: a whole cluster, its front doors tried one by one, and what the observer
 //! says of each beside what the pod's own socket saw.
 
-use std::path::PathBuf;
+use std::{io::Write as _, path::PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
+use tempfile::NamedTempFile;
 
 use crate::{
     kubeproxy::doors::{FrontDoor, Kind, Policy, front_doors},
     lab::{Lab, Options},
-    oracle::{Finding, Report},
+    observer_process::join,
+    oracle::{Finding, Report, nodes},
     run::{self, Run},
     scene::Scene,
     traffic::{Way, from_outside},
@@ -53,6 +55,19 @@ pub fn raise_with(options: Options) -> Result<Lab> {
 /// Observes every node while connections are opened.
 pub fn observe(lab: &Lab, ways: &[Way]) -> Result<Run> {
     run::observe(lab, &cluster_file(), ways)
+}
+
+/// The first connections that two nodes saw, as `observer join` shows them.
+pub fn joined(run: &Run, number: usize) -> Result<String> {
+    let whole = run.joined()?;
+    let whole = whole.iter().filter(|record| nodes(record).len() == 2);
+    let whole: Vec<&Value> = whole.take(number).collect();
+    let mut file = NamedTempFile::new().context("failed to make a temporary file")?;
+    for record in &whole {
+        writeln!(file, "{record}").context("failed to write a temporary file")?;
+    }
+    // What is joined already stays so.
+    join(&[file.path().to_owned()], &[])
 }
 
 /// The two views of every connection, side by side.

@@ -172,6 +172,16 @@ pub fn replay(recording: &Path, arguments: &[&str]) -> Result<String> {
     )
 }
 
+/// Joins the records in `files` by `observer join`, and returns what it printed.
+pub fn join(files: &[PathBuf], arguments: &[&str]) -> Result<String> {
+    command::run(
+        Command::new(binary()?)
+            .arg("join")
+            .args(arguments)
+            .args(files),
+    )
+}
+
 /// Collects lines until the other end is closed; tells `ready` of the line that it waits for.
 fn collect(from: impl Read + Send + 'static, ready: Option<Sender<()>>) -> JoinHandle<Vec<String>> {
     thread::spawn(move || {

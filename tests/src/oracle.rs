@@ -5,7 +5,7 @@
 //! was an extra hop if the pod lives on another node than the one the client entered by. What no
 //! socket tells (why) follows from the objects, kube-proxy's settings and who the client was.
 
-use std::fmt;
+use std::{fmt, net::SocketAddr};
 
 use serde_json::Value;
 
@@ -118,6 +118,53 @@ pub fn judge<'run>(lab: &Lab, opened: &'run [Opened], records: Records) -> Repor
         findings,
         strays: unclaimed.rest(),
     }
+}
+
+/// A connection that two nodes saw, and they.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Crossing {
+    /// The client's own end.
+    pub client: SocketAddr,
+    /// Where it connected to.
+    pub front_door: SocketAddr,
+    /// The node that it entered by, and the one of its backend.
+    pub nodes: [String; 2],
+}
+
+impl Crossing {
+    /// What a joined record says; none if it is of one node, or does not say it.
+    pub fn of(record: &Value) -> Option<Self> {
+        let nodes = nodes(record);
+        Some(Self {
+            client: records::address(record, "/client")?,
+            front_door: records::address(record, "/front_door")?,
+            nodes: nodes.try_into().ok()?,
+        })
+    }
+}
+
+/// The nodes on the path of a record.
+pub fn nodes(record: &Value) -> Vec<String> {
+    let path = record.pointer("/path").and_then(Value::as_array);
+    let node = |step: &Value| Some(step.pointer("/node")?.as_str()?.to_owned());
+    path.into_iter().flatten().filter_map(node).collect()
+}
+
+/// The connections of which two nodes must have a record, sorted.
+pub fn crossings(lab: &Lab, opened: &[Opened]) -> Vec<Crossing> {
+    let mut crossings: Vec<Crossing> = opened
+        .iter()
+        .filter_map(|opened| {
+            let Halves { first, second, .. } = Halves::of(lab, opened);
+            Some(Crossing {
+                client: first.client,
+                front_door: first.front_door,
+                nodes: [first.node, second?.node],
+            })
+        })
+        .collect();
+    crossings.sort();
+    crossings
 }
 
 fn finding<'run>(lab: &Lab, opened: &'run Opened, unclaimed: &mut Unclaimed) -> Finding<'run> {

@@ -3,17 +3,19 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
+    fs,
     io::Write as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
 
 use crate::{
     lab::{Lab, LabNode},
-    observer_process::{Finished, ObserverProcess, replay},
-    oracle::{self, Complaint, Records, Report},
+    observer_process::{Finished, ObserverProcess, join, replay},
+    oracle::{self, Complaint, Crossing, Records, Report},
     traffic::{self, Opened, Way},
 };
 
@@ -128,6 +130,54 @@ impl Run {
                 replayed == *printed,
                 "{node}: the replay printed another {different:?}, or another number of records"
             );
+        }
+    }
+
+    /// The records of all nodes, joined by `observer join`.
+    pub fn joined(&self) -> Result<Vec<Value>> {
+        let printed = TempDir::new().context("failed to make a directory for records")?;
+        let files = self
+            .printed
+            .iter()
+            .map(|(node, records)| {
+                let file = printed.path().join(node);
+                fs::write(&file, records).context("failed to write records")?;
+                Ok(file)
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let joined = join(&files, &["-o", "json"])?;
+        let parse = |line| serde_json::from_str(line).with_context(|| format!("no record: {line}"));
+        joined.lines().map(parse).collect()
+    }
+
+    /// Demands that those connections are joined that two nodes must have seen, and no others, with
+    /// both on the path, the cost of the hop, and TTLs that agree; and that nothing else is changed.
+    ///
+    /// # Panics
+    /// With what is wrong.
+    pub fn assert_joined(&self, lab: &Lab) {
+        let records = self.joined().expect("joined");
+        let (whole, halves): (Vec<&Value>, Vec<&Value>) = records
+            .iter()
+            .partition(|record| oracle::nodes(record).len() == 2);
+        let number: usize = self.records.values().map(Vec::len).sum();
+        assert_eq!(2 * whole.len() + halves.len(), number, "records were lost");
+        let mut joined: Vec<Crossing> = whole
+            .iter()
+            .map(|record| {
+                Crossing::of(record).unwrap_or_else(|| panic!("who and where is in {record}"))
+            })
+            .collect();
+        joined.sort();
+        assert_eq!(joined, oracle::crossings(lab, &self.opened));
+        for record in whole {
+            let check = |field: &str| record.pointer(&format!("/hop_check/{field}"));
+            // The nodes of a lab are on one link: nothing but themselves forwards.
+            assert_eq!(check("forwards"), check("expected"), "{record}");
+            for known in ["/extra_hop_ns", "/hop_check/forwards"] {
+                let known = record.pointer(known).and_then(Value::as_u64);
+                assert!(known.is_some(), "{record}");
+            }
         }
     }
 

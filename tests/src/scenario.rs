@@ -7,7 +7,7 @@
 //! it gets its own, so that many scenarios share one lab.
 
 use std::{
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
 };
 
@@ -16,14 +16,14 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::{
-    kubeproxy::{Family, Mode, NodePortAddresses, Settings},
+    kubeproxy::{Family, Mode, NftablesLayout, NodePortAddresses, Settings},
     lab::network::Network,
     protocol::Protocol,
 };
 
 mod answers;
 mod cluster;
-pub mod stage;
+mod stage;
 mod table;
 
 pub use answers::{Answer, Answers, Outcome, SourceIp};
@@ -48,7 +48,7 @@ pub struct Scenario {
     /// Where that is written: a file of Kubernetes or of the kernel, a KEP, an RFC.
     pub source: String,
     /// In which modes of kube-proxy.
-    #[serde(default = "Proxy::both")]
+    #[serde(default = "Proxy::all")]
     pub modes: Vec<Proxy>,
     /// In which families.
     #[serde(default = "IpFamily::both")]
@@ -76,13 +76,20 @@ pub struct Scenario {
     pub predicted: Option<Predicted>,
 }
 
-/// A mode of kube-proxy, in its configuration's word.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+/// A mode of kube-proxy, in its configuration's word, and of what release its rules are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub enum Proxy {
-    /// By iptables.
+    /// By iptables, of any release since 1.30.
+    #[serde(rename = "iptables")]
     Iptables,
-    /// By nftables.
+    /// By nftables, of 1.31 to 1.33.
+    #[serde(rename = "nftables-1.31")]
+    Nftables1_31,
+    /// By nftables, of 1.34 and 1.35.
+    #[serde(rename = "nftables-1.34")]
+    Nftables1_34,
+    /// By nftables, of 1.36.
+    #[serde(rename = "nftables-1.36")]
     Nftables,
 }
 
@@ -250,24 +257,53 @@ pub enum At {
 pub struct Predicted {
     /// Why it does.
     pub because: String,
-    /// What becomes of the source; the rest is as it comes out.
+    /// What becomes of the source; what is not said here is as it comes out.
+    #[serde(default)]
     pub source_ip: SourceIp,
     /// Why the source is lost, if kube-proxy should.
     #[serde(default)]
     pub cause: Option<String>,
+    /// What becomes of the opening packet.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
 }
 
 impl Proxy {
-    fn both() -> Vec<Self> {
-        vec![Self::Iptables, Self::Nftables]
+    /// All, as columns of the table.
+    pub const ALL: [Self; 4] = [
+        Self::Iptables,
+        Self::Nftables1_31,
+        Self::Nftables1_34,
+        Self::Nftables,
+    ];
+
+    fn all() -> Vec<Self> {
+        Self::ALL.to_vec()
     }
 
-    /// Its mode.
-    pub fn is_of(self, mode: Mode) -> bool {
+    /// Its default settings.
+    fn settings(self) -> Settings {
+        let nftables = |nftables| Settings {
+            nftables,
+            ..Settings::of(Mode::Nftables)
+        };
         match self {
-            Self::Iptables => matches!(mode, Mode::Iptables(_)),
-            Self::Nftables => mode == Mode::Nftables,
+            Self::Iptables => Settings::default(),
+            Self::Nftables1_31 => nftables(NftablesLayout::Since1_31),
+            Self::Nftables1_34 => nftables(NftablesLayout::Since1_34),
+            Self::Nftables => nftables(NftablesLayout::Since1_36),
         }
+    }
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Iptables => "iptables",
+            Self::Nftables1_31 => "nftables 1.31",
+            Self::Nftables1_34 => "nftables 1.34",
+            Self::Nftables => "nftables 1.36",
+        })
     }
 }
 
@@ -303,8 +339,8 @@ impl Connection {
 
 impl KubeProxy {
     /// All settings of a kube-proxy.
-    pub fn settings(&self, mode: Mode) -> Settings {
-        let default = Settings::of(mode);
+    pub fn settings(&self, proxy: Proxy) -> Settings {
+        let default = proxy.settings();
         Settings {
             masquerade_all: self.masquerade_all,
             node_port_addresses: self

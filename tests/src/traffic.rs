@@ -14,7 +14,6 @@ use crate::{
     kubeproxy::doors::FrontDoor,
     lab::Lab,
     netns::Namespace,
-    protocol::Protocol,
 };
 
 mod steady;

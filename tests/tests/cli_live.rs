@@ -6,8 +6,8 @@
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader},
-    net::IpAddr,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{IpAddr, TcpListener},
     os::unix::fs::PermissionsExt as _,
     process::{Output, Stdio},
     time::Duration,
@@ -20,9 +20,13 @@ use tests::{
     child::{ChildGuard, poll_until},
     client::{self, Failure},
     demo,
-    kubeproxy::doors::{FrontDoor, Kind, front_doors},
-    lab::Lab,
-    observer_process::{self, ObserverProcess, READY},
+    kubeproxy::{
+        Settings,
+        doors::{FrontDoor, Kind, front_doors},
+    },
+    lab::{Lab, Options},
+    netns::Namespace,
+    observer_process::{self, Finished, ObserverProcess, READY},
     privilege,
     traffic::{self, CONNECT_TIMEOUT, from_outside},
 };
@@ -79,6 +83,31 @@ fn a_live_run_ends_when_its_reader_has_gone() {
         !said.iter().any(|line| line.starts_with("observer:")),
         "{said:?}"
     );
+}
+
+/// Its rules are other than those that are expected without a word of its configuration.
+#[test]
+fn ipvs_mode_must_be_told() {
+    if !privilege::granted("ipvs_mode_must_be_told") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let said = |arguments: &[&str]| {
+        let observer = ObserverProcess::start(node, &demo::cluster_file(), arguments);
+        let finished = observer.expect("observes").stop().expect("stops");
+        finished.stderr.contains("kube-ipvs0 is here")
+    };
+    assert!(!said(&[]), "it is not");
+    node.namespace
+        .ip("link add kube-ipvs0 type bridge")
+        .expect("a link of that name");
+    assert!(said(&[]));
+    let directory = TempDir::new().expect("a directory");
+    let config = directory.path().join("config");
+    fs::write(&config, "kind: KubeProxyConfiguration\nmode: ipvs\n").expect("written");
+    let config = config.to_str().expect("text");
+    assert!(!said(&["--kube-proxy-config", config]), "it is told");
 }
 
 #[test]
@@ -225,4 +254,73 @@ fn nobody_with_three_capabilities_can_observe() {
     assert!(status.success(), "{stderr}");
     assert!(stderr.contains(READY), "{stderr}");
     assert!(!stderr.contains("warning"), "{stderr}");
+}
+
+/// Without a file and without a `ConfigMap`, the node's own kube-proxy is asked: here, for what
+/// nothing else tells.
+#[test]
+fn kube_proxy_is_asked_for_its_configuration() {
+    if !privilege::granted("kube_proxy_is_asked_for_its_configuration") {
+        return;
+    }
+    let kube_proxy = Settings {
+        masquerade_all: true,
+        ..Settings::default()
+    };
+    let options = Options {
+        kube_proxy,
+        ..Options::default()
+    };
+    let lab = demo::raise_with(options).expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let pod = lab.pods().iter().find(|pod| pod.plan.node == "node1");
+    let pod = &pod.expect("a pod").namespace;
+    let doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
+    let mut doors = doors.iter();
+    let far = doors.find(|door| door.kind == Kind::ClusterIp && door.service == "far");
+    let far = far.expect("a cluster IP").to;
+    let observed = |expected: [Value; 2]| {
+        let observer = ObserverProcess::start(node, &demo::cluster_file(), &[]).expect("observes");
+        client::connect(pod, far, CONNECT_TIMEOUT).expect("answered");
+        let Finished {
+            records, stderr, ..
+        } = observer.stop().expect("stops");
+        let [record] = &records[..] else {
+            panic!("one connection was opened: {records:?}")
+        };
+        let cause = ["/cause/code", "/cause/basis"];
+        let cause = cause.map(|field| record.pointer(field).cloned().unwrap_or_default());
+        assert_eq!(cause, expected, "{record}");
+        stderr
+    };
+    let stderr = observed([json!("unknown"), json!("observed")]);
+    assert!(!stderr.contains("10249"), "{stderr}");
+
+    let served = json!({"kubeproxy.config.k8s.io": {
+        "Linux": {"MasqueradeAll": true}, "Mode": "iptables", "DetectLocalMode": "ClusterCIDR",
+        "DetectLocal": {"ClusterCIDRs": ["10.244.0.0/16"]},
+    }});
+    serve(&node.namespace, "127.0.0.1:10249", served.to_string(), 2);
+    let stderr = observed([json!("masquerade-all"), json!("config")]);
+    assert!(stderr.contains("serves at 127.0.0.1:10249"), "{stderr}");
+
+    serve(&node.namespace, "127.0.0.1:10249", "nothing".to_owned(), 2);
+    let stderr = observed([json!("unknown"), json!("observed")]);
+    assert!(stderr.contains("warning: kube-proxy at"), "{stderr}");
+}
+
+/// Answers so many requests, whatever they ask for.
+fn serve(namespace: &Namespace, at: &'static str, body: String, requests: usize) {
+    let prepare = move || {
+        let listener = TcpListener::bind(at)?;
+        Ok(move || {
+            for connection in listener.incoming().take(requests) {
+                let mut connection = connection.expect("a request");
+                // The head of a request is short, and comes at once.
+                let _request = connection.read(&mut [0; 1024]).expect("read");
+                write!(connection, "HTTP/1.0 200 OK\r\n\r\n{body}").expect("answered");
+            }
+        })
+    };
+    namespace.spawn(prepare).expect("serves");
 }

@@ -39,6 +39,7 @@ fn judged(scene: &Scene, settings: Settings, families: &[Family], enough: usize)
     let run = run::observe(&lab, &scene.objects, &ways).expect("observed");
     run.assert_right(&lab);
     run.assert_replayed();
+    run.assert_joined(&lab);
     run
 }
 
@@ -127,7 +128,7 @@ fn clients_of_an_unusual_cluster_are_reported_once_and_rightly(
     assert_occurred(&run, &EVERY_FATE);
     assert_occurred(&run, &[("/protocol", protocols())]);
     let outcome_causes: &[&str] = match mode {
-        Mode::Iptables(_) => &["no-endpoints", "no-local-endpoints", "source-ranges"],
+        Mode::Iptables(_) | Mode::Ipvs => &["no-endpoints", "no-local-endpoints", "source-ranges"],
         Mode::Nftables => &[
             "no-endpoints",
             "no-local-endpoints",

@@ -255,6 +255,32 @@ fn a_recording_that_is_none_is_told() {
 }
 
 #[test]
+fn records_that_are_none_are_told_by_their_line() {
+    if !privilege::granted("records_that_are_none_are_told_by_their_line") {
+        return;
+    }
+    let directory = TempDir::new().expect("a directory");
+    let join = |path: &Path| complaint(observer().arg("join").arg(path));
+    let line = join(Path::new("/nonexistent/records"));
+    assert!(line.contains("/nonexistent/records"), "{line}");
+    for (text, says) in [
+        ("\n{}\n", "line 2"),
+        ("[]\n", "line 1"),
+        (
+            "{\"schema\":\"observer.connection/v2\"}\n",
+            "observer.connection/v1",
+        ),
+    ] {
+        let line = join(&file(&directory, text));
+        assert!(line.contains(says), "{line}");
+    }
+    // Nothing is no error.
+    let empty = file(&directory, "");
+    let output = observer().arg("join").arg(empty).output().expect("runs");
+    assert!(output.status.success(), "{output:?}");
+}
+
+#[test]
 fn what_doctor_cannot_read_or_write_is_an_error() {
     if !privilege::granted("what_doctor_cannot_read_or_write_is_an_error") {
         return;
@@ -285,6 +311,7 @@ fn wrong_use_has_a_status_of_its_own() {
         ),
         (&["trace", "--all", "--unexpected"], "cannot be used with"),
         (&["trace", "--answer-timeout", "0s"], "at least 100ms"),
+        (&["join"], "FILE"),
         (&["completions", "csh"], "possible values: bash"),
         (&["no-such-command"], "no-such-command"),
     ] {

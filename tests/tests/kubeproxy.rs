@@ -41,6 +41,7 @@ fn recorded(captures: &Path, mode: Mode, node: &str, family: Family) -> Rules {
         (Mode::Iptables(_), Family::V6) => {
             Rules::Iptables(read("ip6tables-save.txt").parse().expect("a rule set"))
         }
+        (Mode::Ipvs, _) => panic!("nothing was recorded of it"),
         (Mode::Nftables, _) => {
             Rules::Nftables(nftables::Ruleset::parse(&read("nft.txt"), family).expect("a table"))
         }
@@ -52,6 +53,7 @@ fn rendered(cluster: &Cluster, settings: &Settings, node: &str, family: Family) 
         Mode::Iptables(_) => {
             Rules::Iptables(iptables::render(cluster, node, family, settings).expect("renders"))
         }
+        Mode::Ipvs => panic!("nothing was recorded to compare with"),
         Mode::Nftables => {
             Rules::Nftables(nftables::render(cluster, node, family, settings).expect("renders"))
         }
@@ -64,6 +66,7 @@ fn held(namespace: &Namespace, mode: Mode, family: Family) -> Rules {
         Mode::Iptables(backend) => {
             Rules::Iptables(iptables::save(namespace, backend, family).expect("saved"))
         }
+        Mode::Ipvs => panic!("nothing was recorded to compare with"),
         Mode::Nftables => Rules::Nftables(nftables::list(namespace, family).expect("listed")),
     }
 }

@@ -5,24 +5,33 @@
 //! own sockets saw.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
 use rstest::rstest;
+use serde_json::{Value, json};
 use tests::{
     client::{self, Answer},
-    kubeproxy::{Backend, Mode},
+    kubeproxy::{
+        Backend, Mode,
+        doors::{FrontDoor, Kind, doors_of_pods, front_doors},
+    },
     lab::{
         Lab,
         network::{Masquerade, Network, Nodes, Pods},
     },
     netns::Namespace,
-    privilege,
+    observer_process::{ObserverProcess, replay},
+    privilege, run,
     scene::Scene,
+    traffic::{Client, Way, ways},
 };
 
 const TIMEOUT: Duration = Duration::from_secs(2);
+/// The host port of the pod that relays.
+const RELAYED: u16 = 8088;
 const NFT: Mode = Mode::Iptables(Backend::Nft);
 
 fn raise(masquerade: Masquerade, mode: Mode) -> Lab {
@@ -112,6 +121,57 @@ fn a_host_port_leads_to_its_pod(#[values(NFT, Mode::Nftables)] mode: Mode) {
     );
 }
 
+/// Every front door of every Service by every client, host ports, and pods by their own address.
+#[rstest]
+#[case::flannel(Masquerade::Flannel, NFT)]
+#[case::flannel_beside_nftables(Masquerade::Flannel, Mode::Nftables)]
+#[case::calico(Masquerade::Calico, Mode::Iptables(Backend::Legacy))]
+fn whoever_rewrites_is_told_from_kube_proxy(#[case] masquerade: Masquerade, #[case] mode: Mode) {
+    if !privilege::granted("whoever_rewrites_is_told_from_kube_proxy") {
+        return;
+    }
+    let lab = raise(masquerade, mode);
+    let ways = all_ways(&lab, masquerade);
+    let run = run::observe(&lab, &Scene::plugins().objects, &ways).expect("observed");
+    run.assert_right(&lab);
+    run.assert_replayed();
+    run.assert_joined(&lab);
+    let by_plugin = |record: &&Value| record.pointer("/lost_at/by") == Some(&json!("cni"));
+    let codes: BTreeSet<&str> = run.records["node1"]
+        .iter()
+        .filter(by_plugin)
+        .filter_map(|record| record.pointer("/cause/code")?.as_str())
+        .collect();
+    assert_eq!(codes, BTreeSet::from(["cni-masquerade", "hairpin"]));
+    // Row 24: a plugin's own rule is no finding, and what must be rewritten no loss to fail on.
+    let recording = run.recording("node1");
+    let passes = |arguments: &[&str]| replay(&recording, arguments).expect("nothing to fail on");
+    passes(&["--client", "10.244.1.0/24", "--fail-on", "unexpected"]);
+    if masquerade == Masquerade::Flannel {
+        let printed = passes(&["--client", "172.31.0.11", "--lost", "--fail-on", "lost"]);
+        assert!(printed.contains("client on this node"), "{printed}");
+    }
+}
+
+fn all_ways(lab: &Lab, masquerade: Masquerade) -> Vec<Way> {
+    let mut doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
+    let of_pods = doors_of_pods(lab.cluster()).expect("doors of pods");
+    // Where nobody rewrites, what comes by another node is answered past that, and dies.
+    let by_its_node = |door: &FrontDoor| {
+        lab.plan().node_of(door.to.ip()) == Some(&door.entry) || masquerade == Masquerade::Flannel
+    };
+    let is_relayed = |door: &FrontDoor| door.to.port() == RELAYED;
+    doors.extend(
+        of_pods
+            .into_iter()
+            .filter(|door| by_its_node(door) && !is_relayed(door)),
+    );
+    let mut ways = ways(lab, &Client::all(lab), &doors);
+    // How pods and nodes call pods without any Service is nobody's question.
+    ways.retain(|way| way.door.kind != Kind::Pod || matches!(way.client, Client::External(_)));
+    ways
+}
+
 /// k3s' servicelb: the address is lost where no rule of the host is.
 #[test]
 fn a_relaying_pod_puts_its_own_address_in_place_of_the_clients() {
@@ -119,9 +179,30 @@ fn a_relaying_pod_puts_its_own_address_in_place_of_the_clients() {
         return;
     }
     let lab = raise(Masquerade::Flannel, NFT);
+    let node = lab.node("node1").expect("a node");
+    let observer = ObserverProcess::start(node, &Scene::plugins().objects, &[]).expect("observes");
     let answer = saw(lab.client(), "172.31.0.11:8088");
+    let records = observer.stop().expect("stops").records;
     assert!(answer.pod.starts_with("web-"), "{}", answer.pod);
     assert_eq!(answer.peer_seen.ip(), ip("10.244.1.10"));
+    // The node sees two connections and rewrites the source of neither.
+    let mut seen: Vec<[&Value; 4]> = records
+        .iter()
+        .map(|record| {
+            [
+                "/front_door/kind",
+                "/client/ip",
+                "/backend/pod",
+                "/source_ip",
+            ]
+            .map(|field| record.pointer(field).unwrap_or(&Value::Null))
+        })
+        .collect();
+    seen.sort_by_key(|fields| fields[0].to_string());
+    let relay = ["ClusterIP", "10.244.1.10", &answer.pod, "preserved"].map(Value::from);
+    let outside = ["HostPort", "203.0.113.50", "svclb-web", "preserved"].map(Value::from);
+    assert_eq!(seen, [relay.each_ref(), outside.each_ref()]);
+
     let answer = saw(lab.client(), "[fd00:172:31::11]:8088");
     assert_eq!(answer.peer_seen.ip(), ip("fd00:10:244:1::10"));
 }

@@ -241,7 +241,7 @@ fn clients_inside_see_the_decision_table(
                 node_address(&lab, "node2", family),
                 "row 33"
             ),
-            Mode::Nftables => assert!(
+            Mode::Ipvs | Mode::Nftables => assert!(
                 matches!(
                     by_localhost,
                     Err(ConnectError {

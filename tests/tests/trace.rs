@@ -12,7 +12,7 @@ use tests::{
     demo,
     kubeproxy::{Backend, Family, Mode, Settings},
     lab::Lab,
-    oracle::{Records, judge},
+    oracle::{Records, crossings, judge},
     privilege,
     run::Run,
     scene::Scene,
@@ -40,6 +40,11 @@ fn every_connection_is_reported_once_and_as_the_pods_sockets_saw_it(
     each_record_is_what_the_schema_promises(&run.records);
     both_fates_occurred(&run.records);
     run.assert_replayed();
+    run.assert_joined(&lab);
+    assert!(
+        !crossings(&lab, &run.opened).is_empty(),
+        "none passed two nodes"
+    );
     the_oracle_would_have_noticed(&lab, &run);
 }
 

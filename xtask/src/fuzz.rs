@@ -5,7 +5,7 @@
 
 use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
@@ -32,6 +32,8 @@ pub(crate) enum Target {
     Cluster,
     /// What comes up the ring buffer, and the verdicts on it.
     Observations,
+    /// A row of the decision table, as somebody wrote it.
+    Scenario,
 }
 
 /// What is compiled in for libFuzzer: which code runs, and what it compares.
@@ -88,7 +90,7 @@ fn run_one(target: Target, programs: &Path, work: &Path, seconds: u32) -> anyhow
         fs::create_dir_all(directory)
             .with_context(|| format!("cannot make {}", directory.display()))?;
     }
-    let seeds = workspace::root().join("fuzz/seeds").join(name);
+    let seeds = workspace::root().join(target.seeds());
     let status = process::status(
         Command::new(programs.join(name))
             .args([&corpus, &seeds])
@@ -113,6 +115,17 @@ impl Target {
             Self::Btf => "btf",
             Self::Cluster => "cluster",
             Self::Observations => "observations",
+            Self::Scenario => "scenario",
+        }
+    }
+
+    /// What it starts from, below the workspace.
+    fn seeds(self) -> PathBuf {
+        match self {
+            Self::Scenario => PathBuf::from("tests/scenarios"),
+            Self::Btf | Self::Cluster | Self::Observations => {
+                Path::new("fuzz/seeds").join(self.name())
+            }
         }
     }
 }

@@ -58,10 +58,11 @@ pub(crate) enum Kernel {
 }
 
 /// The suites that a kernel can make fail: they load, attach, read and leave the kernel.
-const SUITES: [&str; 8] = [
+const SUITES: [&str; 9] = [
     "attach",
     "cleanup",
     "conntrack",
+    "ipvs",
     "networks",
     "outcomes",
     "packets",

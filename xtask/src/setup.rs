@@ -12,10 +12,12 @@ use crate::process::{cargo, find, run, say};
 use crate::toolchain::{self, BPF_LINKER, LLVM, Toolchain};
 
 /// The tools that the lab runs, and Debian's packages of them.
-pub(crate) const LAB: [(&str, &str); 5] = [
+pub(crate) const LAB: [(&str, &str); 7] = [
     ("bpftool", "bpftool"),
     ("ip", "iproute2"),
+    ("ipset", "ipset"),
     ("iptables-restore", "iptables"),
+    ("ipvsadm", "ipvsadm"),
     ("nft", "nftables"),
     ("tc", "iproute2"),
 ];

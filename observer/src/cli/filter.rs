@@ -8,7 +8,7 @@ use ipnet::IpNet;
 
 use crate::cluster::ServicePort;
 use crate::record::Record;
-use crate::verdict::{Outcome, SourceIp};
+use crate::verdict::{CauseCode, Outcome, SourceIp};
 
 /// The heading of the options that choose connections.
 pub(super) const FILTERS: &str = "Which connections";
@@ -46,7 +46,8 @@ pub(super) struct Filter {
 /// What makes a run fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum FailOn {
-    /// A client's address was lost.
+    /// A client's address was lost; not of a pod that reached itself, or of a node's own
+    /// connection, which no setting spares.
     Lost,
     /// A connection came out otherwise than predicted.
     Unexpected,
@@ -73,7 +74,7 @@ impl Filter {
             || clients
                 .iter()
                 .any(|Clients(network)| network.contains(&record.client.ip));
-        of_service && of_clients && (!lost || FailOn::Lost.is_met(record))
+        of_service && of_clients && (!lost || record.source_ip == SourceIp::Lost)
     }
 
     /// Whether it takes a prediction to pass.
@@ -86,11 +87,19 @@ impl FailOn {
     /// Whether a connection is one to fail on.
     pub(super) fn is_met(self, record: &Record) -> bool {
         match self {
-            Self::Lost => record.source_ip == SourceIp::Lost,
+            Self::Lost => record.source_ip == SourceIp::Lost && !is_always_masqueraded(record),
             Self::Unexpected => record.as_expected == Some(false),
             Self::Dropped => record.outcome == Outcome::Dropped,
         }
     }
+}
+
+/// Whether the address was lost as it must be, or replies would not find their way back.
+fn is_always_masqueraded(record: &Record) -> bool {
+    record
+        .cause
+        .as_ref()
+        .is_some_and(|cause| matches!(cause.code, CauseCode::Hairpin | CauseCode::NodeLocalClient))
 }
 
 impl ServiceName {

@@ -1,5 +1,6 @@
 //! The commands, one file each, and what they share: what is asked for (`filter`), how it is
-//! reported (`report`), and names that the cluster does not have (`names`).
+//! reported (`report`), names that the cluster does not have (`names`), and what kube-proxy says of
+//! itself (`ask`).
 
 use std::error::Error;
 use std::io::{self, Write as _};
@@ -8,10 +9,12 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+mod ask;
 mod completions;
 mod doctor;
 mod explain;
 mod filter;
+mod join;
 mod man;
 mod names;
 mod replay;
@@ -57,6 +60,9 @@ enum Command {
     /// Judge again what `trace --record` recorded.
     #[command(after_help = EXIT_CODES)]
     Replay(replay::Options),
+    /// Join what several nodes recorded: of a connection that two of them saw, one record with the
+    /// whole path and what the extra hop cost.
+    Join(join::Options),
     /// Predict what every front door does to the client's address, from the cluster's objects
     /// alone: by every node, for clients outside, in pods and on the node.
     Explain(explain::Options),
@@ -74,6 +80,7 @@ pub fn run(Cli { command }: Cli) -> ExitCode {
     let ended = match command {
         Command::Trace(options) => trace::run(*options),
         Command::Replay(options) => replay::run(options),
+        Command::Join(options) => join::run(options),
         Command::Explain(options) => explain::run(options),
         Command::Doctor(options) => doctor::run(options),
         Command::Completions(options) => completions::run(options),

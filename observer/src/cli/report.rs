@@ -41,6 +41,16 @@ pub(super) struct Report {
 }
 
 impl ReportOptions {
+    /// Everything, and no failing.
+    pub(super) fn all(output: Format) -> Self {
+        Self {
+            filter: Filter::default(),
+            output,
+            count: None,
+            fail_on: Vec::new(),
+        }
+    }
+
     /// Whether the Service that is asked for exists and can be entered; what is unusual about it,
     /// if anything.
     pub(super) fn unusual_service(

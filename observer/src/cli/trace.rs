@@ -19,8 +19,8 @@ use self::interfaces::{Choice, Interfaces};
 use self::session::{Awaited, Begin, Parts, Session, Stop};
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
-use super::{Ending, host_name, names, say, warn};
-use crate::cluster::{Index, KubeProxy, Protocol, file};
+use super::{Ending, ask, host_name, names, say, warn};
+use crate::cluster::{IPVS_DEVICE, Index, KubeProxy, Objects, Protocol, file};
 use crate::kernel::capabilities;
 use crate::kernel::layout::{LayoutError, Resolver, SYSFS};
 use crate::kernel::links::Links;
@@ -50,7 +50,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "FILE")]
     cluster_state: Option<PathBuf>,
     /// kube-proxy's configuration, a `KubeProxyConfiguration` [default: the `ConfigMap` in the
-    /// cluster state].
+    /// cluster state, else what kube-proxy itself serves at 127.0.0.1:10249].
     #[arg(long, value_name = "FILE")]
     kube_proxy_config: Option<PathBuf>,
     /// Interface to observe; may be repeated [default: chosen by addresses and routes].
@@ -123,17 +123,11 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     if let Some(but) = report.unusual_service(objects.as_ref())? {
         say(&format!("warning: {but}"));
     }
-    let kube_proxy = match &kube_proxy_config {
-        Some(path) => Some(file::kube_proxy(path)?),
-        None => objects.as_ref().and_then(|objects| {
-            KubeProxy::of_cluster(&objects.config_maps).unwrap_or_else(|error| {
-                warn(
-                    &error,
-                    "the ConfigMap of kube-proxy is not taken into account",
-                );
-                None
-            })
-        }),
+    let kube_proxy = match (&kube_proxy_config, &objects) {
+        (Some(path), _) => Some(file::kube_proxy(path)?),
+        (None, Some(objects)) => configured(objects).or_else(asked),
+        // Nothing is judged by it.
+        (None, None) => None,
     };
     let index = objects
         .as_ref()
@@ -180,6 +174,10 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         _ => UdpPorts::All,
     })?;
     let interfaces = Interfaces::new(Choice(interfaces), index.clone());
+    let links = Links::read().await?;
+    if index.is_some() && kube_proxy.is_none() {
+        warn_of_ipvs(&links);
+    }
     let parts = Parts {
         programs,
         observer: Observer::new(settings, index, kube_proxy),
@@ -189,7 +187,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         answer_timeout_ns,
     };
     let mut session = Session::new(parts, interfaces);
-    let (names, hook) = session.attach(&Links::read().await?)?;
+    let (names, hook) = session.attach(&links)?;
     let ready = Instant::now();
     say(&format!(
         "observing {} on {node} by {}",
@@ -203,6 +201,49 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         .await?;
     let report = session.end()?;
     Ok(report.ending())
+}
+
+/// kube-proxy's configuration as the cluster's objects have it.
+fn configured(objects: &Objects) -> Option<KubeProxy> {
+    KubeProxy::of_cluster(&objects.config_maps).unwrap_or_else(|error| {
+        warn(
+            &error,
+            "the ConfigMap of kube-proxy is not taken into account",
+        );
+        None
+    })
+}
+
+/// kube-proxy's configuration as it tells it itself, on this node.
+fn asked() -> Option<KubeProxy> {
+    match ask::configuration(ask::METRICS_ADDRESS) {
+        Ok(configuration) => {
+            if configuration.is_some() {
+                say(&format!(
+                    "kube-proxy's configuration is the one that it serves at {}",
+                    ask::METRICS_ADDRESS
+                ));
+            }
+            configuration
+        }
+        Err(error) => {
+            say(&format!(
+                "warning: kube-proxy at {}: {error}: its configuration is not taken into account",
+                ask::METRICS_ADDRESS
+            ));
+            None
+        }
+    }
+}
+
+/// Without a word of kube-proxy's configuration its default mode is expected.
+fn warn_of_ipvs(links: &Links) {
+    if links.find(IPVS_DEVICE).is_some() {
+        say(&format!(
+            "warning: {IPVS_DEVICE} is here, as in kube-proxy's IPVS mode, but its configuration is \
+             not known: iptables mode is expected; give --kube-proxy-config"
+        ));
+    }
 }
 
 /// Where conntrack keeps its entries, and what is missing until its module is loaded.

@@ -15,10 +15,16 @@ use super::{Family, Node};
 const CONFIG_MAP: (&str, &str) = ("kube-system", "kube-proxy");
 const KIND: &str = "KubeProxyConfiguration";
 
+/// The device that holds every Service address of a node in IPVS mode
+/// (`pkg/proxy/ipvs/proxier.go`).
+pub const IPVS_DEVICE: &str = "kube-ipvs0";
+
 /// What kube-proxy was told.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct KubeProxy {
+    /// How it programs the kernel.
+    pub mode: ProxyMode,
     /// `clusterCIDR`: one range a family.
     pub cluster_cidrs: Vec<IpNet>,
     /// By what it takes a packet for one of a pod.
@@ -30,6 +36,18 @@ pub struct KubeProxy {
     /// Whether it serves node ports at 127.0.0.1, for the node itself: the mode of iptables, unless
     /// told otherwise (`iptables.localhostNodePorts`), where it serves them at every address.
     pub serves_localhost: bool,
+}
+
+/// `mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProxyMode {
+    /// The default.
+    #[default]
+    Iptables,
+    /// The kernel's virtual servers (`net/netfilter/ipvs/`).
+    Ipvs,
+    /// What replaces the default.
+    Nftables,
 }
 
 /// `nodePortAddresses`, with the default of the mode.
@@ -105,6 +123,17 @@ struct Section {
     localhost_node_ports: Option<bool>,
 }
 
+impl ProxyMode {
+    /// As kube-proxy spells it.
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Ipvs => "ipvs",
+            Self::Nftables => "nftables",
+        }
+    }
+}
+
 impl KubeProxy {
     /// Reads a YAML document.
     pub fn parse(text: &str) -> Result<Self, KubeProxyError> {
@@ -149,13 +178,17 @@ impl KubeProxy {
             let masquerade_all = section.and_then(|section| section.masquerade_all);
             masquerade_all.unwrap_or_default()
         });
-        let masquerade_all = match mode.as_str() {
-            "nftables" => nftables,
-            "ipvs" => ipvs || iptables,
-            _ => iptables,
+        let mode = [ProxyMode::Nftables, ProxyMode::Ipvs]
+            .into_iter()
+            .find(|known| known.word() == mode)
+            .unwrap_or_default();
+        let masquerade_all = match mode {
+            ProxyMode::Nftables => nftables,
+            ProxyMode::Ipvs => ipvs || iptables,
+            ProxyMode::Iptables => iptables,
         };
         let node_ports = match node_port_addresses.unwrap_or_default().as_slice() {
-            [] if mode == "nftables" => NodePortAddresses::Primary,
+            [] if mode == ProxyMode::Nftables => NodePortAddresses::Primary,
             [] => NodePortAddresses::All,
             [only] if only == "primary" => NodePortAddresses::Primary,
             ranges => NodePortAddresses::In(
@@ -169,11 +202,11 @@ impl KubeProxy {
                     .collect::<Result<_, _>>()?,
             ),
         };
-        // Linux's default is the mode of iptables.
-        let serves_localhost = matches!(mode.as_str(), "" | "iptables")
+        let serves_localhost = mode == ProxyMode::Iptables
             && localhost_node_ports
             && node_ports == NodePortAddresses::All;
         Ok(Self {
+            mode,
             cluster_cidrs,
             detect_local,
             masquerade_all,
@@ -233,6 +266,9 @@ impl KubeProxy {
     /// Whether it serves node ports at `address` of `node`.
     pub fn serves_node_ports_at(&self, address: IpAddr, node: &Node) -> bool {
         match &self.node_ports {
+            // There is a virtual server at each address of the node, but at no loopback address
+            // (`pkg/proxy/ipvs/proxier.go`).
+            _ if self.mode == ProxyMode::Ipvs && address.is_loopback() => false,
             // `! -d ::1/128`, and `! -d 127.0.0.0/8` unless told otherwise
             // (`pkg/proxy/iptables/proxier.go`).
             NodePortAddresses::All => {
@@ -332,6 +368,31 @@ mod tests {
         let config = parsed(fields).expect("one");
         let served = [0, 1].map(|one| config.serves_node_ports_at(node.addresses[one], &node));
         assert_eq!(served, expected);
+    }
+
+    #[rstest]
+    #[case::iptables("mode: \"\"", true)]
+    #[case::ipvs("mode: ipvs", false)]
+    #[case::ipvs_told("mode: ipvs\nnodePortAddresses: [127.0.0.0/8]", false)]
+    fn node_ports_at_the_loopback_address_are_iptables_own(
+        #[case] fields: &str,
+        #[case] expected: bool,
+    ) {
+        let node = Node {
+            name: "node1".into(),
+            addresses: vec![ip("172.31.0.11")],
+            pod_cidrs: Vec::new(),
+            zone: None,
+        };
+        let config = parsed(fields).expect("one");
+        assert_eq!(
+            config.serves_node_ports_at(ip("127.0.0.1"), &node),
+            expected
+        );
+        assert_eq!(
+            config.serves_node_ports_at(ip("172.31.0.11"), &node),
+            !fields.contains("127.0.0.0/8")
+        );
     }
 
     #[rstest]

@@ -20,6 +20,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 mod build;
+pub mod configz;
 mod convert;
 pub mod file;
 mod index;
@@ -31,7 +32,9 @@ mod service;
 mod tests;
 
 pub use index::{AddressKind, Backend, FrontDoor, Index};
-pub use kube_proxy::{DetectLocal, KubeProxy, KubeProxyError, NodePortAddresses};
+pub use kube_proxy::{
+    DetectLocal, IPVS_DEVICE, KubeProxy, KubeProxyError, NodePortAddresses, ProxyMode,
+};
 pub use objects::{Objects, ObjectsError};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,

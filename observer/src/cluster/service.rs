@@ -159,6 +159,16 @@ impl ServiceEntry {
         }
     }
 
+    /// Whether anything but its cluster address leads here in `family`: only then may policy
+    /// `Cluster` be followed by some although `internalTrafficPolicy` is `Local`
+    /// (`pkg/proxy/serviceport.go`, `ExternallyAccessible`, `UsesClusterEndpoints`).
+    pub fn is_externally_accessible(&self, family: Family) -> bool {
+        let of_family = |ips: &[IpAddr]| ips.iter().any(|ip| Family::of(*ip) == family);
+        self.node_port.is_some()
+            || of_family(&self.service.load_balancer_vips)
+            || of_family(&self.service.external_ips)
+    }
+
     /// Its endpoints in one family, usable or not, sorted by address and port.
     pub fn endpoints(&self, family: Family) -> &[Endpoint] {
         // `IpAddr` orders every IPv4 address before every IPv6 address.

@@ -502,4 +502,6 @@ impl Kind {
 }
 
 #[cfg(test)]
+mod properties;
+#[cfg(test)]
 mod tests;

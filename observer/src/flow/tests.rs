@@ -10,7 +10,7 @@ use super::*;
 use crate::cluster::Protocol;
 use crate::observation::{IfIndex, Ttl};
 
-const TIMEOUT: u64 = 3_000;
+pub(super) const TIMEOUT: u64 = 3_000;
 const UPLINK: IfIndex = IfIndex(2);
 const VETH: IfIndex = IfIndex(7);
 
@@ -502,7 +502,7 @@ fn replies_to_one_udp_port_are_told_apart_by_who_sends_them() {
     assert_eq!(flow.finish(), []);
 }
 
-fn observation() -> impl Strategy<Value = Observation> {
+pub(super) fn observation() -> impl Strategy<Value = Observation> {
     let passing = |kind: Kind| {
         move |(identity, arrival, at, opening): (Identity, bool, u64, bool)| {
             let arrival = arrival.then(|| arrived(at, UPLINK));

@@ -24,3 +24,8 @@ pub(crate) fn word(value: &impl Serialize) -> String {
         other => unreachable!("a word of the vocabulary is a string, not {other:?}"),
     }
 }
+
+/// With one digit after the point.
+fn microseconds(nanoseconds: u64) -> String {
+    format!("{}.{}", nanoseconds / 1_000, nanoseconds % 1_000 / 100)
+}

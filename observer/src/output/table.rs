@@ -7,20 +7,42 @@
 //!     LOST at node1, eth0: kube-proxy masquerade (externalTrafficPolicy: Cluster)
 //!       · pod saw 172.31.0.11 · 1 extra hop (node1 → node2)
 //! ```
+//!
+//! A third has the path, where two nodes' records were joined.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::paint::{Page, Tone, bind, clean};
-use super::word;
+use super::{microseconds, word};
 use crate::cluster::Protocol;
-use crate::record::{Backend, From, Record};
+use crate::record::{Backend, From, HopCheck, Record};
 use crate::verdict::{Basis, CauseCode, ClientKind, Outcome, RewriteOwner, SourceIp};
 
-/// The two lines of a record.
+/// The lines of a record: of one that is joined, a third with its path.
 pub(super) fn render(record: &Record, page: Page) -> String {
     let way = page.wrap(&way(record), "", "  ");
     let verdict = page.wrap(&verdict(record, page), "    ", "      ");
-    format!("{way}\n{verdict}")
+    let path = path(record).map_or_else(String::new, |path| {
+        format!("\n{}", page.wrap(&path, "    ", "      "))
+    });
+    format!("{way}\n{verdict}{path}")
+}
+
+/// `node1: eth0 → flannel.1 · node2: flannel.1 → cali1`, where more than one node observed.
+fn path(record: &Record) -> Option<String> {
+    let name = |interface: &Option<String>| {
+        let interface = interface.as_deref();
+        interface.map_or_else(|| "the node itself".to_owned(), clean)
+    };
+    let steps: Vec<_> = record
+        .path
+        .iter()
+        .map(|step| {
+            let (from, to) = (name(&step.r#in), name(&step.out));
+            bind(&format!("{}: {from} → {to}", clean(&step.node)))
+        })
+        .collect();
+    (steps.len() > 1).then(|| steps.join(&format!(" {}", bind("· "))))
 }
 
 /// `client → front door → service → backend (pod, node)`.
@@ -75,6 +97,7 @@ fn verdict(record: &Record, page: Page) -> String {
         parts.push(source(record, page));
         parts.extend(seen(record));
         parts.extend(hops(record));
+        parts.extend(wrong_way(record, page));
         parts.extend(outcome);
     }
     if record.from == From::Conntrack {
@@ -167,11 +190,25 @@ fn hops(record: &Record) -> Option<String> {
     }
     let plural = if hops == 1 { "" } else { "s" };
     let to = record.backend.as_ref()?.node.as_deref().unwrap_or("?");
+    let cost = record
+        .extra_hop_ns
+        .map_or_else(String::new, |cost| format!(", {} µs", microseconds(cost)));
     Some(bind(&format!(
-        "{hops} extra hop{plural} ({} → {})",
+        "{hops} extra hop{plural} ({} → {}{cost})",
         clean(&record.node),
         clean(to)
     )))
+}
+
+/// Where TTLs disagree with the path.
+fn wrong_way(record: &Record, page: Page) -> Option<String> {
+    let HopCheck { forwards, expected } = record.hop_check?;
+    (forwards != i16::from(expected)).then(|| {
+        page.paint(Tone::Doubt, &bind("ANOTHER WAY"))
+            + &bind(&format!(
+                " (by TTL {forwards} forwards, on the path {expected})"
+            ))
+    })
 }
 
 /// What became of the opening packet; nothing if it was answered.

@@ -11,6 +11,7 @@ use super::summary::{Lost, Missed, Summary};
 use super::table;
 use super::wide::Rows;
 use crate::kernel::programs::Counters;
+use crate::record::{HopCheck, Record};
 use crate::verdict::{Outcome, OutcomeCauseCode};
 
 const PAGE: Page = Page::plain(100);
@@ -103,6 +104,30 @@ fn nothing_is_cut_however_narrow_the_page() {
     }
 }
 
+/// What only the records of two nodes tell.
+#[test]
+fn a_joined_record_says_what_the_hop_cost_and_where_ttls_disagree() {
+    let mut joined = Record {
+        extra_hop_ns: Some(112_340),
+        hop_check: Some(HopCheck {
+            forwards: 3,
+            expected: 2,
+        }),
+        ..lost()
+    };
+    let mut there = joined.path[0].clone();
+    there.node = "node2".to_owned();
+    there.out = Some("cali1".to_owned());
+    joined.path.push(there);
+    insta::assert_snapshot!(table::render(&joined, PAGE), @r"
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/web:http → 10.244.2.5:8080 (web-7f9c, node2)
+        LOST at node1, eth0: kube-proxy masquerade (externalTrafficPolicy: Cluster)
+          · pod saw 172.31.0.11 · 1 extra hop (node1 → node2, 112.3 µs)
+          · ANOTHER WAY (by TTL 3 forwards, on the path 2)
+        node1: eth0 → eth0 · node2: eth0 → cali1
+    ");
+}
+
 #[test]
 fn wide_rows_line_up() {
     let mut rows = Rows::new(PAGE);
@@ -120,18 +145,18 @@ fn wide_rows_line_up() {
     .collect();
     let shown = shown.join("\n");
     insta::assert_snapshot!(shown, @r"
-    TIME                         PROTO  CLIENT                 CLIENT-KIND  DOOR          FRONT-DOOR             SERVICE               BACKEND                POD                   POD-NODE  SOURCE-SEEN            SOURCE-IP  CAUSE                            BY          OUTCOME     OUTCOME-CAUSE       HOPS  NODE      IN        OUT       FORWARD-US  ROUND-TRIP-US
-    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      lost       external-traffic-policy-cluster  kube-proxy  answered    -                   1     node1     eth0      eth0      41.2        810.0
-    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/api:http         10.244.1.7:8080        api-5d4b              node1     203.0.113.50:49508     preserved  -                                -           answered    -                   0     node1     eth0      eth0      41.2        810.0
-    2026-11-23T12:00:42.123456Z  TCP    172.31.0.11:50513      node         Pod           10.244.2.5:8080        shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      unknown    masqueraded-before-this-node     -           answered    -                   -     node2     eth0      eth0      41.2        810.0
-    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         -                      -                     -         -                      unknown    -                                -           refused     no-endpoints        -     node1     eth0      -         -           -
+    TIME                         PROTO  CLIENT                 CLIENT-KIND  DOOR          FRONT-DOOR             SERVICE               BACKEND                POD                   POD-NODE  SOURCE-SEEN            SOURCE-IP  CAUSE                            BY          OUTCOME     OUTCOME-CAUSE       HOPS  NODE      IN        OUT       FORWARD-US  ROUND-TRIP-US  EXTRA-HOP-US
+    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      lost       external-traffic-policy-cluster  kube-proxy  answered    -                   1     node1     eth0      eth0      41.2        810.0          -
+    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/api:http         10.244.1.7:8080        api-5d4b              node1     203.0.113.50:49508     preserved  -                                -           answered    -                   0     node1     eth0      eth0      41.2        810.0          -
+    2026-11-23T12:00:42.123456Z  TCP    172.31.0.11:50513      node         Pod           10.244.2.5:8080        shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      unknown    masqueraded-before-this-node     -           answered    -                   -     node2     eth0      eth0      41.2        810.0          -
+    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         -                      -                     -         -                      unknown    -                                -           refused     no-endpoints        -     node1     eth0      -         -           -              -
     ");
     let lines: Vec<_> = shown.lines().collect();
     let cells: Vec<_> = lines
         .iter()
         .map(|line| line.split_whitespace().count())
         .collect();
-    assert_eq!(cells, [22; 5], "every cell is one word");
+    assert_eq!(cells, [23; 5], "every cell is one word");
 }
 
 #[test]
@@ -145,7 +170,7 @@ fn a_row_is_made_of_words_whatever_the_names_are() {
     let row = Rows::new(PAGE).render(&record);
     assert_eq!(row.lines().count(), 2, "{row}");
     let cells = row.lines().last().expect("a row").split_whitespace();
-    assert_eq!(cells.count(), 22, "{row}");
+    assert_eq!(cells.count(), 23, "{row}");
     assert!(!row.contains('\u{1b}'), "{row:?}");
     assert!(!table::render(&record, PAGE).contains('\u{1b}'));
 }

@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 use std::net::SocketAddr;
 
 use super::paint::{Page, Tone, clean};
-use super::word;
+use super::{microseconds, word};
 use crate::record::{Record, Step};
 use crate::verdict::SourceIp;
 
 /// The columns, and the least room each gets, so that rows line up before all widths are known.
-const COLUMNS: [(&str, usize); 22] = [
+const COLUMNS: [(&str, usize); 23] = [
     ("TIME", 27),
     ("PROTO", 5),
     ("CLIENT", 21),
@@ -33,6 +33,7 @@ const COLUMNS: [(&str, usize); 22] = [
     ("OUT", 8),
     ("FORWARD-US", 10),
     ("ROUND-TRIP-US", 13),
+    ("EXTRA-HOP-US", 12),
 ];
 
 /// The column that is coloured.
@@ -125,6 +126,7 @@ fn cells(record: &Record) -> [String; COLUMNS.len()] {
         cell(step.and_then(|step| step.out.as_ref())),
         cell(step.and_then(|step| step.forward_ns).map(microseconds)),
         cell(record.round_trip_ns.map(microseconds)),
+        cell(record.extra_hop_ns.map(microseconds)),
     ]
 }
 
@@ -134,8 +136,4 @@ fn cell(value: Option<impl ToString>) -> String {
         || ABSENT.to_owned(),
         |value| clean(&value.to_string()).replace(' ', "_"),
     )
-}
-
-fn microseconds(nanoseconds: u64) -> String {
-    format!("{}.{}", nanoseconds / 1_000, nanoseconds % 1_000 / 100)
 }

@@ -21,7 +21,7 @@ fn validator() -> Validator {
 }
 
 /// A record with every part.
-fn whole() -> Record {
+pub(super) fn whole() -> Record {
     let ip = |text: &str| text.parse().expect("the test's address parses");
     Record {
         schema: SCHEMA,
@@ -73,6 +73,10 @@ fn whole() -> Record {
         }),
         extra_hops: Some(1),
         extra_hop_ns: Some(1),
+        hop_check: Some(HopCheck {
+            forwards: 2,
+            expected: 2,
+        }),
         path: vec![Step {
             node: "node1".to_owned(),
             r#in: Some("eth0".to_owned()),
@@ -81,6 +85,7 @@ fn whole() -> Record {
             ttl_out: Some(63),
             reply_ttl_in: Some(63),
             forward_ns: Some(41_200),
+            reply_ns: Some(700_000),
         }],
         round_trip_ns: Some(810_000),
         expected: Some(Expected {

@@ -3,7 +3,7 @@
 //! Verdicts come from the two tuples, never from conntrack's status bits, which mislead under
 //! IPVS and where only a port changed (`net/netfilter/nf_nat_core.c`, `nf_nat_setup_info`).
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use super::predict::{Prediction, Question, Terms, predict};
 use super::vocabulary::{
@@ -11,10 +11,10 @@ use super::vocabulary::{
 };
 use crate::cluster::{
     AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, Node, PodRef,
-    ServiceEntry, ServicePort, TrafficPolicy,
+    ServiceEntry, ServicePort,
 };
 use crate::flow::Connection;
-use crate::observation::IfIndex;
+use crate::observation::{Conntrack, IfIndex};
 
 /// What is known besides the connection.
 #[derive(Clone, Copy, Debug)]
@@ -228,6 +228,7 @@ impl<'a> Scene<'a> {
     fn expected(&self) -> Option<Expected> {
         let local = self.knowledge.local;
         let is_told = self.client.kind != ClientKind::Unknown
+            && !self.is_untracked()
             && self.knowledge.index?.node(local.node()).is_some();
         if !is_told {
             return None;
@@ -235,7 +236,31 @@ impl<'a> Scene<'a> {
         let Prediction {
             source_ip, outcome, ..
         } = self.prediction()?;
+        // Whether the network plugin lets a pod's address out, no object tells; that it does not
+        // is the rule, and no finding.
+        let source_ip = if self.leaves_the_pod_network() {
+            SourceIp::Unknown
+        } else {
+            source_ip
+        };
         Some(Expected { source_ip, outcome })
+    }
+
+    /// Whether a pod's packets left this node for what is no pod.
+    pub(super) fn leaves_the_pod_network(&self) -> bool {
+        let Knowledge { index, local, .. } = self.knowledge;
+        self.client.kind == ClientKind::Pod
+            && self.chosen.zip(index).is_some_and(|((backend, _), index)| {
+                !local.contains(backend.ip())
+                    && index.address_kind(backend.ip(), local) != AddressKind::Pod
+            })
+    }
+
+    /// Whether conntrack was told to leave it alone.
+    fn is_untracked(&self) -> bool {
+        self.connection
+            .translation
+            .is_some_and(|translation| translation.conntrack == Conntrack::Untracked)
     }
 
     /// What kube-proxy should have done, if this node is where the connection enters the Service.
@@ -293,7 +318,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether the client is a process in this node's own network namespace.
-    fn opened_here(&self) -> bool {
+    pub(super) fn opened_here(&self) -> bool {
         self.connection.arrival.is_none() && self.knowledge.local.contains(self.client.address.ip())
     }
 
@@ -313,115 +338,25 @@ impl<'a> Scene<'a> {
             };
             return (SourceIp::Unknown, None, Some(cause));
         }
+        if self.is_untracked() {
+            let cause = Cause {
+                code: CauseCode::Unknown,
+                basis: Basis::Observed,
+                explanation: "its packets are exempted from connection tracking (NOTRACK): what \
+                              became of its addresses behind that, nothing on this node records"
+                    .to_owned(),
+            };
+            return (SourceIp::Unknown, None, Some(cause));
+        }
         if source_seen.ip() == self.client.address.ip() {
             return (SourceIp::Preserved, None, None);
         }
-        let (by, cause) = self.loss(source_seen);
+        let (by, cause) = self.loss(source_seen.ip());
         let interface = self
             .connection
             .departure
             .map(|departure| departure.interface);
         (SourceIp::Lost, Some(Lost { interface, by }), Some(cause))
-    }
-
-    /// Whose rule took the source address, and why.
-    ///
-    /// Where several rules would have, the one that a change of policy would not spare comes
-    /// first: a hairpin and the node's own traffic are masqueraded whatever the policy is.
-    fn loss(&self, source_seen: SocketAddr) -> (RewriteOwner, Cause) {
-        let seen = source_seen.ip();
-        let client = self.client.address.ip();
-        let hairpin = self
-            .chosen
-            .is_some_and(|(backend, _)| backend.ip() == client);
-        let policy = self
-            .entry
-            .map(|entry| entry.service.external_traffic_policy);
-        let (code, basis, explanation) = if hairpin {
-            (
-                CauseCode::Hairpin,
-                Basis::Observed,
-                format!(
-                    "the pod reached itself through the Service; kube-proxy masquerades that to \
-                     {seen}, or its replies would never pass this node"
-                ),
-            )
-        } else if self.entry.is_some() && self.opened_here() {
-            (
-                CauseCode::NodeLocalClient,
-                Basis::Observed,
-                format!(
-                    "the client is this node itself; kube-proxy masquerades its own traffic to \
-                     {seen}"
-                ),
-            )
-        } else if self.is_from_outside() && policy == Some(TrafficPolicy::Cluster) {
-            (
-                CauseCode::ExternalTrafficPolicyCluster,
-                Basis::Observed,
-                format!(
-                    "externalTrafficPolicy is Cluster: kube-proxy masquerades all traffic from \
-                     outside to {seen}, so that replies return through this node"
-                ),
-            )
-        } else if let Some(cause) = self.masqueraded_on_its_way_to_a_cluster_ip(seen) {
-            return (RewriteOwner::KubeProxy, cause);
-        } else {
-            let cause = Cause {
-                code: CauseCode::Unknown,
-                basis: Basis::Observed,
-                explanation: format!(
-                    "the source became {seen} on this node, and nothing known of the cluster says \
-                     why"
-                ),
-            };
-            return (RewriteOwner::Unknown, cause);
-        };
-        let cause = Cause {
-            code,
-            basis,
-            explanation,
-        };
-        (RewriteOwner::KubeProxy, cause)
-    }
-
-    /// Why kube-proxy masquerades what goes to a cluster IP, if it does.
-    fn masqueraded_on_its_way_to_a_cluster_ip(&self, seen: IpAddr) -> Option<Cause> {
-        if self.front_door.kind != Some(FrontDoorKind::ClusterIP) || self.entry.is_none() {
-            return None;
-        }
-        let client = self.client.address.ip();
-        let outside = |basis| Cause {
-            code: CauseCode::OutsideClusterCidr,
-            basis,
-            explanation: format!(
-                "{client} is outside the cluster CIDR: kube-proxy takes it for no pod, and \
-                 masquerades what it sends to a cluster IP to {seen}"
-            ),
-        };
-        let Some(kube_proxy) = self.knowledge.kube_proxy else {
-            // masqueradeAll would do it too, but is rare, and for a pod neither is likelier.
-            return (self.client.kind == ClientKind::External).then(|| outside(Basis::Inferred));
-        };
-        if kube_proxy.masquerade_all {
-            return Some(Cause {
-                code: CauseCode::MasqueradeAll,
-                basis: Basis::Config,
-                explanation: format!(
-                    "kube-proxy runs with masqueradeAll: whatever goes to a cluster IP is \
-                     masqueraded, here to {seen}"
-                ),
-            });
-        }
-        let node = self
-            .knowledge
-            .index
-            .and_then(|index| index.node(self.knowledge.local.node()));
-        match kube_proxy.is_outside(client, node) {
-            Some(is_outside) => is_outside.then(|| outside(Basis::Config)),
-            // It goes by the interface: no pod's lets a client from outside in.
-            None => (self.client.kind == ClientKind::External).then(|| outside(Basis::Inferred)),
-        }
     }
 
     /// Whether this front door is for clients outside the cluster.

@@ -4,6 +4,7 @@
 
 mod explain;
 mod judge;
+mod loss;
 mod outcome;
 mod predict;
 mod vocabulary;

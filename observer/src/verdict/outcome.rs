@@ -2,7 +2,7 @@
 
 use super::judge::Scene;
 use super::vocabulary::{Outcome, OutcomeCause, OutcomeCauseCode};
-use crate::cluster::{Family, FrontDoorKind, Protocol};
+use crate::cluster::{Family, FrontDoorKind, Protocol, TrafficPolicy};
 use crate::flow::{Answer, Refusal};
 use crate::observation::{Conntrack, Entry};
 
@@ -75,7 +75,15 @@ impl Scene<'_> {
                 )
             };
         }
-        let foreseen = self.is_no_node_port_address();
+        let foreseen = self
+            .prediction()
+            .and_then(|foreseen| foreseen.outcome_cause);
+        if foreseen == Some(OutcomeCauseCode::NoLocalEndpoints)
+            && let Some(why) = self.no_local_endpoints("kube-proxy's virtual server rejects it")
+        {
+            return why;
+        }
+        let foreseen = foreseen == Some(OutcomeCauseCode::NotANodePortAddress);
         // kube-proxy rejects by ICMP error; a RST is the host's own word.
         let likely = self.knowledge.kube_proxy.is_none()
             && self.front_door.kind == Some(FrontDoorKind::NodePort)
@@ -98,6 +106,7 @@ impl Scene<'_> {
         if let Some(why) = self
             .no_endpoints("rejects, with an error that was not sent, or drops")
             .or_else(|| self.dropped_by_kube_proxy())
+            .or_else(|| self.not_spared())
         {
             return why;
         }
@@ -133,20 +142,33 @@ impl Scene<'_> {
                 self.client.address.ip()
             ),
             OutcomeCauseCode::NoLocalEndpoints => {
-                let policy = if self.is_from_outside() {
-                    "externalTrafficPolicy"
-                } else {
-                    "internalTrafficPolicy"
-                };
-                format!(
-                    "{policy} is Local and {} has no usable endpoint of {name}: kube-proxy drops \
-                     the connection",
-                    self.knowledge.local.node()
-                )
+                return self.no_local_endpoints("kube-proxy drops the connection");
             }
             _ => return None,
         };
         Some((code, explanation))
+    }
+
+    /// A client that policy Local spares, and that an old kube-proxy did not spare.
+    fn not_spared(&self) -> Option<Why> {
+        let entry = self.entry?;
+        let node = self.knowledge.local.node();
+        let family = Family::of(self.front_door.address.ip());
+        let is_local = self.is_from_outside()
+            && entry.service.external_traffic_policy == TrafficPolicy::Local
+            && entry.usable_local_endpoints(family, node).is_empty();
+        is_local.then(|| {
+            (
+                OutcomeCauseCode::NoLocalEndpoints,
+                format!(
+                    "externalTrafficPolicy is Local and {node} has no usable endpoint of {}. Pods \
+                     and the node itself are spared that, but not by kube-proxy before 1.34 in mode \
+                     nftables (kubernetes/kubernetes#131765), nor where it does not take the \
+                     client for a pod (clusterCIDR)",
+                    entry.service.reference
+                ),
+            )
+        })
     }
 
     fn why_unanswered(&self) -> Option<Why> {
@@ -163,6 +185,15 @@ impl Scene<'_> {
                      connection: it took a way on which this node does not translate what \
                      {backend} sends"
                 ),
+            ));
+        }
+        if self
+            .prediction()
+            .is_some_and(|foreseen| foreseen.outcome == Outcome::Unanswered)
+        {
+            return self.no_local_endpoints(&format!(
+                "in IPVS mode kube-proxy sends the connection to {backend} all the same, with the \
+                 source it came with, and the reply does not return through this node"
             ));
         }
         // A UDP socket takes what comes, and need not answer.
@@ -185,6 +216,21 @@ impl Scene<'_> {
         let foreseen = self.prediction();
         foreseen.and_then(|foreseen| foreseen.outcome_cause)
             == Some(OutcomeCauseCode::NotANodePortAddress)
+    }
+
+    /// Policy Local finds nobody on this node: `fate` is what comes of it.
+    fn no_local_endpoints(&self, fate: &str) -> Option<Why> {
+        let policy = if self.is_from_outside() {
+            "externalTrafficPolicy"
+        } else {
+            "internalTrafficPolicy"
+        };
+        let explanation = format!(
+            "{policy} is Local and {} has no usable endpoint of {}: {fate}",
+            self.knowledge.local.node(),
+            self.entry?.service.reference
+        );
+        Some((OutcomeCauseCode::NoLocalEndpoints, explanation))
     }
 
     /// If no endpoint could be chosen, because there is none, and one would have been.

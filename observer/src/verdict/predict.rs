@@ -2,7 +2,7 @@
 //!
 //! As kube-proxy's modes `iptables` and `nftables` do it (`pkg/proxy/iptables/proxier.go`,
 //! `pkg/proxy/nftables/proxier.go`); both mark for masquerade and choose endpoints by the same
-//! rules. What a network plugin or a load balancer adds is not in here.
+//! rules. IPVS mode has others. What a network plugin or a load balancer adds is not in here.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
@@ -11,8 +11,10 @@ use serde::Serialize;
 
 use super::vocabulary::{Basis, CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
 use crate::cluster::{
-    Endpoint, Family, FrontDoorKind, KubeProxy, Node, ServiceEntry, TrafficPolicy,
+    Endpoint, Family, FrontDoorKind, KubeProxy, Node, ProxyMode, ServiceEntry, TrafficPolicy,
 };
+
+mod ipvs;
 
 /// What the objects say of one node and of kube-proxy.
 #[derive(Clone, Copy, Debug)]
@@ -151,18 +153,13 @@ pub fn predict(question: &Question<'_>, terms: Terms<'_>) -> Option<Prediction> 
     ) {
         return None;
     }
-    let basis = match terms.kube_proxy {
-        Some(_) => Basis::Config,
-        None => Basis::Inferred,
-    };
-    let nobody = |outcome, cause| Prediction {
-        source_ip: SourceIp::Unknown,
-        cause: None,
-        outcome,
-        outcome_cause: Some(cause),
-        extra_hops: None,
-        basis,
-    };
+    if terms
+        .kube_proxy
+        .is_some_and(|config| config.mode == ProxyMode::Ipvs)
+    {
+        return Some(ipvs::predict(question, from_outside, terms));
+    }
+    let nobody = |outcome, cause| nobody(outcome, cause, terms);
     // First, since no endpoint would help.
     if door == FrontDoorKind::NodePort && !is_served(question, terms) {
         return Some(nobody(
@@ -198,29 +195,60 @@ pub fn predict(question: &Question<'_>, terms: Terms<'_>) -> Option<Prediction> 
         ..*question
     };
     let mark = mark(question, from_outside, terms);
+    Some(reached(question, mark, &candidates, terms))
+}
+
+/// No endpoint is chosen.
+fn nobody(outcome: Outcome, cause: OutcomeCauseCode, terms: Terms<'_>) -> Prediction {
+    Prediction {
+        source_ip: SourceIp::Unknown,
+        cause: None,
+        outcome,
+        outcome_cause: Some(cause),
+        extra_hops: None,
+        basis: terms.basis(),
+    }
+}
+
+/// One of `candidates` is chosen, and answers.
+fn reached(
+    question: &Question<'_>,
+    mark: Option<CauseCode>,
+    candidates: &[&Endpoint],
+    terms: Terms<'_>,
+) -> Prediction {
     let may_get_itself = || {
         candidates
             .iter()
             .any(|one| Some(one.address) == question.address)
     };
-    let source_ip = match (mark, endpoint) {
+    let source_ip = match (mark, question.endpoint) {
         // By chance a hairpin, which is masqueraded, or not.
         (None, None) if may_get_itself() => SourceIp::Unknown,
         (None, _) => SourceIp::Preserved,
         // A node's own connection has the address of the interface it leaves by, and so has its
         // masquerade: whether they differ is a matter of routes.
-        (Some(_), _) if client == ClientKind::Node => SourceIp::Unknown,
+        (Some(_), _) if question.client == ClientKind::Node => SourceIp::Unknown,
         (Some(_), Some(endpoint)) => masqueraded([endpoint], terms.node),
         (Some(_), None) => masqueraded(candidates.iter().map(|one| one.address), terms.node),
     };
-    Some(Prediction {
+    Prediction {
         source_ip,
         cause: mark,
         outcome: Outcome::Answered,
         outcome_cause: None,
-        extra_hops: extra_hops(&candidates, terms.node),
-        basis,
-    })
+        extra_hops: extra_hops(candidates, terms.node),
+        basis: terms.basis(),
+    }
+}
+
+impl Terms<'_> {
+    fn basis(self) -> Basis {
+        match self.kube_proxy {
+            Some(_) => Basis::Config,
+            None => Basis::Inferred,
+        }
+    }
 }
 
 /// Whether the client is in none of the ranges that may come by the load balancer's address.
@@ -258,8 +286,8 @@ fn is_spared(question: &Question<'_>, terms: Terms<'_>) -> bool {
 /// Why the connection is marked for masquerade, if it is.
 fn mark(question: &Question<'_>, from_outside: bool, terms: Terms<'_>) -> Option<CauseCode> {
     let Question { entry, client, .. } = *question;
-    if question.endpoint.is_some() && question.endpoint == question.address {
-        return Some(CauseCode::Hairpin);
+    if let Some(hairpin) = hairpin(question) {
+        return Some(hairpin);
     }
     let cluster = entry.service.external_traffic_policy == TrafficPolicy::Cluster;
     match client {
@@ -271,6 +299,12 @@ fn mark(question: &Question<'_>, from_outside: bool, terms: Terms<'_>) -> Option
         }
         _ => is_outside(question, terms).then_some(CauseCode::OutsideClusterCidr),
     }
+}
+
+/// Why a connection that comes back to its client is, under any policy.
+fn hairpin(question: &Question<'_>) -> Option<CauseCode> {
+    let comes_back = question.endpoint.is_some() && question.endpoint == question.address;
+    comes_back.then_some(CauseCode::Hairpin)
 }
 
 /// Whether kube-proxy takes the client for one outside the cluster.

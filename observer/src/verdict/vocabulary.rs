@@ -1,9 +1,9 @@
 //! The words a verdict is made of, exactly as a record spells them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Who opened the connection, as it arrived at this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ClientKind {
     /// From outside the cluster.
@@ -19,7 +19,7 @@ pub enum ClientKind {
 }
 
 /// What became of the client's address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SourceIp {
     /// The backend sees the address that arrived.
@@ -31,7 +31,7 @@ pub enum SourceIp {
 }
 
 /// Whose rule rewrote the source address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum RewriteOwner {
     /// kube-proxy's masquerade.
@@ -47,7 +47,7 @@ pub enum RewriteOwner {
 }
 
 /// Why the source address is what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum CauseCode {
     /// kube-proxy masquerades whatever enters from outside under `externalTrafficPolicy: Cluster`.
@@ -73,7 +73,7 @@ pub enum CauseCode {
 }
 
 /// What a cause rests on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Basis {
     /// The rewrite was seen, and the objects have one rule that does it.
@@ -85,7 +85,7 @@ pub enum Basis {
 }
 
 /// Why, with a sentence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cause {
     /// Which.
     pub code: CauseCode,
@@ -96,7 +96,7 @@ pub struct Cause {
 }
 
 /// What became of the opening packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// The first reply left towards the client.
@@ -112,7 +112,7 @@ pub enum Outcome {
 }
 
 /// Why the outcome is what it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OutcomeCauseCode {
     /// No usable endpoint on this node, under a Local policy.
@@ -138,7 +138,7 @@ pub enum OutcomeCauseCode {
 }
 
 /// Why, with a sentence.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeCause {
     /// Which.
     pub code: OutcomeCauseCode,
@@ -147,7 +147,7 @@ pub struct OutcomeCause {
 }
 
 /// What should have become of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expected {
     /// Of the client's address; unknown if the objects do not tell.
     pub source_ip: SourceIp,

@@ -13,6 +13,8 @@ use tests::{demo, observer_process::replay};
 
 /// Connections shown as an operator sees them.
 const SHOWN: usize = 8;
+/// Of those that passed two nodes.
+const SHOWN_JOINED: usize = 3;
 
 fn main() -> Result<ExitCode> {
     let start = Instant::now();
@@ -38,6 +40,8 @@ fn main() -> Result<ExitCode> {
     println!("What `observer trace` says on {node}, the first {SHOWN} connections:\n");
     let shown = SHOWN.to_string();
     println!("{}", replay(&run.recording(node), &["--count", &shown])?);
+    println!("What two nodes saw, joined by `observer join`, the first {SHOWN_JOINED}:\n");
+    println!("{}", demo::joined(&run, SHOWN_JOINED)?);
     println!("What it says of each connection, beside what the pod's own socket saw:\n");
     println!("{}", demo::table(&report));
     let complaints = report.complaints();

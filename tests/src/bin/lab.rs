@@ -26,7 +26,8 @@ struct Arguments {
     /// kube-proxy's clusterCIDR; once for each family.
     #[arg(long = "cluster-cidr", default_values = ["10.244.0.0/16", "fd00:10:244::/48"])]
     cluster_cidrs: Vec<IpNet>,
-    /// kube-proxy's mode: `iptables`, `iptables-legacy` (by the kernel's old tables) or `nftables`.
+    /// kube-proxy's mode: `iptables`, `iptables-legacy` (by the kernel's old tables), `ipvs` or
+    /// `nftables`.
     #[arg(long, default_value = "iptables", value_parser = mode)]
     mode: Mode,
     /// Masquerade whatever goes to a cluster IP.
@@ -38,6 +39,7 @@ fn mode(text: &str) -> Result<Mode, String> {
     match text {
         "iptables" => Ok(Mode::Iptables(Backend::Nft)),
         "iptables-legacy" => Ok(Mode::Iptables(Backend::Legacy)),
+        "ipvs" => Ok(Mode::Ipvs),
         "nftables" => Ok(Mode::Nftables),
         other => Err(format!("there is no mode {other}")),
     }

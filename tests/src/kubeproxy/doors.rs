@@ -14,7 +14,11 @@ use super::{
     services::ProxiedPort,
     site::{Site, SitePort},
 };
-use crate::{cluster::Cluster, plan::Plan, protocol::Protocol};
+use crate::{
+    cluster::Cluster,
+    plan::Plan,
+    protocol::{Port, Protocol},
+};
 
 /// A way into a Service, by one node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,6 +58,10 @@ pub enum Kind {
     ExternalIp,
     /// An address that is only a cluster's own.
     ClusterIp,
+    /// A node's own address and a port of `hostPort`: no Service's, the network plugin's.
+    HostPort,
+    /// A pod's own address: a load balancer that knows the endpoints.
+    Pod,
 }
 
 /// `externalTrafficPolicy`, of a cluster IP `internalTrafficPolicy`.
@@ -84,12 +92,19 @@ impl Kind {
             Self::LoadBalancer => "LoadBalancer",
             Self::ExternalIp => "ExternalIP",
             Self::ClusterIp => "ClusterIP",
+            Self::HostPort => "HostPort",
+            Self::Pod => "Pod",
         }
     }
 
     /// Whether an external client needs a route to the entry node for it.
     pub fn is_routed(self) -> bool {
-        self != Self::NodePort
+        !matches!(self, Self::NodePort | Self::HostPort)
+    }
+
+    /// Whether it leads into a Service, by kube-proxy.
+    pub fn is_of_service(self) -> bool {
+        !matches!(self, Self::HostPort | Self::Pod)
     }
 }
 
@@ -139,6 +154,43 @@ pub fn front_doors(cluster: &Cluster, settings: &Settings) -> Result<Vec<FrontDo
             for port in site.ports.iter().filter(usable) {
                 doors.extend(of_port(&site, port, &node.name));
             }
+        }
+    }
+    Ok(doors)
+}
+
+/// The ways to pods past every Service: their host ports, and their own addresses by every node.
+pub fn doors_of_pods(cluster: &Cluster) -> Result<Vec<FrontDoor>> {
+    let Plan { nodes, pods, .. } = Plan::of(cluster)?;
+    let door = |kind, at, Port { protocol, number }, entry: &str| FrontDoor {
+        kind,
+        protocol,
+        to: (at, number).into(),
+        entry: entry.to_owned(),
+        namespace: String::new(),
+        service: String::new(),
+        port_name: String::new(),
+        policy: Policy::Cluster,
+        endpoints: Found::Some,
+        admits: Vec::new(),
+        served: true,
+    };
+    let mut doors = Vec::new();
+    for pod in pods.iter().filter(|pod| !pod.host_network) {
+        for host_port in &pod.host_ports {
+            let of_its_node = nodes.iter().filter(|node| node.name == pod.node);
+            let at = of_its_node.flat_map(|node| &node.addresses).filter(|at| {
+                let has_family = |own: &IpAddr| own.is_ipv4() == at.is_ipv4();
+                host_port.ip.is_none_or(|only| only == **at) && pod.addresses.iter().any(has_family)
+            });
+            doors.extend(at.map(|at| door(Kind::HostPort, *at, host_port.port, &pod.node)));
+        }
+        for (address, node) in pod.addresses.iter().flat_map(|address| {
+            let by = nodes.iter().map(|node| &node.name);
+            by.map(move |node| (*address, node))
+        }) {
+            let ports = pod.ports.iter();
+            doors.extend(ports.map(|port| door(Kind::Pod, address, *port, node)));
         }
     }
     Ok(doors)

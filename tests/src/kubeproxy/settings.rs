@@ -19,8 +19,23 @@ pub struct Settings {
     pub masquerade_all: bool,
     /// `nodePortAddresses`: on which addresses of a node its `NodePort`s are served.
     pub node_port_addresses: NodePortAddresses,
-    /// `iptables.localhostNodePorts`: also at 127.0.0.1. The nftables mode has no such thing.
+    /// `iptables.localhostNodePorts`: also at 127.0.0.1. The other modes have no such thing.
     pub localhost_node_ports: bool,
+    /// In mode nftables, which releases' table. In mode iptables all since 1.30 program the same.
+    pub nftables: NftablesLayout,
+}
+
+/// The shape of kube-proxy's table in mode nftables, which releases have changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NftablesLayout {
+    /// 1.31 to 1.33: what has no endpoint is turned away before the NAT on the way out of the node.
+    /// So the node itself is not spared policy Local (kubernetes/kubernetes#131765).
+    Since1_31,
+    /// 1.34 and 1.35: it is turned away after the NAT, everywhere.
+    Since1_34,
+    /// 1.36: no chain that marks, no chains of endpoints.
+    #[default]
+    Since1_36,
 }
 
 /// What programs the kernel's netfilter.
@@ -28,6 +43,8 @@ pub struct Settings {
 pub enum Mode {
     /// kube-proxy's oldest mode that is still in use, and its default.
     Iptables(Backend),
+    /// The kernel's virtual servers; on its way out.
+    Ipvs,
     /// The mode that replaces it.
     Nftables,
 }
@@ -57,7 +74,8 @@ pub enum DetectLocal {
 /// `nodePortAddresses` of a `KubeProxyConfiguration`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodePortAddresses {
-    /// None given: every local address in iptables mode, the primary ones in nftables mode.
+    /// None given: every local address in iptables and IPVS mode, the primary ones in nftables
+    /// mode.
     ModeDefault,
     /// `["primary"]`: on the node's addresses in its Node object.
     Primary,
@@ -87,6 +105,7 @@ impl Default for Settings {
             masquerade_all: false,
             node_port_addresses: NodePortAddresses::ModeDefault,
             localhost_node_ports: true,
+            nftables: NftablesLayout::default(),
         }
     }
 }
@@ -109,7 +128,9 @@ impl Settings {
                 .filter(|address| family.holds(*address))
         };
         let ranges = match (&self.node_port_addresses, self.mode) {
-            (NodePortAddresses::ModeDefault, Mode::Iptables(_)) => return Served::Everywhere,
+            (NodePortAddresses::ModeDefault, Mode::Iptables(_) | Mode::Ipvs) => {
+                return Served::Everywhere;
+            }
             // The first of a family is the primary one.
             (NodePortAddresses::ModeDefault, Mode::Nftables) | (NodePortAddresses::Primary, _) => {
                 return Served::On(of_family().take(1).collect());
@@ -136,7 +157,7 @@ impl Settings {
                     && family == Family::V4
                     && self.served(&[], family) == Served::Everywhere
             }
-            Mode::Nftables => false,
+            Mode::Ipvs | Mode::Nftables => false,
         }
     }
 }
@@ -151,6 +172,8 @@ impl fmt::Display for Settings {
             masquerade_all,
             node_port_addresses,
             localhost_node_ports,
+            // Of the release, which no configuration tells.
+            nftables: _,
         } = self;
         let list = |ranges: &[IpNet], separator: &str| {
             let ranges: Vec<String> = ranges.iter().map(ToString::to_string).collect();
@@ -183,12 +206,17 @@ impl fmt::Display for Settings {
         if !addresses.is_empty() {
             writeln!(formatter, "nodePortAddresses: [\"{addresses}\"]")?;
         }
-        writeln!(formatter, "{mode}:\n  masqueradeAll: {masquerade_all}")?;
+        // IPVS mode goes by the section of iptables mode.
+        let section = match mode {
+            Mode::Iptables(_) | Mode::Ipvs => "iptables",
+            Mode::Nftables => "nftables",
+        };
+        writeln!(formatter, "{section}:\n  masqueradeAll: {masquerade_all}")?;
         match mode {
             Mode::Iptables(_) => {
                 writeln!(formatter, "  localhostNodePorts: {localhost_node_ports}")
             }
-            Mode::Nftables => Ok(()),
+            Mode::Ipvs | Mode::Nftables => Ok(()),
         }
     }
 }
@@ -198,6 +226,7 @@ impl fmt::Display for Mode {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(match self {
             Self::Iptables(_) => "iptables",
+            Self::Ipvs => "ipvs",
             Self::Nftables => "nftables",
         })
     }

@@ -10,7 +10,7 @@ use super::{
     Family, Settings,
     endpoints::{Categories, Place, categorize},
     services::{ProxiedPort, ports},
-    settings::{DetectLocal, Served},
+    settings::{DetectLocal, NftablesLayout, Served},
 };
 use crate::{cluster::Cluster, plan::Plan};
 
@@ -27,6 +27,7 @@ pub(super) struct Site {
     /// Where cluster IPs are taken from, in this family.
     pub(super) service_cidrs: Vec<IpNet>,
     pub(super) ports: Vec<SitePort>,
+    pub(super) nftables: NftablesLayout,
 }
 
 /// How a packet of a pod is known.
@@ -96,6 +97,7 @@ impl Site {
                 .filter(|cidr| family.holds(cidr.addr()))
                 .collect(),
             ports,
+            nftables: settings.nftables,
         })
     }
 

@@ -21,6 +21,7 @@ use crate::{
     },
     netns::Namespace,
     plan::{HostPort, NodePlan, Plan, PodPlan},
+    protocol::Port,
 };
 
 /// kube-proxy's mark, which flannel spares.
@@ -219,9 +220,12 @@ fn host_ports<'plan>(
         for host_port in &pod.host_ports {
             let HostPort {
                 ip,
-                port,
+                port:
+                    Port {
+                        protocol,
+                        number: port,
+                    },
                 to,
-                protocol,
             } = host_port;
             if ip.is_some_and(|ip| !family.holds(ip)) {
                 continue;
@@ -312,6 +316,6 @@ fn multicast(family: Family) -> &'static str {
 fn backend(mode: Mode) -> Backend {
     match mode {
         Mode::Iptables(backend) => backend,
-        Mode::Nftables => Backend::Nft,
+        Mode::Ipvs | Mode::Nftables => Backend::Nft,
     }
 }

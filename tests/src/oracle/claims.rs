@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
+use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::{
@@ -28,7 +29,7 @@ pub(super) fn only_service(lab: &Lab, protocol: Protocol, endpoint: SocketAddr) 
 }
 
 /// The pod behind an endpoint by its targetRef: that of the Service, or of whatever Service has
-/// it. None if they contradict each other.
+/// it; else the Pod object that has the address. None if they contradict each other.
 pub(super) fn pod_name<'lab>(
     lab: &'lab Lab,
     protocol: Protocol,
@@ -40,7 +41,23 @@ pub(super) fn pod_name<'lab>(
         .filter_map(|claim| claim.pod)
         .collect();
     let mut pods = pods.into_iter();
-    pods.next().filter(|_| pods.next().is_none())
+    match (pods.next(), pods.next()) {
+        (None, _) => {
+            let has_it = |pod: &&Pod| {
+                let ips = pod
+                    .status
+                    .as_ref()
+                    .and_then(|status| status.pod_ips.as_ref());
+                ips.into_iter()
+                    .flatten()
+                    .any(|ip| ip.ip.parse() == Ok(endpoint.ip()))
+            };
+            let pod = lab.cluster().pods.iter().find(has_it)?;
+            Some(name_of(&pod.metadata))
+        }
+        (only, None) => only,
+        (Some(_), Some(_)) => None,
+    }
 }
 
 /// What one slice says of an endpoint.

@@ -75,7 +75,7 @@ fn protocol(record: &Value) -> &str {
 }
 
 /// The address and port at one `end` of a record; none if it is not written as RFC 5952 says.
-fn address(record: &Value, end: &str) -> Option<SocketAddr> {
+pub(super) fn address(record: &Value, end: &str) -> Option<SocketAddr> {
     let ip = record.pointer(&format!("{end}/ip"))?.as_str()?;
     let port = record.pointer(&format!("{end}/port"))?.as_u64()?;
     let address: SocketAddr = (ip.parse::<std::net::IpAddr>().ok()?, port.try_into().ok()?).into();

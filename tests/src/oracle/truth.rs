@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 use super::claims::{only_service, pod_name, port_name};
 use crate::{
     client::{Answer, Failure},
-    kubeproxy::doors::{Found, FrontDoor, Policy},
+    kubeproxy::{
+        Mode,
+        doors::{Found, FrontDoor, Kind, Policy},
+    },
     lab::{Lab, LabPod},
     protocol::Protocol,
     traffic::{Client, Opened},
@@ -80,7 +83,7 @@ fn half_before(lab: &Lab, opened: &Opened) -> Option<Half> {
     };
     let mut expected = common(node, door.protocol);
     expected.extend([
-        ("/service", service(door)),
+        ("/service", service(lab, door)),
         ("/front_door", front_door(door)),
         (
             "/client",
@@ -112,10 +115,6 @@ fn half_before(lab: &Lab, opened: &Opened) -> Option<Half> {
     })
 }
 
-fn service(door: &FrontDoor) -> Value {
-    json!({"namespace": door.namespace, "name": door.service, "port": port_name(&door.port_name)})
-}
-
 fn front_door(door: &FrontDoor) -> Value {
     json!({"kind": door.kind.as_str(), "ip": door.to.ip(), "port": door.to.port()})
 }
@@ -135,14 +134,13 @@ fn first_half(lab: &Lab, opened: &Opened) -> Half {
     };
     let mut expected = common(&door.entry, door.protocol);
     expected.extend([
-        ("/service", service(door)),
+        ("/service", service(lab, door)),
         ("/front_door", front_door(door)),
         (
             "/client",
             json!({"ip": client.ip(), "port": client.port(), "kind": kind, "recovered": null}),
         ),
-        // A lab's kube-proxy does what a kube-proxy should do.
-        ("/as_expected", json!(true)),
+        ("/as_expected", json!(as_expected(lab, opened))),
     ]);
     match result {
         Ok(answer) => expected.extend(answered(lab, opened, answer)),
@@ -161,51 +159,94 @@ fn first_half(lab: &Lab, opened: &Opened) -> Half {
     }
 }
 
+/// The Service of a front door.
+fn service(lab: &Lab, door: &FrontDoor) -> Value {
+    match door.kind {
+        Kind::HostPort => Value::Null,
+        Kind::Pod => only_service(lab, door.protocol, door.to),
+        _ => json!({
+            "namespace": door.namespace, "name": door.service, "port": port_name(&door.port_name),
+        }),
+    }
+}
+
+/// Whether kube-proxy's promise is kept; none where it has no part. A lab's kube-proxy does what a
+/// kube-proxy should do: only another can break it.
+fn as_expected(lab: &Lab, opened: &Opened) -> Option<bool> {
+    let Opened {
+        way,
+        client,
+        result,
+    } = opened;
+    let answer = result.as_ref().ok();
+    let lost_to_another = answer.is_some_and(|answer| {
+        answer.peer_seen.ip() != client.ip() && why_lost(lab, opened, answer).0 == "cni"
+            // Of what is no pod, nobody promises a pod anything.
+            && (lab.plan().is_of_pod(answer.backend.ip())
+                || !matches!(way.client, Client::Pod { .. }))
+    });
+    way.door.kind.is_of_service().then_some(!lost_to_another)
+}
+
 fn answered(lab: &Lab, opened: &Opened, answer: &Answer) -> Expected {
     let door = &opened.way.door;
     let node = lab.plan().node_of(answer.backend.ip());
     let service = (&*door.namespace, &*door.service);
-    let mut expected = chosen(lab, door.protocol, answer, Some(service));
+    let of_service = door.kind.is_of_service().then_some(service);
+    let mut expected = chosen(lab, door.protocol, answer, of_service);
     let extra_hops = node.map(|node| u8::from(node != door.entry));
     expected.push(("/extra_hops", json!(extra_hops)));
     let out = lab.interface_towards(&door.entry, answer.backend.ip());
     if answer.peer_seen.ip() == opened.client.ip() {
         expected.extend(kept());
     } else {
+        let (by, why) = why_lost(lab, opened, answer);
         expected.extend([
             ("/source_ip", json!("lost")),
             (
                 "/lost_at",
-                json!({"node": door.entry, "interface": out, "by": "kube-proxy"}),
+                json!({"node": door.entry, "interface": out, "by": by}),
             ),
-            ("/cause/code", json!(why_lost(lab, opened, answer))),
+            ("/cause/code", json!(why)),
         ]);
     }
     let arrival = arrival(lab, opened);
     let routed_there =
         node.is_some_and(|node| node != door.entry) && !lab.plan().is_of_host(answer.backend.ip());
+    let bridged = is_bridged(lab, opened, answer);
     expected.extend(step(&Step {
         arrival,
         out,
-        ttl_out: arrival.map_or(TTL, |(_, ttl)| {
-            ttl - u8::from(!is_bridged(lab, opened, answer))
-        }),
+        ttl_out: ttl_out(lab, opened, bridged),
         reply_ttl: TTL - u8::from(routed_there),
     }));
     expected
 }
 
-/// Why kube-proxy masqueraded. What calls itself and what the node itself sends is masqueraded
-/// under any setting; of the rest, the setting decides that the front door is under.
-fn why_lost(lab: &Lab, opened: &Opened, answer: &Answer) -> &'static str {
+/// Who masqueraded, and why. What calls itself and what the node itself sends is masqueraded
+/// under any setting; of the rest, the setting decides that the front door is under. What no
+/// setting of kube-proxy's masquerades, the lab's network plugin does.
+fn why_lost(lab: &Lab, opened: &Opened, answer: &Answer) -> (&'static str, &'static str) {
     let door = &opened.way.door;
+    let by = if door.kind == Kind::HostPort {
+        "cni"
+    } else {
+        "kube-proxy"
+    };
+    let is_pod = matches!(opened.way.client, Client::Pod { .. });
+    let cidrs = &lab.kube_proxy().cluster_cidrs;
+    let is_inside = cidrs.iter().any(|cidr| cidr.contains(&opened.client.ip()));
     match (&opened.way.client, door.policy) {
-        _ if answer.backend.ip() == opened.client.ip() => "hairpin",
-        (Client::Node(_), _) => "node-local-client",
-        (_, Policy::Cluster) if door.is_external() => "external-traffic-policy-cluster",
-        (_, Policy::Local) if door.is_external() => "unknown",
-        _ if lab.kube_proxy().masquerade_all => "masquerade-all",
-        _ => "outside-cluster-cidr",
+        _ if answer.backend.ip() == opened.client.ip() => (by, "hairpin"),
+        (Client::Node(_), _) if door.kind != Kind::Pod => (by, "node-local-client"),
+        _ if !door.kind.is_of_service() => ("cni", "cni-masquerade"),
+        (_, Policy::Cluster) if door.is_external() => {
+            ("kube-proxy", "external-traffic-policy-cluster")
+        }
+        (_, Policy::Local) if door.is_external() => ("cni", "cni-masquerade"),
+        _ if lab.kube_proxy().masquerade_all => ("kube-proxy", "masquerade-all"),
+        _ if is_pod && is_inside => ("cni", "cni-masquerade"),
+        _ => ("kube-proxy", "outside-cluster-cidr"),
     }
 }
 
@@ -265,8 +306,7 @@ fn second_half(lab: &Lab, opened: &Opened, answer: &Answer) -> Option<Half> {
             ("/extra_hops", json!(null)),
         ]);
     }
-    let forwarded = arrival(lab, opened).is_some();
-    let ttl_in = TTL - u8::from(forwarded);
+    let ttl_in = ttl_out(lab, opened, false);
     expected.extend(step(&Step {
         arrival: Some((lab.interface_between_nodes(backend.ip()), ttl_in)),
         out: lab.interface_towards(node, backend.ip()),
@@ -437,6 +477,16 @@ fn is_bridged(lab: &Lab, opened: &Opened, answer: &Answer) -> bool {
         && lab.bridges_pods_by_netfilter()
         && lab.plan().is_of_pod(answer.backend.ip())
         && lab.plan().node_of(answer.backend.ip()) == Some(&opened.way.door.entry)
+}
+
+/// With which TTL a connection leaves the node that it enters by. Forwarding takes one, and so does
+/// a virtual server, also of what the node itself sends (`net/netfilter/ipvs/ip_vs_xmit.c`,
+/// `decrement_ttl`).
+fn ttl_out(lab: &Lab, opened: &Opened, bridged: bool) -> u8 {
+    let arrival = arrival(lab, opened);
+    let forwarded = arrival.is_some() || lab.kube_proxy().mode == Mode::Ipvs;
+    let from = arrival.map_or(TTL, |(_, ttl)| ttl);
+    from - u8::from(forwarded && !bridged)
 }
 
 /// Whether a node's own network answered, on that node.

@@ -21,11 +21,9 @@ pub struct HostPort {
     /// At which of the node's addresses alone; at all of them if none.
     pub ip: Option<IpAddr>,
     /// The port of the node.
-    pub port: u16,
-    /// The pod's own.
+    pub port: Port,
+    /// The pod's own, of the same protocol.
     pub to: u16,
-    /// `tcp`, `udp` or `sctp`.
-    pub protocol: String,
 }
 
 /// A port of a pod behind which nobody listens: NAT in the pod's own namespace sends on what comes
@@ -114,9 +112,11 @@ impl HostPort {
             .transpose()?;
         Ok(Some(Self {
             ip: ip.filter(|ip| !ip.is_unspecified()),
-            port: number(host_port)?,
+            port: Port {
+                protocol: Protocol::parse(port.protocol.as_deref())?,
+                number: number(host_port)?,
+            },
             to: number(port.container_port)?,
-            protocol: protocol(port),
         }))
     }
 }
@@ -168,10 +168,6 @@ fn value(variable: &EnvVar, node: &NodePlan) -> String {
     }
 }
 
-fn protocol(port: &ContainerPort) -> String {
-    port.protocol.as_deref().unwrap_or("TCP").to_lowercase()
-}
-
 fn number(port: i32) -> Result<u16> {
     u16::try_from(port).with_context(|| format!("it has the port {port}"))
 }
@@ -209,9 +205,8 @@ mod tests {
         assert_eq!(planned.relays, [relay]);
         let host_port = HostPort {
             ip: None,
-            port: 8088,
+            port: Port::tcp(8088),
             to: 80,
-            protocol: "tcp".to_owned(),
         };
         assert_eq!(planned.host_ports, [host_port]);
     }

@@ -275,6 +275,11 @@ impl<'lab> Answers<'lab> {
                 cause.as_deref().unwrap_or("none"),
             );
         }
+        let outcome = overridden.and_then(|predicted| predicted.outcome);
+        if let Some(outcome) = outcome {
+            // Of what does not come out so, nothing more is known.
+            return found.equal(WHO, "outcome", word(cell, "/outcome"), &outcome.to_string());
+        }
         found.equal(
             WHO,
             "outcome",
@@ -345,7 +350,11 @@ fn observed(
         text(expected),
     );
     let is_a_finding = predicted.is_some_and(|predicted| {
-        predicted.source_ip != SourceIp::Unknown && predicted.source_ip != expect.source_ip
+        let known = predicted.source_ip != SourceIp::Unknown;
+        (known && predicted.source_ip != expect.source_ip)
+            || predicted
+                .outcome
+                .is_some_and(|outcome| outcome != expect.outcome)
     });
     let as_expected = record.pointer("/as_expected").and_then(Value::as_bool);
     found.unless(

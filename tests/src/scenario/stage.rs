@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, io::Write as _, panic, sync::Mutex, thread};
 use anyhow::{Context as _, Result};
 use tempfile::NamedTempFile;
 
-use super::{Answers, Cast, Cells, Scenario};
+use super::{Answers, Cast, Cells, Proxy, Scenario};
 use crate::{
     cluster::Cluster,
-    kubeproxy::{Family, Mode, doors::front_doors},
+    kubeproxy::{Family, doors::front_doors},
     lab::{Lab, Options},
     oracle, run,
 };
@@ -16,18 +16,18 @@ use crate::{
 /// Labs at a time: each waits for time-outs most of the time.
 const LABS_AT_ONCE: usize = 3;
 
-/// Plays every scenario in every one of its modes that is among `modes`, and compares the three
+/// Plays every scenario in every one of its modes that is among `proxies`, and compares the three
 /// answers, and every field of each record with what the lab's own [`oracle`] knows.
-pub fn play(scenarios: &[Scenario], modes: &[Mode]) -> Result<Cells> {
-    let labs = modes.iter().flat_map(|mode| labs(scenarios, *mode));
+pub fn play(scenarios: &[Scenario], proxies: &[Proxy]) -> Result<Cells> {
+    let labs = proxies.iter().flat_map(|proxy| labs(scenarios, *proxy));
     let labs = Mutex::new(labs.collect::<Vec<_>>());
     let cells = Mutex::new(Ok(Cells::new()));
     let work = || {
         loop {
-            let Some((mode, scenarios)) = labs.lock().expect("no panic").pop() else {
+            let Some((proxy, scenarios)) = labs.lock().expect("no panic").pop() else {
                 return;
             };
-            let played = play_in_one_lab(mode, &scenarios);
+            let played = play_in_one_lab(proxy, &scenarios);
             let mut cells = cells.lock().expect("no panic");
             match (&mut *cells, played) {
                 (Ok(cells), Ok(played)) => cells.extend(played),
@@ -47,15 +47,10 @@ pub fn play(scenarios: &[Scenario], modes: &[Mode]) -> Result<Cells> {
     cells.into_inner().expect("no panic")
 }
 
-/// The column of the table that a mode and a family have.
-pub fn column(mode: Mode, family: Family) -> String {
-    format!("{mode} {family:?}")
-}
-
 /// The scenarios of a mode, those together that can share a lab.
-fn labs(scenarios: &[Scenario], mode: Mode) -> Vec<(Mode, Vec<&Scenario>)> {
+fn labs(scenarios: &[Scenario], proxy: Proxy) -> Vec<(Proxy, Vec<&Scenario>)> {
     let mut labs: Vec<Vec<&Scenario>> = Vec::new();
-    let of_mode = |scenario: &&Scenario| scenario.modes.iter().any(|proxy| proxy.is_of(mode));
+    let of_mode = |scenario: &&Scenario| scenario.modes.contains(&proxy);
     for scenario in scenarios.iter().filter(of_mode) {
         let shares = |lab: &&mut Vec<&Scenario>| {
             lab.first().is_some_and(|first| {
@@ -67,14 +62,14 @@ fn labs(scenarios: &[Scenario], mode: Mode) -> Vec<(Mode, Vec<&Scenario>)> {
             None => labs.push(vec![scenario]),
         }
     }
-    labs.into_iter().map(|lab| (mode, lab)).collect()
+    labs.into_iter().map(|lab| (proxy, lab)).collect()
 }
 
-fn play_in_one_lab(mode: Mode, scenarios: &[&Scenario]) -> Result<Cells> {
+fn play_in_one_lab(proxy: Proxy, scenarios: &[&Scenario]) -> Result<Cells> {
     let Some(first) = scenarios.first() else {
         return Ok(Cells::new());
     };
-    let (network, kube_proxy) = (first.network, first.kube_proxy.settings(mode));
+    let (network, kube_proxy) = (first.network, first.kube_proxy.settings(proxy));
     let cast = Cast::new(scenarios)?;
     let objects = cast.objects().to_string();
     let file = written(&objects)?;
@@ -101,7 +96,7 @@ fn play_in_one_lab(mode: Mode, scenarios: &[&Scenario]) -> Result<Cells> {
     let report = oracle::judge(&lab, &run.opened, run.records.clone());
     let mut cells = Cells::new();
     let mut note = |scenario: &Scenario, family: Family, mut found: Vec<String>| {
-        let key = (scenario.name.clone(), column(mode, family));
+        let key = (scenario.name.clone(), proxy, family);
         let cell = cells
             .entry(key)
             .or_insert_with(|| Ok(scenario.expect.in_short()));
@@ -131,7 +126,7 @@ fn play_in_one_lab(mode: Mode, scenarios: &[&Scenario]) -> Result<Cells> {
         .collect();
     anyhow::ensure!(
         strays.is_empty(),
-        "in {mode} with {network:?} these were reported and should not:\n{}",
+        "in mode {proxy} with {network:?} these were reported and should not:\n{}",
         strays.join("\n")
     );
     Ok(cells)

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::kube_proxy::{self, LegacyRules};
 use crate::cli::trace::Whereabouts;
-use crate::cli::{host_name, names};
+use crate::cli::{ask, host_name, names};
 use crate::cluster::{Family, Index, Objects};
 use crate::kernel::capabilities;
 use crate::kernel::conntrack::Conntrack;
@@ -90,7 +90,7 @@ impl Facts {
             all_programs: environment::programs().map_err(|error| told(&error)),
             rules: rules(),
             legacy_rules: kube_proxy::legacy_rules(),
-            proxy_mode: kube_proxy::ask(kube_proxy::METRICS_ADDRESS),
+            proxy_mode: ask::mode(ask::METRICS_ADDRESS),
             node: objects.map(|objects| {
                 let node = node.map_or_else(host_name, Ok);
                 let node = node.map_err(|error| format!("{error:#}"))?;

@@ -2,28 +2,16 @@
 //! two agree.
 
 use std::fs;
-use std::io::{Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 
 use serde::Serialize;
 
+use super::super::ask::METRICS_ADDRESS;
 use super::facts::{Facts, Seen};
 use super::report::Check;
+use crate::cluster::{IPVS_DEVICE, ProxyMode};
 
-/// Where kube-proxy serves its metrics by default (`metricsBindAddress`).
-pub(super) const METRICS_ADDRESS: SocketAddr =
-    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10249));
-/// It answers from memory.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
-/// More than any mode and its headers.
-const ANSWER_MAX: u64 = 4096;
-/// A name that is never too long for a mode.
-const MODE_MAX: usize = 32;
-/// The device that holds every Service address in IPVS mode.
-const IPVS_DEVICE: &str = "kube-ipvs0";
 const NAME: &str = "kube-proxy";
 
 /// Whether the tables of `iptables-legacy`, which nftables does not list, have kube-proxy's chain,
@@ -32,42 +20,6 @@ const NAME: &str = "kube-proxy";
 pub(super) struct LegacyRules {
     pub(super) kube_services: Seen<bool>,
     pub(super) notrack: Seen<bool>,
-}
-
-/// A mode of kube-proxy that is known by its rules.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Iptables,
-    Ipvs,
-    Nftables,
-}
-
-/// Asks kube-proxy for its mode. By hand: one request for one word on the loopback interface is
-/// less than the smallest HTTP client.
-pub(super) fn ask(address: SocketAddr) -> Seen<String> {
-    let answer = || {
-        let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-        stream.write_all(b"GET /proxyMode HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-        let mut answer = Vec::new();
-        stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
-        Ok(answer)
-    };
-    let answer = answer().map_err(|error: std::io::Error| error.to_string())?;
-    mode_in(&String::from_utf8_lossy(&answer)).ok_or_else(|| "its answer is no mode".to_owned())
-}
-
-/// The body of a good answer, if it is a word.
-fn mode_in(answer: &str) -> Option<String> {
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let mut status_line = head.lines().next()?.split(' ');
-    let is_http = status_line.next()?.starts_with("HTTP/1.");
-    let is_good = status_line.next()? == "200";
-    let mode = body.trim();
-    let is_word = !mode.is_empty()
-        && mode.len() <= MODE_MAX
-        && mode.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    (is_http && is_good && is_word).then(|| mode.to_owned())
 }
 
 /// Looks into the legacy tables of both families. They are listed in `/proc` once somebody uses
@@ -147,13 +99,13 @@ pub(super) fn check(facts: &Facts) -> Check {
         !rules.kube_services_chains.is_empty() || facts.legacy_rules.kube_services == Ok(true);
     let mut found = Vec::new();
     if !rules.kube_proxy_tables.is_empty() {
-        found.push(Mode::Nftables);
+        found.push(ProxyMode::Nftables);
     }
     // IPVS mode has chains in the table nat too.
     if has_ipvs_device {
-        found.push(Mode::Ipvs);
+        found.push(ProxyMode::Ipvs);
     } else if has_chains {
-        found.push(Mode::Iptables);
+        found.push(ProxyMode::Iptables);
     }
     agreement(
         facts.proxy_mode.as_deref().map_err(String::as_str),
@@ -162,16 +114,11 @@ pub(super) fn check(facts: &Facts) -> Check {
     )
 }
 
-fn agreement(said: Result<&str, &str>, found: &[Mode], unseen: Option<&String>) -> Check {
+fn agreement(said: Result<&str, &str>, found: &[ProxyMode], unseen: Option<&String>) -> Check {
     let modes: Vec<_> = found.iter().map(|mode| mode.word()).collect();
     match (said, found) {
         (Ok(said), [mode]) if mode.word() == said => {
-            let check = Check::ok(NAME, format!("{said} mode, and its rules are here"));
-            if *mode == Mode::Ipvs {
-                check.means("addresses are told; causes are known for iptables and nftables mode")
-            } else {
-                check
-            }
+            Check::ok(NAME, format!("{said} mode, and its rules are here"))
         }
         (Err(_), [mode]) => Check::ok(
             NAME,
@@ -220,59 +167,25 @@ fn agreement(said: Result<&str, &str>, found: &[Mode], unseen: Option<&String>) 
     }
 }
 
-impl Mode {
-    const fn word(self) -> &'static str {
-        match self {
-            Self::Iptables => "iptables",
-            Self::Ipvs => "ipvs",
-            Self::Nftables => "nftables",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::report::Status;
     use super::*;
 
     #[test]
-    fn a_mode_is_the_body_of_a_good_answer() {
-        let answer =
-            |status, body| format!("HTTP/1.0 {status}\r\nContent-Type: text/plain\r\n\r\n{body}");
-        assert_eq!(
-            mode_in(&answer("200 OK", "nftables")).as_deref(),
-            Some("nftables")
-        );
-        assert_eq!(
-            mode_in(&answer("200 OK", "iptables\n")).as_deref(),
-            Some("iptables")
-        );
-        for no_mode in [
-            answer("404 Not Found", "page"),
-            answer("200 OK", ""),
-            answer("200 OK", "<html> </html>"),
-            answer("200 OK", &"x".repeat(33)),
-            "SSH-2.0-OpenSSH\r\n\r\n".to_owned(),
-            String::new(),
-        ] {
-            assert_eq!(mode_in(&no_mode), None, "{no_mode:?}");
-        }
-    }
-
-    #[test]
     fn what_it_says_and_what_is_found_are_held_together() {
-        let status = |said, found: &[Mode]| agreement(said, found, None).status;
+        let status = |said, found: &[ProxyMode]| agreement(said, found, None).status;
         let silent = Err("refused");
-        assert_eq!(status(Ok("nftables"), &[Mode::Nftables]), Status::Ok);
-        assert_eq!(status(silent, &[Mode::Iptables]), Status::Ok);
+        assert_eq!(status(Ok("nftables"), &[ProxyMode::Nftables]), Status::Ok);
+        assert_eq!(status(silent, &[ProxyMode::Iptables]), Status::Ok);
         assert_eq!(status(Ok("iptables"), &[]), Status::Warning);
         assert_eq!(status(silent, &[]), Status::Warning);
         assert_eq!(
-            status(Ok("nftables"), &[Mode::Nftables, Mode::Iptables]),
+            status(Ok("nftables"), &[ProxyMode::Nftables, ProxyMode::Iptables]),
             Status::Warning
         );
         // One mode's rules, and it says another's: those are old.
-        let other = agreement(Ok("nftables"), &[Mode::Iptables], None);
+        let other = agreement(Ok("nftables"), &[ProxyMode::Iptables], None);
         assert_eq!(other.status, Status::Warning);
     }
 }

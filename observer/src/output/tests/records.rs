@@ -88,6 +88,7 @@ pub(super) fn lost() -> Record {
         outcome_cause: None,
         extra_hops: Some(1),
         extra_hop_ns: None,
+        hop_check: None,
         path: vec![Step {
             node: "node1".to_owned(),
             r#in: Some("eth0".to_owned()),
@@ -96,6 +97,7 @@ pub(super) fn lost() -> Record {
             ttl_out: Some(63),
             reply_ttl_in: Some(63),
             forward_ns: Some(41_250),
+            reply_ns: None,
         }],
         round_trip_ns: Some(810_000),
         expected: None,

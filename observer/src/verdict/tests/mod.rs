@@ -1,6 +1,8 @@
 //! What is made of a connection, seen from node1 of a cluster of two.
 
+mod ipvs;
 mod outcome;
+mod plugin;
 mod predict;
 mod source;
 
@@ -94,8 +96,18 @@ fn index() -> Index {
         json!({"clusterIP": "10.96.0.1"}),
         &both,
     ));
-    let local = json!({"clusterIP": "10.96.0.2", "externalTrafficPolicy": "Local"});
+    let local = json!({
+        "clusterIP": "10.96.0.2", "externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.8"],
+    });
     items.extend(service("far", 30081, local, &far));
+    let local = json!({
+        "clusterIP": "10.96.0.8", "externalTrafficPolicy": "Local", "externalIPs": ["198.51.100.9"],
+    });
+    items.extend(service("api", 30086, local, &both));
+    let inside = json!({
+        "clusterIP": "10.96.0.7", "type": "ClusterIP", "internalTrafficPolicy": "Local",
+    });
+    items.extend(service("inside", 0, inside, &far));
     items.extend(service(
         "empty",
         30082,
@@ -112,6 +124,13 @@ fn index() -> Index {
         30084,
         json!({"clusterIP": "10.96.0.5"}),
         &on_the_host,
+    ));
+    let on_another_host = json!([{"addresses": ["172.31.0.12"], "nodeName": "node2"}]);
+    items.extend(service(
+        "agent",
+        30085,
+        json!({"clusterIP": "10.96.0.6", "externalTrafficPolicy": "Local"}),
+        &on_another_host,
     ));
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let objects = Objects::from_list(list.to_string().as_bytes()).expect("the test's objects");

@@ -79,19 +79,6 @@ fn the_second_node_says_only_what_it_saw() {
 }
 
 #[test]
-fn a_rewrite_that_nothing_explains_has_no_owner() {
-    let verdict = judged(&answered(
-        CLIENT,
-        "172.31.0.11:30081",
-        REMOTE_POD,
-        NODE1_MASQUERADE,
-    ));
-    assert_eq!(verdict.source_ip, SourceIp::Lost);
-    assert_eq!(code(&verdict), Some(CauseCode::Unknown));
-    assert_eq!(verdict.lost_at.map(|at| at.by), Some(RewriteOwner::Unknown));
-}
-
-#[test]
 fn without_cluster_state_a_rewrite_is_reported_and_nothing_else_is() {
     let rewritten = answered(CLIENT, WEB, REMOTE_POD, NODE1_MASQUERADE);
     let verdict = judged_with(&rewritten, None).expect("reported");

@@ -12,7 +12,7 @@ use super::{Kind, Ruleset, names, names::Chains};
 use crate::{
     cluster::Cluster,
     kubeproxy::{
-        Family, Settings,
+        Family, NftablesLayout, Settings,
         services::ProxiedPort,
         site::{Local, Site, SitePort},
     },
@@ -24,6 +24,8 @@ mod tests;
 
 /// Sets the mark that leads to the masquerade.
 const MARK: &str = "meta mark set meta mark | 0x00004000";
+/// The chain that did so until 1.35.
+const MARKING_CHAIN: &str = "mark-for-masquerade";
 /// What keys are made of, after the address.
 const PROTOCOL_AND_PORT: &str = "meta l4proto . th dport";
 
@@ -65,6 +67,20 @@ impl Renderer<'_> {
         }
     }
 
+    /// Whether chains mark, and every endpoint has one: until 1.35.
+    fn is_in_chains(&self) -> bool {
+        self.site.nftables != NftablesLayout::Since1_36
+    }
+
+    /// The statement that marks for the masquerade.
+    fn mark(&self) -> String {
+        if self.is_in_chains() {
+            format!("jump {MARKING_CHAIN}")
+        } else {
+            MARK.to_owned()
+        }
+    }
+
     fn rule(&mut self, chain: &str, rule: impl Into<String>) {
         self.rules
             .object(Kind::Chain, chain)
@@ -84,6 +100,15 @@ impl Renderer<'_> {
         let chains = Chains::of(port);
         self.element(Kind::Set, "cluster-ips", port.cluster_ip.to_string());
         self.front_doors(site_port, &chains);
+        if self.is_in_chains() && site_port.has_internal() {
+            let chain = if port.internal_policy_local {
+                &chains.local
+            } else {
+                &chains.cluster
+            };
+            let to = format!("{} daddr {}", self.ip(), port.cluster_ip);
+            self.strangers_to_cluster_ip(chain, &to);
+        }
         if site_port.leads_external() {
             self.external_traffic(site_port, &chains);
         }
@@ -100,13 +125,13 @@ impl Renderer<'_> {
         }
         for endpoint in &endpoints.reachable {
             // Only an endpoint on this node can call itself by this node's rules.
-            if endpoints.on_node.contains(endpoint) {
+            if !self.is_in_chains() && endpoints.on_node.contains(endpoint) {
                 let ip = endpoint.ip();
                 let element = format!("{ip} . {ip} . {} . {}", port.protocol, endpoint.port());
                 self.element(Kind::Set, "hairpin-connections", element);
             }
-            if let Some(seconds) = port.affinity {
-                self.endpoint(port, *endpoint, seconds);
+            if port.affinity.is_some() || self.is_in_chains() {
+                self.endpoint(port, *endpoint);
             }
         }
     }
@@ -192,14 +217,17 @@ impl Renderer<'_> {
             let from_here = "fib saddr type local";
             self.rule(
                 chain,
-                format!("{from_here} {MARK} comment \"masquerade local traffic\""),
+                format!(
+                    "{from_here} {} comment \"masquerade local traffic\"",
+                    self.mark()
+                ),
             );
             self.rule(
                 chain,
                 format!("{from_here} goto {cluster} comment \"short-circuit local traffic\""),
             );
         } else {
-            self.rule(chain, format!("{MARK} comment \"masquerade\""));
+            self.rule(chain, format!("{} comment \"masquerade\"", self.mark()));
         }
         if site_port.has_external() {
             let target = if local_policy { local } else { cluster };
@@ -211,7 +239,7 @@ impl Renderer<'_> {
     fn spread(&mut self, chain: &str, port: &ProxiedPort, endpoints: &[SocketAddr]) {
         let ip = self.ip();
         let chance = format!("numgen random mod {}", endpoints.len());
-        if port.affinity.is_none() {
+        if port.affinity.is_none() && !self.is_in_chains() {
             let to = numbered(endpoints, |endpoint| {
                 format!("{} . {}", endpoint.ip(), endpoint.port())
             });
@@ -222,7 +250,7 @@ impl Renderer<'_> {
             self.rule(chain, rule);
             return;
         }
-        for endpoint in endpoints {
+        for endpoint in endpoints.iter().filter(|_| port.affinity.is_some()) {
             let (target, clients) = names::endpoint(port, *endpoint);
             self.rule(chain, format!("{ip} saddr @{clients} goto {target}"));
         }
@@ -232,14 +260,27 @@ impl Renderer<'_> {
         self.rule(chain, format!("{chance} vmap {to}"));
     }
 
-    /// One endpoint that remembers its clients.
-    fn endpoint(&mut self, port: &ProxiedPort, endpoint: SocketAddr, seconds: i32) {
+    /// One endpoint that remembers its clients, or, until 1.35, any.
+    fn endpoint(&mut self, port: &ProxiedPort, endpoint: SocketAddr) {
         let (chain, clients) = names::endpoint(port, endpoint);
-        let set = &mut self.rules.object(Kind::Set, &clients).lines;
-        // A chain of another policy may have this endpoint, too.
-        if !set.is_empty() {
-            return;
+        if self.is_in_chains() {
+            let itself = format!("{} saddr {}", self.ip(), endpoint.ip());
+            self.rule(&chain, format!("{itself} {}", self.mark()));
         }
+        if let Some(seconds) = port.affinity {
+            self.clients(&clients, seconds);
+            let remember = format!("update @{clients} {{ {} saddr }}", self.ip());
+            self.rule(&chain, remember);
+        }
+        self.rule(
+            &chain,
+            format!("meta l4proto {} dnat to {endpoint}", port.protocol),
+        );
+    }
+
+    /// The set of the clients that an endpoint served.
+    fn clients(&mut self, name: &str, seconds: i32) {
+        let set = &mut self.rules.object(Kind::Set, name).lines;
         let address_type = match self.site.family {
             Family::V4 => "ipv4_addr",
             Family::V6 => "ipv6_addr",
@@ -251,12 +292,22 @@ impl Renderer<'_> {
             "flags dynamic,timeout".to_owned(),
             format!("timeout {}", duration(seconds)),
         ]);
-        let remember = format!("update @{clients} {{ {} saddr }}", self.ip());
-        self.rule(&chain, remember);
-        self.rule(
-            &chain,
-            format!("meta l4proto {} dnat to {endpoint}", port.protocol),
-        );
+    }
+
+    /// Masquerades what comes from outside the cluster `to` cluster IPs, or all that does.
+    fn strangers_to_cluster_ip(&mut self, chain: &str, to: &str) {
+        let mark = self.mark();
+        let rule = if self.site.masquerade_all {
+            // Not among the recordings, which are of one setting; only its effect is known.
+            format!("{to} {mark} comment \"masquerade clusterIP traffic\"")
+        } else if let Some(pods) = &self.site.pods {
+            let not_from = self.from(pods, "!= ");
+            let comment = "masquerade clusterIP traffic from outside cluster";
+            format!("{to} {not_from} {mark} comment \"{comment}\"")
+        } else {
+            return;
+        };
+        self.rule(chain, rule);
     }
 
     /// Matches what pods send; with `!= `, what others do.

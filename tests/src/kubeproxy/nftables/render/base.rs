@@ -1,8 +1,8 @@
 //! What is the same on every node: how packets come to the Services' chains, and what the marks
 //! that those set lead to.
 
-use super::{Kind, MARK, PROTOCOL_AND_PORT, Renderer, in_braces, range};
-use crate::kubeproxy::{Family, settings::Served, site::Site};
+use super::{Kind, MARK, MARKING_CHAIN, PROTOCOL_AND_PORT, Renderer, in_braces, range};
+use crate::kubeproxy::{Family, NftablesLayout, settings::Served, site::Site};
 
 pub(super) fn base(renderer: &mut Renderer<'_>) {
     base_chains(renderer);
@@ -12,54 +12,96 @@ pub(super) fn base(renderer: &mut Renderer<'_>) {
     masquerading(renderer);
 }
 
+/// A chain, the hook that leads to it, and its rules.
+type BaseChain = (&'static str, &'static str, &'static [&'static str]);
+
+const FIREWALL: &str = "ct state new jump firewall-check";
+const NODE_PORTS: &str = "ct state new jump nodeport-endpoints-check";
+const SERVICES: &str = "ct state new jump service-endpoints-check";
+const CLUSTER_IPS: &str = "ct state new jump cluster-ips-check";
+
+/// Source ranges are about the address that a client calls, so they come before the NAT. Nothing
+/// can be rejected there yet.
+const FILTER: [BaseChain; 5] = [
+    (
+        "filter-prerouting-pre-dnat",
+        "filter hook prerouting priority dstnat - 10",
+        &[FIREWALL],
+    ),
+    (
+        "filter-output-pre-dnat",
+        "filter hook output priority -110",
+        &[FIREWALL],
+    ),
+    (
+        "filter-input",
+        "filter hook input priority filter",
+        &[NODE_PORTS, SERVICES],
+    ),
+    (
+        "filter-forward",
+        "filter hook forward priority filter",
+        &[SERVICES, CLUSTER_IPS],
+    ),
+    (
+        "filter-output",
+        "filter hook output priority filter",
+        &[SERVICES, CLUSTER_IPS],
+    ),
+];
+/// The same until 1.33: what the node itself sends is turned away before its NAT.
+const FILTER_UNTIL_1_33: [BaseChain; 5] = [
+    (
+        "filter-prerouting",
+        "filter hook prerouting priority dstnat - 10",
+        &[FIREWALL],
+    ),
+    (
+        "filter-input",
+        "filter hook input priority -110",
+        &[NODE_PORTS, SERVICES],
+    ),
+    (
+        "filter-forward",
+        "filter hook forward priority -110",
+        &[SERVICES, CLUSTER_IPS],
+    ),
+    (
+        "filter-output",
+        "filter hook output priority -110",
+        &[SERVICES, FIREWALL],
+    ),
+    (
+        "filter-output-post-dnat",
+        "filter hook output priority -90",
+        &[CLUSTER_IPS],
+    ),
+];
+const NAT: [BaseChain; 3] = [
+    (
+        "nat-prerouting",
+        "nat hook prerouting priority dstnat",
+        &["jump services"],
+    ),
+    (
+        "nat-output",
+        "nat hook output priority -100",
+        &["jump services"],
+    ),
+    (
+        "nat-postrouting",
+        "nat hook postrouting priority srcnat",
+        &["jump masquerading"],
+    ),
+];
+
 /// The chains that the kernel's hooks lead to.
 fn base_chains(renderer: &mut Renderer<'_>) {
-    let services = "ct state new jump service-endpoints-check";
-    let chains: [(&str, &str, &[&str]); 8] = [
-        // Source ranges are about the address that a client calls, so they come before the NAT.
-        // Nothing can be rejected there yet.
-        (
-            "filter-prerouting-pre-dnat",
-            "filter hook prerouting priority dstnat - 10",
-            &["ct state new jump firewall-check"],
-        ),
-        (
-            "filter-output-pre-dnat",
-            "filter hook output priority -110",
-            &["ct state new jump firewall-check"],
-        ),
-        (
-            "filter-input",
-            "filter hook input priority filter",
-            &["ct state new jump nodeport-endpoints-check", services],
-        ),
-        (
-            "filter-forward",
-            "filter hook forward priority filter",
-            &[services, "ct state new jump cluster-ips-check"],
-        ),
-        (
-            "filter-output",
-            "filter hook output priority filter",
-            &[services, "ct state new jump cluster-ips-check"],
-        ),
-        (
-            "nat-prerouting",
-            "nat hook prerouting priority dstnat",
-            &["jump services"],
-        ),
-        (
-            "nat-output",
-            "nat hook output priority -100",
-            &["jump services"],
-        ),
-        (
-            "nat-postrouting",
-            "nat hook postrouting priority srcnat",
-            &["jump masquerading"],
-        ),
-    ];
-    for (chain, hook, rules) in chains {
+    let filter = match renderer.site.nftables {
+        NftablesLayout::Since1_31 => FILTER_UNTIL_1_33,
+        NftablesLayout::Since1_34 | NftablesLayout::Since1_36 => FILTER,
+    };
+    for (chain, hook, rules) in filter.into_iter().chain(NAT) {
         renderer.rule(chain, format!("type {hook}; policy accept;"));
         for rule in rules {
             renderer.rule(chain, *rule);
@@ -71,13 +113,12 @@ fn sets(renderer: &mut Renderer<'_>) {
     let address = renderer.address_type();
     let by_address = format!("{address} . inet_proto . inet_service : verdict");
     let by_port = "inet_proto . inet_service : verdict";
+    if !renderer.is_in_chains() {
+        let type_ = format!("{address} . {address} . inet_proto . inet_service");
+        let comment = "service hairpin connections";
+        declare(renderer, Kind::Set, "hairpin-connections", &type_, comment);
+    }
     for (kind, name, type_, comment) in [
-        (
-            Kind::Set,
-            "hairpin-connections",
-            &*format!("{address} . {address} . inet_proto . inet_service"),
-            "service hairpin connections",
-        ),
         (Kind::Set, "cluster-ips", address, "Active ClusterIPs"),
         (
             Kind::Map,
@@ -161,19 +202,8 @@ fn turning_away(renderer: &mut Renderer<'_>) {
 fn services(renderer: &mut Renderer<'_>) {
     let ip = renderer.ip();
     let chain = "services";
-    if renderer.site.masquerade_all {
-        // Not among the recordings, which are of one setting; only its effect is known.
-        renderer.rule(
-            chain,
-            format!("{ip} daddr @cluster-ips {MARK} comment \"masquerade clusterIP traffic\""),
-        );
-    } else if let Some(pods) = &renderer.site.pods {
-        let not_from = renderer.from(pods, "!= ");
-        let comment = "masquerade clusterIP traffic from outside cluster";
-        renderer.rule(
-            chain,
-            format!("{ip} daddr @cluster-ips {not_from} {MARK} comment \"{comment}\""),
-        );
+    if !renderer.is_in_chains() {
+        renderer.strangers_to_cluster_ip(chain, &format!("{ip} daddr @cluster-ips"));
     }
     renderer.rule(
         chain,
@@ -200,6 +230,17 @@ fn to_node_port(site: &Site, ip: &str) -> String {
 
 fn masquerading(renderer: &mut Renderer<'_>) {
     let ip = renderer.ip();
+    if renderer.is_in_chains() {
+        renderer.rule(MARKING_CHAIN, MARK);
+        for rule in [
+            "meta mark & 0x00004000 == 0x00000000 return",
+            "meta mark set meta mark ^ 0x00004000",
+            "masquerade fully-random",
+        ] {
+            renderer.rule("masquerading", rule);
+        }
+        return;
+    }
     // The mark is cleared, lest a tunnel's packet around this one be masqueraded, too.
     renderer.rule(
         "masquerading",

@@ -1,0 +1,99 @@
+//! Asking the kube-proxy of this node, which answers at its loopback address.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::time::Duration;
+
+use crate::cluster::{KubeProxy, configz};
+
+/// Where kube-proxy serves its metrics by default (`metricsBindAddress`).
+pub(super) const METRICS_ADDRESS: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 10249));
+/// It answers from memory.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
+/// Many times a configuration and its headers.
+const ANSWER_MAX: u64 = 1 << 16;
+/// A name that is never too long for a mode.
+const MODE_MAX: usize = 32;
+
+/// Asks kube-proxy for its configuration. `None`: nobody answers there.
+pub(super) fn configuration(address: SocketAddr) -> Result<Option<KubeProxy>, String> {
+    let Ok(answer) = get(address, "/configz") else {
+        return Ok(None);
+    };
+    let body = body(&answer).ok_or("it serves no configuration")?;
+    // Not worth an error: what the configuration leaves open has a default.
+    let mode = mode(address).ok();
+    let configuration = configz::kube_proxy(body, mode.as_deref());
+    configuration.map(Some).map_err(|error| error.to_string())
+}
+
+/// Asks kube-proxy for its mode.
+pub(super) fn mode(address: SocketAddr) -> Result<String, String> {
+    let answer = get(address, "/proxyMode")?;
+    mode_in(&answer).ok_or_else(|| "its answer is no mode".to_owned())
+}
+
+/// By hand: a request on the loopback interface, of a server that is known, is less than the
+/// smallest HTTP client. In HTTP/1.0 the body ends with the connection.
+fn get(address: SocketAddr, path: &str) -> Result<String, String> {
+    let answer = || {
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
+        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+        stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        let mut answer = Vec::new();
+        stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+        Ok(answer)
+    };
+    let answer = answer().map_err(|error: std::io::Error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&answer).into_owned())
+}
+
+/// The body of a good answer.
+fn body(answer: &str) -> Option<&str> {
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    let mut status_line = head.lines().next()?.split(' ');
+    let is_http = status_line.next()?.starts_with("HTTP/1.");
+    let is_good = status_line.next()? == "200";
+    (is_http && is_good).then_some(body)
+}
+
+/// The body of a good answer, if it is a word.
+fn mode_in(answer: &str) -> Option<String> {
+    let mode = body(answer)?.trim();
+    let is_word = !mode.is_empty()
+        && mode.len() <= MODE_MAX
+        && mode.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_word.then(|| mode.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mode_is_the_body_of_a_good_answer() {
+        let answer =
+            |status, body| format!("HTTP/1.0 {status}\r\nContent-Type: text/plain\r\n\r\n{body}");
+        assert_eq!(
+            mode_in(&answer("200 OK", "nftables")).as_deref(),
+            Some("nftables")
+        );
+        assert_eq!(
+            mode_in(&answer("200 OK", "iptables\n")).as_deref(),
+            Some("iptables")
+        );
+        for no_mode in [
+            answer("404 Not Found", "page"),
+            answer("200 OK", ""),
+            answer("200 OK", "<html> </html>"),
+            answer("200 OK", &"x".repeat(33)),
+            "SSH-2.0-OpenSSH\r\n\r\n".to_owned(),
+            String::new(),
+        ] {
+            assert_eq!(mode_in(&no_mode), None, "{no_mode:?}");
+        }
+    }
+}
