@@ -14,6 +14,7 @@ use crate::{
     kubeproxy::doors::FrontDoor,
     lab::Lab,
     netns::Namespace,
+    protocol::Protocol,
 };
 
 mod steady;
