@@ -14,6 +14,7 @@ use crate::{
     kubeproxy::doors::FrontDoor,
     lab::Lab,
     netns::Namespace,
+    protocol::Protocol,
 };
 
 mod steady;
@@ -153,20 +154,23 @@ impl Way {
             Client::External(address) => Some(*address),
             Client::Pod { .. } | Client::Node(_) => None,
         };
-        let (client, result) =
-            match connect_from_here(door.protocol, source, door.to, CONNECT_TIMEOUT) {
-                Ok(answer) => (answer.local, Ok(answer)),
-                Err(ConnectError { local, failure }) => {
-                    let local =
-                        local.with_context(|| format!("{self} could not be tried: {failure}"))?;
-                    // A socket that failed may have lost its address already, never its port.
-                    let ip = client
-                        .address(lab, door.to.ip())
-                        .filter(|_| local.ip().is_unspecified());
-                    let client = (ip.unwrap_or(local.ip()), local.port()).into();
-                    (client, Err(failure))
-                }
-            };
+        let timeout = match door.protocol {
+            Protocol::Sctp => SCTP_TIMEOUT,
+            Protocol::Tcp | Protocol::Udp => CONNECT_TIMEOUT,
+        };
+        let (client, result) = match connect_from_here(door.protocol, source, door.to, timeout) {
+            Ok(answer) => (answer.local, Ok(answer)),
+            Err(ConnectError { local, failure }) => {
+                let local =
+                    local.with_context(|| format!("{self} could not be tried: {failure}"))?;
+                // A socket that failed may have lost its address already, never its port.
+                let ip = client
+                    .address(lab, door.to.ip())
+                    .filter(|_| local.ip().is_unspecified());
+                let client = (ip.unwrap_or(local.ip()), local.port()).into();
+                (client, Err(failure))
+            }
+        };
         Ok(Opened {
             way: self.clone(),
             client,

@@ -6,8 +6,8 @@
 //! A connection comes out once, when its outcome is known: at its first reply or refusal, else
 //! when the answer time-out has passed. A packet may have left by several observed interfaces
 //! (a bridge, then its port): the first arrival and the last egress count. A retransmitted
-//! opening packet changes nothing. Of UDP the programs tell the first datagram of a flow; see
-//! [`Reported`] for what they cannot tell.
+//! opening packet changes nothing. Of UDP the programs tell the first datagram of a flow, and the
+//! first of another on the same addresses and ports.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

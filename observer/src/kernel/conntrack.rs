@@ -57,7 +57,8 @@ impl Conntrack {
     }
 
     /// What conntrack holds of a connection's original tuple; `None` if this namespace may not
-    /// track that family at all, so that the lack of an entry says nothing.
+    /// track that family at all, so that the lack of an entry says nothing; or if what has this
+    /// tuple are the replies of another connection.
     pub fn look_up(&mut self, identity: &Identity) -> Result<Option<Entry>, NetfilterError> {
         let family = Family::of(identity.original.source.ip());
         let question = ConntrackMessage::Get(question(identity));
@@ -65,9 +66,11 @@ impl Conntrack {
             NetlinkPayload::InnerMessage(NetfilterMessage {
                 inner: NetfilterMessageInner::Conntrack(ConntrackMessage::New(attributes)),
                 ..
-            }) => entry(&attributes)
-                .map(Some)
-                .ok_or(NetfilterError::Unexpected),
+            }) => {
+                let is_it = original(&attributes) == Some(identity.original);
+                let entry = entry(&attributes).ok_or(NetfilterError::Unexpected)?;
+                Ok(is_it.then_some(entry))
+            }
             NetlinkPayload::Error(error) if error.raw_code() == NO_SUCH_ENTRY => {
                 let absent = || Entry::Absent {
                     table_full: table_is_full(),
@@ -257,6 +260,13 @@ fn question(identity: &Identity) -> Vec<ConntrackAttribute> {
         attributes.push(ConntrackAttribute::Other(DefaultNla::new(CTA_ZONE, zone)));
     }
     attributes
+}
+
+fn original(attributes: &[ConntrackAttribute]) -> Option<Tuple> {
+    attributes.iter().find_map(|attribute| match attribute {
+        ConntrackAttribute::CtaTupleOrig(parts) => tuple(parts),
+        _ => None,
+    })
 }
 
 fn entry(attributes: &[ConntrackAttribute]) -> Option<Entry> {

@@ -19,7 +19,10 @@ use tests::{
     client::{self, Failure, Udp},
     cluster::Cluster,
     command, demo,
-    lab::{Lab, Options},
+    lab::{
+        Lab, LabPod, Options,
+        network::{Network, Pods},
+    },
     netns::Namespace,
     observer_process::ObserverProcess,
     privilege,
@@ -50,6 +53,10 @@ struct World {
 
 impl World {
     fn raise() -> Self {
+        Self::raise_with(Options::default())
+    }
+
+    fn raise_with(options: Options) -> Self {
         let demo = fs::read_to_string(demo::cluster_file()).expect("the demo cluster");
         let mut list: Value = serde_json::from_str(&demo).expect("JSON");
         let items = list["items"].as_array_mut().expect("items");
@@ -60,7 +67,7 @@ impl World {
         let objects = directory.path().join("cluster.json");
         fs::write(&objects, list.to_string()).expect("written");
         let cluster = Cluster::read(&objects).expect("the objects");
-        let lab = Lab::raise(cluster, Options::default()).expect("raised");
+        let lab = Lab::raise(cluster, options).expect("raised");
         Self {
             objects,
             lab,
@@ -203,6 +210,49 @@ fn a_flow_is_reported_once_however_long_it_is(
     expect(&record, [("/path/0/in", json!(came_by))]);
 }
 
+/// Where a bridge and its port are observed, both asked for by name, a datagram is seen at each:
+/// still one flow, which left by the last of them.
+#[test]
+fn a_flow_over_two_observed_devices_is_one() {
+    if !privilege::granted("a_flow_over_two_observed_devices_is_one") {
+        return;
+    }
+    let world = World::raise_with(Options {
+        network: Network {
+            pods: Pods::Bridge,
+            ..Network::default()
+        },
+        ..Options::default()
+    });
+    let pod = world.lab.pod("echo-pod", "node2").map(LabPod::interface);
+    let pod = pod.expect("the pod");
+    let named: Vec<&str> = ["eth0", "cni0", pod]
+        .into_iter()
+        .flat_map(|name| ["--interface", name])
+        .collect();
+    let records = world.records_of("node2", &named, || {
+        let socket = Udp::open(world.lab.client(), at(NODE2, ECHO)).expect("opened");
+        for _ in 0..5 {
+            ask(&socket);
+        }
+        thread::sleep(SILENCE);
+    });
+    let [record] = &records[..] else {
+        panic!("one flow: {records:?}")
+    };
+    outcome(record, "answered", None);
+    expect(
+        record,
+        [
+            ("/path/0/in", json!("eth0")),
+            ("/path/0/ttl_in", json!(64)),
+            ("/path/0/out", json!(pod)),
+            ("/path/0/ttl_out", json!(63)),
+            ("/path/0/reply_ttl_in", json!(64)),
+        ],
+    );
+}
+
 /// Like syslog: nobody ever answers, and that is what is said, once.
 #[rstest]
 #[case::to_a_pod(NODE1, ECHO)]
@@ -319,6 +369,42 @@ fn a_flow_keeps_its_first_verdict() {
     }
 }
 
+/// Conntrack may forget a flow sooner than the programs do: by other time-outs, or as kube-proxy
+/// makes it forget those of endpoints that are gone. What it makes anew is another connection, and
+/// its datagram did arrive.
+#[test]
+fn a_flow_that_conntrack_made_anew_is_another() {
+    if !privilege::granted("a_flow_that_conntrack_made_anew_is_another") {
+        return;
+    }
+    let world = World::raise();
+    let timeouts =
+        ["", "_stream"].map(|which| format!("netfilter/nf_conntrack_udp_timeout{which}"));
+    world
+        .node("node1")
+        .set_parameters(&timeouts.map(|parameter| (parameter, "1")))
+        .expect("set");
+    let mut answers = Vec::new();
+    let records = world.records_of("node1", &[], || {
+        let socket = Udp::open(world.lab.client(), at(NODE1, ECHO)).expect("opened");
+        for _ in 0..2 {
+            answers.push(ask(&socket));
+            ask(&socket);
+            thread::sleep(Duration::from_millis(2_500));
+        }
+    });
+    assert_ne!(answers[0].peer_seen, answers[1].peer_seen, "chosen anew");
+    assert_eq!(records.len(), 2, "{records:?}");
+    for (record, answer) in records.iter().zip(&answers) {
+        outcome(record, "answered", None);
+        expect(record, ends(answer));
+        expect(
+            record,
+            [("/path/0/in", json!("eth0")), ("/path/0/ttl_in", json!(64))],
+        );
+    }
+}
+
 /// After a silence in which conntrack forgets a flow the same socket opens another.
 #[test]
 fn a_flow_that_was_silent_for_long_is_another() {
@@ -347,6 +433,40 @@ fn a_flow_that_was_silent_for_long_is_another() {
         outcome(record, "answered", None);
         expect(record, [("/path/0/in", json!("eth0"))]);
     }
+}
+
+/// Neither a request nor a reply of it is taken for one that opens a flow, with the objects or
+/// without.
+#[rstest]
+fn a_flow_that_is_older_than_the_observation_is_not_told(#[values(true, false)] has_objects: bool) {
+    if !privilege::granted("a_flow_that_is_older_than_the_observation_is_not_told") {
+        return;
+    }
+    let world = World::raise();
+    let node1 = world.lab.node("node1").expect("a node");
+    let sockets = [
+        (world.lab.client(), at(NODE1, ECHO)),
+        (&node1.namespace, at(CLUSTER_IP, 7)),
+        (&node1.namespace, at(NODE2, ECHO)),
+    ]
+    .map(|(from, to)| Udp::open(from, to).expect("opened"));
+    let ask_all = || {
+        for socket in &sockets {
+            ask(socket);
+        }
+    };
+    ask_all();
+    let observer = if has_objects {
+        ObserverProcess::start(node1, &world.objects, &[])
+    } else {
+        ObserverProcess::start_without_objects(node1)
+    };
+    let observer = observer.expect("observes");
+    ask_all();
+    thread::sleep(SILENCE);
+    ask_all();
+    let finished = observer.stop().expect("stops");
+    assert_eq!(finished.records, [] as [Value; 0], "{}", finished.stderr);
 }
 
 /// Without the objects nobody knows the ports of front doors: every port is followed, and what is
