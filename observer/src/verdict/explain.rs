@@ -86,6 +86,7 @@ impl<'a> Explainer<'a> {
         Terms {
             node,
             kube_proxy: self.kube_proxy,
+            index: Some(self.index),
         }
     }
 

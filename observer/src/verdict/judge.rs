@@ -236,13 +236,6 @@ impl<'a> Scene<'a> {
         let Prediction {
             source_ip, outcome, ..
         } = self.prediction()?;
-        // Whether the network plugin lets a pod's address out, no object tells; that it does not
-        // is the rule, and no finding.
-        let source_ip = if self.leaves_the_pod_network() {
-            SourceIp::Unknown
-        } else {
-            source_ip
-        };
         Some(Expected { source_ip, outcome })
     }
 
@@ -301,6 +294,7 @@ impl<'a> Scene<'a> {
         let terms = Terms {
             node: index?.node(local.node()).unwrap_or(&unknown),
             kube_proxy,
+            index,
         };
         predict(&question, terms)
     }

@@ -11,7 +11,8 @@ use serde::Serialize;
 
 use super::vocabulary::{Basis, CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
 use crate::cluster::{
-    Endpoint, Family, FrontDoorKind, KubeProxy, Node, ProxyMode, ServiceEntry, TrafficPolicy,
+    AddressKind, Endpoint, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, Node,
+    ProxyMode, ServiceEntry, TrafficPolicy,
 };
 
 mod ipvs;
@@ -23,6 +24,8 @@ pub struct Terms<'a> {
     pub node: &'a Node,
     /// kube-proxy's configuration; `None`: taken to be as kubeadm sets it up.
     pub kube_proxy: Option<&'a KubeProxy>,
+    /// The cluster's objects, which tell pods from what is none.
+    pub index: Option<&'a Index>,
 }
 
 /// A connection that may come.
@@ -91,9 +94,17 @@ impl Prediction {
             (Some(OutcomeCauseCode::NoEndpoints), ..) => {
                 "no endpoint is ready anywhere: kube-proxy rejects"
             }
-            (Some(OutcomeCauseCode::NoLocalEndpoints), ..) => {
-                "the policy is Local and no endpoint is ready on this node: kube-proxy drops"
-            }
+            (Some(OutcomeCauseCode::NoLocalEndpoints), ..) => match self.outcome {
+                Outcome::Refused => {
+                    "the policy is Local and no endpoint is ready on this node: its virtual server \
+                     rejects"
+                }
+                Outcome::Unanswered => {
+                    "the policy is Local and no endpoint is ready on this node: in IPVS mode it is \
+                     sent to another node all the same, and the reply does not return by this one"
+                }
+                _ => "the policy is Local and no endpoint is ready on this node: kube-proxy drops",
+            },
             (Some(OutcomeCauseCode::SourceRanges), ..) => {
                 "the client is in none of loadBalancerSourceRanges: kube-proxy drops"
             }
@@ -125,7 +136,9 @@ impl Prediction {
             }
             (None, Some(_), _) => "a rule masquerades it",
             (None, None, SourceIp::Unknown) => {
-                "the pod may be chosen to answer itself, and is masqueraded then, or another"
+                "no rule of kube-proxy masquerades it, unless the pod is chosen to answer itself; \
+                 whether the network plugin does that to a pod that leaves the pod network, no \
+                 object tells"
             }
             (None, None, _) => "no rule of kube-proxy masquerades it",
         }
@@ -225,6 +238,9 @@ fn reached(
     let source_ip = match (mark, question.endpoint) {
         // By chance a hairpin, which is masqueraded, or not.
         (None, None) if may_get_itself() => SourceIp::Unknown,
+        // Whether the network plugin lets a pod's address out, no object tells; that it does not
+        // is the rule.
+        (None, _) if may_leave_the_pod_network(question, candidates, terms) => SourceIp::Unknown,
         (None, _) => SourceIp::Preserved,
         // A node's own connection has the address of the interface it leaves by, and so has its
         // masquerade: whether they differ is a matter of routes.
@@ -240,6 +256,26 @@ fn reached(
         extra_hops: extra_hops(candidates, terms.node),
         basis: terms.basis(),
     }
+}
+
+/// Whether a pod may get an endpoint on another node that is no pod.
+fn may_leave_the_pod_network(
+    question: &Question<'_>,
+    candidates: &[&Endpoint],
+    terms: Terms<'_>,
+) -> bool {
+    let Terms { node, index, .. } = terms;
+    let nobody = LocalAddresses::new(&*node.name, []);
+    let is_outside = |address: &IpAddr| {
+        !node.addresses.contains(address)
+            && index.is_some_and(|index| index.address_kind(*address, &nobody) != AddressKind::Pod)
+    };
+    let may_be = candidates.iter().map(|one| one.address);
+    question.client == ClientKind::Pod
+        && match question.endpoint {
+            Some(endpoint) => is_outside(&endpoint),
+            None => may_be.into_iter().any(|address| is_outside(&address)),
+        }
 }
 
 impl Terms<'_> {

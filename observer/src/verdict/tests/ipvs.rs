@@ -35,6 +35,7 @@ fn predicted(
         endpoint: None,
     };
     let terms = Terms {
+        index: Some(&index),
         node: index.node("node1").expect("a node"),
         kube_proxy: Some(&configuration()),
     };

@@ -36,6 +36,7 @@ fn predicted(
         endpoint: endpoint.map(ip),
     };
     let terms = Terms {
+        index: Some(&index),
         node: index.node(node).expect("a node"),
         kube_proxy: configuration.as_ref(),
     };
@@ -146,6 +147,7 @@ fn a_pod_reached_directly_is_none_of_kube_proxys_business() {
         endpoint: None,
     };
     let terms = Terms {
+        index: Some(&index),
         node: index.node("node1").expect("a node"),
         kube_proxy: None,
     };
