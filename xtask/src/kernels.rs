@@ -58,17 +58,22 @@ pub(crate) enum Kernel {
 }
 
 /// The suites that a kernel can make fail: they load, attach, read and leave the kernel.
-const SUITES: [&str; 9] = [
-    "attach",
-    "cleanup",
-    "conntrack",
-    "ipvs",
-    "networks",
-    "outcomes",
-    "packets",
-    "protocols",
-    "trace",
+const SUITES: [Suite; 10] = [
+    ("attach", None),
+    ("cleanup", None),
+    ("conntrack", None),
+    ("ipvs", None),
+    ("networks", None),
+    ("outcomes", None),
+    ("packets", None),
+    ("protocols", None),
+    ("scenarios", Some(IN_MACHINES)),
+    ("trace", None),
 ];
+
+/// In the names of scenarios' tests that need what hosts may lack; the others say nothing of a
+/// kernel that the suites do not.
+const IN_MACHINES: &str = "where_the_kernel_has";
 
 /// What every change is tried with: verdicts, and of the wirings those that only these machines
 /// have.
@@ -80,7 +85,7 @@ const BOOT_SECONDS: usize = 120;
 const SUITE_SECONDS: usize = 600;
 
 /// What the suites read of the workspace, where they were built to look for it.
-const DATA: [&str; 2] = ["observer/schema", "tests/clusters"];
+const DATA: [&str; 3] = ["observer/schema", "tests/clusters", "tests/scenarios"];
 
 /// Names of tools that the lab runs, beside those that setup knows.
 const TOOLS: [&str; 8] = [
@@ -125,7 +130,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         [] => Kernel::value_variants(),
         only => only,
     };
-    let mut wanted = whole(&SUITES);
+    let mut wanted = SUITES.to_vec();
     wanted.retain(|(suite, _)| suites.is_empty() || suites.iter().any(|only| only == suite));
     Ok(if try_on(kernels, &wanted, *update)? {
         ExitCode::SUCCESS
@@ -139,7 +144,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
 /// Skipped, aloud, where there can be no such machines, unless `no_skips`.
 pub(crate) fn step(all: bool, no_skips: bool) -> anyhow::Result<()> {
     let (kernels, suites) = if all {
-        (Kernel::value_variants(), whole(&SUITES))
+        (Kernel::value_variants(), SUITES.to_vec())
     } else {
         (&[Kernel::Bookworm][..], QUICK.to_vec())
     };
@@ -152,11 +157,6 @@ pub(crate) fn step(all: bool, no_skips: bool) -> anyhow::Result<()> {
         Ok(()) if try_on(kernels, &suites, false)? => Ok(()),
         Ok(()) => bail!("a check failed on a kernel; see the table above"),
     }
-}
-
-/// All tests of the suites.
-fn whole(suites: &[&'static str]) -> Vec<Suite> {
-    suites.iter().map(|suite| (*suite, None)).collect()
 }
 
 /// Whether this machine can make such machines.
