@@ -33,7 +33,7 @@ pub(crate) struct Options {
     #[arg(long)]
     update: bool,
     /// Run only this suite; may be repeated.
-    #[arg(long = "suite", value_name = "SUITE", value_parser = PossibleValuesParser::new(SUITES))]
+    #[arg(long = "suite", value_name = "SUITE", value_parser = PossibleValuesParser::new(SUITES.map(|(suite, _)| suite)))]
     suites: Vec<String>,
     /// Try only these.
     #[arg(value_enum, value_name = "KERNEL")]
