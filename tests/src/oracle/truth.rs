@@ -374,6 +374,13 @@ fn kept() -> Expected {
 fn nobody_chosen(lab: &Lab, opened: &Opened, failure: &Failure) -> Expected {
     let outcome = match failure {
         Failure::Refused => "refused",
+        // No ICMP error but one ends an association (`net/sctp/input.c`, `sctp_v4_err`).
+        Failure::TimedOut
+            if opened.way.door.protocol == Protocol::Sctp
+                && opened.way.door.endpoints == Found::Nothing =>
+        {
+            "refused"
+        }
         Failure::TimedOut => "dropped",
         // Nothing in a lab ends so; the observer's own word then shows up as a disagreement.
         Failure::Reset

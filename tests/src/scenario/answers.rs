@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{Beyond, Scenario, cluster::relaying_pod};
-use crate::{client::Failure, command, lab::Lab, observer_process, traffic::Opened};
+use crate::{
+    client::Failure, command, lab::Lab, observer_process, protocol::Protocol, traffic::Opened,
+};
 
 /// The interface of a node by which it reaches the chosen endpoint, whatever its name is.
 const TOWARDS_THE_ENDPOINT: &str = "towards the endpoint";
@@ -169,7 +171,13 @@ impl<'lab> Answers<'lab> {
             Err(failure) => {
                 let is_it = match expect.outcome {
                     Outcome::Answered => false,
-                    Outcome::Refused => matches!(failure, Failure::Refused),
+                    Outcome::Refused => match failure {
+                        Failure::Refused => true,
+                        // No ICMP error but one ends an association (`net/sctp/input.c`,
+                        // `sctp_v4_err`): the client asks on.
+                        Failure::TimedOut => scenario.protocol == Protocol::Sctp,
+                        _ => false,
+                    },
                     Outcome::Dropped | Outcome::Unanswered => {
                         matches!(failure, Failure::TimedOut | Failure::Unreachable(_))
                     }

@@ -4,11 +4,11 @@ use std::{
     collections::BTreeMap, io::Write as _, net::SocketAddr, panic, path::Path, sync::Mutex, thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::{Answers, Cast, Cells, Change, Outcome, Proxy, Scenario};
+use super::{Answer, Answers, Cast, Cells, Change, Outcome, Proxy, Scenario};
 use crate::{
     client::Failure,
     cluster::Cluster,
@@ -122,19 +122,23 @@ fn play_in_one_lab(proxy: Proxy, scenarios: &[&Scenario]) -> Result<Cells> {
         scenario.context("a connection of no scenario")
     };
     // What nobody is to report is kept from the oracle, to whom its record is then a stray; and
-    // so is what ends where no node looks, of which the oracle knows the end alone.
+    // so is what the two ends alone do not tell: what goes on where no node looks, and what
+    // reached a backend whose answer did not come back.
     let mut simple = Vec::new();
     let mut silent = Vec::new();
-    let mut relayed = Vec::new();
+    let mut unclear = Vec::new();
     for opened in std::mem::take(&mut run.opened) {
-        let scenario = scenario_of(&opened)?;
-        match (&scenario.beyond, scenario.expect.reported) {
-            (Some(_), _) => relayed.push(opened),
-            (None, true) => simple.push(opened),
-            (None, false) => silent.push(opened),
+        let Answer {
+            reported, outcome, ..
+        } = scenario_of(&opened)?.expect;
+        let is_clear = scenario_of(&opened)?.beyond.is_none() && outcome != Outcome::Unanswered;
+        match (reported, is_clear) {
+            (false, _) => silent.push(opened),
+            (true, true) => simple.push(opened),
+            (true, false) => unclear.push(opened),
         }
     }
-    let apart = take_relayed(&lab, &relayed, &mut run.records);
+    let apart = take_unclear(&lab, &unclear, &mut run.records);
     let report = oracle::judge(&lab, &simple, run.records);
     for finding in &report.findings {
         let scenario = scenario_of(finding.opened)?;
@@ -143,22 +147,23 @@ fn play_in_one_lab(proxy: Proxy, scenarios: &[&Scenario]) -> Result<Cells> {
         found.extend(of_oracle.map(|disagreement| format!("record: {}", disagreement.what)));
         cells.note(scenario, family(finding.opened), found);
     }
-    for opened in silent.iter().chain(&relayed) {
+    for opened in silent.iter().chain(&unclear) {
         let scenario = scenario_of(opened)?;
         let record = apart.iter().find(|record| is_of(record, opened));
         let found = answers.disagreements(scenario, opened, record)?;
         cells.note(scenario, family(opened), found);
     }
-    let strays: Vec<_> = report
-        .strays
-        .iter()
-        .map(|(node, record)| format!("{node}: {record}"))
-        .collect();
-    ensure!(
-        strays.is_empty(),
-        "in mode {proxy} with {network:?} these were reported and should not:\n{}",
-        strays.join("\n")
-    );
+    for (node, record) in &report.strays {
+        let service = record.pointer("/service/name").and_then(Value::as_str);
+        let client = record.pointer("/client/ip").and_then(Value::as_str);
+        let client = client.and_then(|ip| ip.parse().ok());
+        let (scenario, client) = service
+            .and_then(|service| by_name.get(service).copied())
+            .zip(client)
+            .with_context(|| format!("{node} reported what no scenario is about: {record}"))?;
+        let found = format!("{node} reported what it should not: {record}");
+        cells.note(scenario, Family::of(client), vec![found]);
+    }
     Ok(cells.cells)
 }
 
@@ -234,9 +239,9 @@ fn observe_change(
     Ok(run)
 }
 
-/// Takes the records about connections through pods that relay out of those of a run: to the pod,
-/// and from there on.
-fn take_relayed(lab: &Lab, relayed: &[Opened], records: &mut Records) -> Vec<Value> {
+/// Takes the records about unclear connections out of those of a run: on every node that has one,
+/// and where a pod relayed it, of what that opened.
+fn take_unclear(lab: &Lab, unclear: &[Opened], records: &mut Records) -> Vec<Value> {
     let relays: Vec<String> = lab
         .plan()
         .pods
@@ -249,7 +254,10 @@ fn take_relayed(lab: &Lab, relayed: &[Opened], records: &mut Records) -> Vec<Val
             let ip = record.pointer(end).and_then(Value::as_str);
             ip.is_some_and(|ip| relays.iter().any(|relay| relay == ip))
         });
-        goes_on || relayed.iter().any(|opened| is_of(record, opened))
+        goes_on
+            || unclear
+                .iter()
+                .any(|opened| is(record, "/client", opened.client))
     };
     let mut apart = Vec::new();
     for of_node in records.values_mut() {
@@ -260,13 +268,15 @@ fn take_relayed(lab: &Lab, relayed: &[Opened], records: &mut Records) -> Vec<Val
 
 /// Whether a record is about a connection, on the node that it enters by.
 fn is_of(record: &Value, opened: &Opened) -> bool {
-    let is = |end: &str, address: SocketAddr| {
-        let at = record.pointer(end);
-        at.is_some_and(|at| at["ip"] == address.ip().to_string() && at["port"] == address.port())
-    };
     record["node"] == *opened.way.door.entry
-        && is("/client", opened.client)
-        && is("/front_door", opened.way.door.to)
+        && is(record, "/client", opened.client)
+        && is(record, "/front_door", opened.way.door.to)
+}
+
+/// Whether one end of a record is at an address.
+fn is(record: &Value, end: &str, address: SocketAddr) -> bool {
+    let at = record.pointer(end);
+    at.is_some_and(|at| at["ip"] == address.ip().to_string() && at["port"] == address.port())
 }
 
 fn family(opened: &Opened) -> Family {
