@@ -332,7 +332,8 @@ impl<'a> Scene<'a> {
             };
             return (SourceIp::Unknown, None, Some(cause));
         }
-        if self.is_untracked() {
+        // Joined with its arrival by its own header, it was not rewritten in between.
+        if self.is_untracked() && self.connection.arrival.is_none() {
             let cause = Cause {
                 code: CauseCode::Unknown,
                 basis: Basis::Observed,

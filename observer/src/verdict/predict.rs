@@ -199,16 +199,21 @@ pub fn predict(question: &Question<'_>, terms: Terms<'_>) -> Option<Prediction> 
     if candidates.is_empty() {
         return Some(nobody(Outcome::Dropped, OutcomeCauseCode::NoLocalEndpoints));
     }
-    let endpoint = match candidates[..] {
+    let question = &settled(question, &candidates);
+    let mark = mark(question, from_outside, terms);
+    Some(reached(question, mark, &candidates, terms))
+}
+
+/// Which endpoint it gets, if there is but one.
+fn settled<'a>(question: &Question<'a>, candidates: &[&Endpoint]) -> Question<'a> {
+    let endpoint = match candidates {
         [only] => Some(only.address),
         _ => question.endpoint,
     };
-    let question = &Question {
+    Question {
         endpoint,
         ..*question
-    };
-    let mark = mark(question, from_outside, terms);
-    Some(reached(question, mark, &candidates, terms))
+    }
 }
 
 /// No endpoint is chosen.

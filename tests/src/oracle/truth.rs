@@ -482,6 +482,8 @@ fn arrival<'lab>(lab: &'lab Lab, opened: &Opened) -> Option<(&'lab str, u8)> {
 fn is_bridged(lab: &Lab, opened: &Opened, answer: &Answer) -> bool {
     matches!(&opened.way.client, Client::Pod { node, .. } if *node == opened.way.door.entry)
         && lab.bridges_pods_by_netfilter()
+        // A virtual server routes anew.
+        && lab.kube_proxy().mode != Mode::Ipvs
         && lab.plan().is_of_pod(answer.backend.ip())
         && lab.plan().node_of(answer.backend.ip()) == Some(&opened.way.door.entry)
 }

@@ -7,7 +7,7 @@
 //! returns through this node by itself.
 
 use super::{
-    Prediction, Question, Terms, hairpin, is_fenced_out, is_served, mark, nobody, reached,
+    Prediction, Question, Terms, hairpin, is_fenced_out, is_served, mark, nobody, reached, settled,
 };
 use crate::cluster::{FrontDoorKind, TrafficPolicy};
 use crate::verdict::vocabulary::{ClientKind, Outcome, OutcomeCauseCode};
@@ -48,6 +48,7 @@ pub(super) fn predict(question: &Question<'_>, from_outside: bool, terms: Terms<
     } else {
         return nobody(Outcome::Refused, OutcomeCauseCode::NoLocalEndpoints);
     };
+    let question = &settled(question, &candidates);
     let mark = if from_outside && policy == TrafficPolicy::Local {
         hairpin(question)
     } else {

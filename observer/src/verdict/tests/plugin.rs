@@ -184,7 +184,7 @@ fn only_what_is_not_the_rule_is_a_finding() {
     assert!(!expected.is_met_by(to_a_pod.source_ip, to_a_pod.outcome, None));
 }
 
-/// Conntrack is where verdicts come from.
+/// Conntrack is where verdicts come from; but what left as it came was not rewritten.
 #[rstest]
 #[case::straight_to_a_pod(LOCAL_POD, Some(CauseCode::Unknown))]
 #[case::to_a_service(WEB, None)]
@@ -195,6 +195,10 @@ fn of_what_conntrack_was_told_to_leave_alone_nothing_is_claimed(
     let mut connection = answered(CLIENT, door, door, CLIENT);
     let translation = connection.translation.as_mut().expect("one");
     translation.conntrack = Conntrack::Untracked;
+    if why.is_some() {
+        assert_eq!(judged(&connection).source_ip, SourceIp::Preserved);
+    }
+    connection.arrival = None;
     let verdict = judged(&connection);
     assert_eq!(verdict.source_ip, SourceIp::Unknown);
     assert_eq!(code(&verdict), why);
