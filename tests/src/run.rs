@@ -182,7 +182,7 @@ impl Run {
     }
 
     /// What the observers said beside.
-    fn beside(&self) -> String {
+    pub(crate) fn beside(&self) -> String {
         let said: Vec<String> = self
             .stderr
             .iter()

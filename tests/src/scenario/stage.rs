@@ -139,12 +139,16 @@ fn play_in_one_lab(proxy: Proxy, scenarios: &[&Scenario]) -> Result<Cells> {
         }
     }
     let apart = take_unclear(&lab, &unclear, &mut run.records);
-    let report = oracle::judge(&lab, &simple, run.records);
+    let report = oracle::judge(&lab, &simple, run.records.clone());
     for finding in &report.findings {
         let scenario = scenario_of(finding.opened)?;
         let mut found = answers.disagreements(scenario, finding.opened, finding.record.as_ref())?;
         let of_oracle = finding.disagreements.iter();
         found.extend(of_oracle.map(|disagreement| format!("record: {}", disagreement.what)));
+        // Of what is missing the observers may know more.
+        if finding.record.is_none() && !found.is_empty() {
+            found.push(run.beside());
+        }
         cells.note(scenario, family(finding.opened), found);
     }
     for opened in silent.iter().chain(&unclear) {
@@ -257,7 +261,7 @@ fn take_unclear(lab: &Lab, unclear: &[Opened], records: &mut Records) -> Vec<Val
         goes_on
             || unclear
                 .iter()
-                .any(|opened| is(record, "/client", opened.client))
+                .any(|opened| is_of(record, opened) || is_elsewhere(record, opened))
     };
     let mut apart = Vec::new();
     for of_node in records.values_mut() {
@@ -269,8 +273,14 @@ fn take_unclear(lab: &Lab, unclear: &[Opened], records: &mut Records) -> Vec<Val
 /// Whether a record is about a connection, on the node that it enters by.
 fn is_of(record: &Value, opened: &Opened) -> bool {
     record["node"] == *opened.way.door.entry
+        && record["protocol"] == opened.way.door.protocol.as_str()
         && is(record, "/client", opened.client)
         && is(record, "/front_door", opened.way.door.to)
+}
+
+/// Whether a record is about it on another node, which its client reached as it is.
+fn is_elsewhere(record: &Value, opened: &Opened) -> bool {
+    record["node"] != *opened.way.door.entry && is(record, "/client", opened.client)
 }
 
 /// Whether one end of a record is at an address.
