@@ -310,7 +310,7 @@ fn wrong_use_has_a_status_of_its_own() {
             "possible values: lost",
         ),
         (&["trace", "--all", "--unexpected"], "cannot be used with"),
-        (&["trace", "--answer-timeout", "0s"], "at least 100ms"),
+        (&["trace", "--answer-timeout", "0s"], "from 100ms to 25s"),
         (&["join"], "FILE"),
         (&["completions", "csh"], "possible values: bash"),
         (&["no-such-command"], "no-such-command"),

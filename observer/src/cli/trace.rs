@@ -78,11 +78,16 @@ pub(super) struct Options {
 
 /// A shorter one would end what is still on its way through the node.
 const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// After a longer one conntrack may have forgotten what was not answered (UDP: 30 s, TCP: 120 s),
+/// which would then look as if a rule had dropped it.
+const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(25);
 
 fn answer_timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration(text)?;
-    if timeout < ANSWER_TIMEOUT_MIN {
-        return Err(format!("it must be at least {ANSWER_TIMEOUT_MIN:?}"));
+    if !(ANSWER_TIMEOUT_MIN..=ANSWER_TIMEOUT_MAX).contains(&timeout) {
+        return Err(format!(
+            "it must be from {ANSWER_TIMEOUT_MIN:?} to {ANSWER_TIMEOUT_MAX:?}"
+        ));
     }
     Ok(timeout)
 }

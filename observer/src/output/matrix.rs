@@ -109,6 +109,7 @@ fn cells(row: &Row<'_>, all_nodes: usize) -> [String; 7] {
         outcome_cause,
         extra_hops,
         basis: _,
+        doubt: _,
     } = prediction;
     // A node port is the same at every address, but for those where it is not served.
     let is_told_apart = prediction.outcome_cause == Some(OutcomeCauseCode::NotANodePortAddress)
@@ -172,6 +173,7 @@ pub fn matrix_json(explained: &[Explained<'_>]) -> Value {
                 outcome_cause,
                 extra_hops,
                 basis,
+                doubt: _,
             } = prediction;
             let service = &entry.service.reference;
             json!({

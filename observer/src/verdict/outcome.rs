@@ -1,8 +1,8 @@
 //! What became of the opening packet, and why. The wire decides the first, the objects the second.
 
 use super::judge::Scene;
-use super::vocabulary::{Outcome, OutcomeCause, OutcomeCauseCode};
-use crate::cluster::{Family, FrontDoorKind, Protocol, TrafficPolicy};
+use super::vocabulary::{ClientKind, Outcome, OutcomeCause, OutcomeCauseCode};
+use crate::cluster::{Family, FrontDoorKind, Protocol, ProxyMode, TrafficPolicy};
 use crate::flow::{Answer, Refusal};
 use crate::observation::{Conntrack, Entry};
 
@@ -18,6 +18,14 @@ impl Scene<'_> {
                 Outcome::Answered
             }
             (Answer::None, _) if self.connection.doubtful => Outcome::Unknown,
+            // An association that nobody answers is forgotten within the answer time-out
+            // (`net/netfilter/nf_conntrack_proto_sctp.c`, COOKIE_WAIT: 3 s).
+            (Answer::None, Some(Entry::Absent { .. }))
+                if self.connection.identity.protocol == Protocol::Sctp
+                    && self.connection.departure.is_some() =>
+            {
+                Outcome::Unanswered
+            }
             // Bridges and queues may lose it after it left the first device.
             (Answer::None, Some(Entry::Absent { table_full: false })) if self.is_tracked() => {
                 Outcome::Dropped
@@ -156,6 +164,12 @@ impl Scene<'_> {
         let family = Family::of(self.front_door.address.ip());
         let is_local = self.is_from_outside()
             && entry.service.external_traffic_policy == TrafficPolicy::Local
+            && matches!(self.client.kind, ClientKind::Pod | ClientKind::Node)
+            // In the other modes whoever is spared gets an endpoint: another rule dropped it.
+            && self
+                .knowledge
+                .kube_proxy
+                .is_none_or(|config| config.mode == ProxyMode::Nftables)
             && entry.usable_local_endpoints(family, node).is_empty();
         is_local.then(|| {
             (

@@ -64,6 +64,18 @@ pub struct Prediction {
     pub extra_hops: Option<RangeInclusive<u8>>,
     /// What that rests on.
     pub basis: Basis,
+    /// Why it cannot be told what becomes of the client's address, where no rule of kube-proxy's
+    /// touches it.
+    pub doubt: Option<Doubt>,
+}
+
+/// What decides about an address beside kube-proxy's rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doubt {
+    /// Chance: the client may get itself.
+    Itself,
+    /// The network plugin: the pod leaves the pod network.
+    PodNetwork,
 }
 
 /// Whose address the backend sees.
@@ -122,7 +134,7 @@ impl Prediction {
                  is a matter of the node's routes"
             }
             (None, Some(CauseCode::Hairpin), _) => {
-                "a pod that reaches itself through a Service is masqueraded, or its replies would \
+                "whoever reaches itself through a Service is masqueraded, or its replies would \
                  never pass the node"
             }
             (None, Some(CauseCode::ExternalTrafficPolicyCluster), _) => {
@@ -135,12 +147,25 @@ impl Prediction {
                 "kube-proxy masquerades what it does not take for a pod's on its way to a cluster IP"
             }
             (None, Some(_), _) => "a rule masquerades it",
-            (None, None, SourceIp::Unknown) => {
-                "no rule of kube-proxy masquerades it, unless the pod is chosen to answer itself; \
-                 whether the network plugin does that to a pod that leaves the pod network, no \
-                 object tells"
-            }
-            (None, None, _) => "no rule of kube-proxy masquerades it",
+            (None, None, _) => match (self.outcome, self.doubt) {
+                (Outcome::Unanswered, _) => {
+                    "it reaches the pod with the address of its own pod, to which the reply goes \
+                     past this node: nobody translates it back"
+                }
+                (Outcome::Unknown, _) => {
+                    "no rule of kube-proxy masquerades it: it is answered if its endpoint is on \
+                     this node, and else the reply goes past it"
+                }
+                (_, Some(Doubt::Itself)) => {
+                    "no rule of kube-proxy masquerades it, unless the pod is chosen to answer \
+                     itself"
+                }
+                (_, Some(Doubt::PodNetwork)) => {
+                    "no rule of kube-proxy masquerades it; whether the network plugin does that \
+                     to a pod that leaves the pod network, no object tells"
+                }
+                (_, None) => "no rule of kube-proxy masquerades it",
+            },
         }
     }
 }
@@ -225,6 +250,7 @@ fn nobody(outcome: Outcome, cause: OutcomeCauseCode, terms: Terms<'_>) -> Predic
         outcome_cause: Some(cause),
         extra_hops: None,
         basis: terms.basis(),
+        doubt: None,
     }
 }
 
@@ -240,12 +266,16 @@ fn reached(
             .iter()
             .any(|one| Some(one.address) == question.address)
     };
+    let doubt = match (mark, question.endpoint) {
+        (None, None) if may_get_itself() => Some(Doubt::Itself),
+        // That it does not let a pod's address out is the rule.
+        (None, _) if may_leave_the_pod_network(question, candidates, terms) => {
+            Some(Doubt::PodNetwork)
+        }
+        _ => None,
+    };
     let source_ip = match (mark, question.endpoint) {
-        // By chance a hairpin, which is masqueraded, or not.
-        (None, None) if may_get_itself() => SourceIp::Unknown,
-        // Whether the network plugin lets a pod's address out, no object tells; that it does not
-        // is the rule.
-        (None, _) if may_leave_the_pod_network(question, candidates, terms) => SourceIp::Unknown,
+        (None, _) if doubt.is_some() => SourceIp::Unknown,
         (None, _) => SourceIp::Preserved,
         // A node's own connection has the address of the interface it leaves by, and so has its
         // masquerade: whether they differ is a matter of routes.
@@ -256,10 +286,51 @@ fn reached(
     Prediction {
         source_ip,
         cause: mark,
-        outcome: Outcome::Answered,
+        outcome: if mark.is_none() && is_pod_of_another_node(question, terms) {
+            past_this_node(question, candidates, terms.node)
+        } else {
+            Outcome::Answered
+        },
         outcome_cause: None,
         extra_hops: extra_hops(candidates, terms.node),
         basis: terms.basis(),
+        doubt,
+    }
+}
+
+/// Whether the client is a pod that lives elsewhere: replies to its own address do not return here.
+fn is_pod_of_another_node(question: &Question<'_>, terms: Terms<'_>) -> bool {
+    let node = question
+        .address
+        .zip(terms.index)
+        .and_then(|(address, index)| {
+            // No endpoint has this port: the address alone tells.
+            index.backend(question.entry.protocol, address, 0).node
+        });
+    question.client == ClientKind::Pod && node.is_some_and(|node| node != &*terms.node.name)
+}
+
+/// What becomes of a connection whose replies return here only from this node's own endpoints
+/// (kubernetes/kubernetes#44916).
+fn past_this_node(question: &Question<'_>, candidates: &[&Endpoint], node: &Node) -> Outcome {
+    let mut may_be = candidates
+        .iter()
+        .filter(|one| {
+            question
+                .endpoint
+                .is_none_or(|endpoint| endpoint == one.address)
+        })
+        .map(|one| one.node.as_deref() == Some(&*node.name));
+    let first = may_be.next();
+    match first {
+        Some(is_here) if may_be.all(|other| other == is_here) => {
+            if is_here {
+                Outcome::Answered
+            } else {
+                Outcome::Unanswered
+            }
+        }
+        _ => Outcome::Unknown,
     }
 }
 
@@ -333,6 +404,7 @@ fn mark(question: &Question<'_>, from_outside: bool, terms: Terms<'_>) -> Option
     let cluster = entry.service.external_traffic_policy == TrafficPolicy::Cluster;
     match client {
         // `! -s clusterCIDR` for a cluster IP, `--src-type LOCAL` or everything for the others.
+        ClientKind::Node if !from_outside && takes_the_node_for_a_pod(question, terms) => None,
         ClientKind::Node => Some(CauseCode::NodeLocalClient),
         _ if from_outside => cluster.then_some(CauseCode::ExternalTrafficPolicyCluster),
         _ if terms.kube_proxy.is_some_and(|config| config.masquerade_all) => {
@@ -344,8 +416,23 @@ fn mark(question: &Question<'_>, from_outside: bool, terms: Terms<'_>) -> Option
 
 /// Why a connection that comes back to its client is, under any policy.
 fn hairpin(question: &Question<'_>) -> Option<CauseCode> {
-    let comes_back = question.endpoint.is_some() && question.endpoint == question.address;
+    let comes_back = question.endpoint.is_some()
+        && question.endpoint == question.address
+        // What the node delivers to itself passes no such rule.
+        && question.client != ClientKind::Node;
     comes_back.then_some(CauseCode::Hairpin)
+}
+
+/// Whether kube-proxy is known to have no rule for what the node itself sends to a cluster IP: its
+/// cluster CIDR holds the node's address, or there is none.
+fn takes_the_node_for_a_pod(question: &Question<'_>, terms: Terms<'_>) -> bool {
+    terms.kube_proxy.is_some_and(|config| {
+        let address = question
+            .address
+            .or(terms.node.primary_address(question.family));
+        !config.masquerade_all
+            && address.and_then(|own| config.is_outside(own, Some(terms.node))) == Some(false)
+    })
 }
 
 /// Whether kube-proxy takes the client for one outside the cluster.

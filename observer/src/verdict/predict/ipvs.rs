@@ -7,7 +7,8 @@
 //! returns through this node by itself.
 
 use super::{
-    Prediction, Question, Terms, hairpin, is_fenced_out, is_served, mark, nobody, reached, settled,
+    Prediction, Question, Terms, hairpin, is_fenced_out, is_pod_of_another_node, is_served, mark,
+    nobody, reached, settled,
 };
 use crate::cluster::{FrontDoorKind, TrafficPolicy};
 use crate::verdict::vocabulary::{ClientKind, Outcome, OutcomeCauseCode};
@@ -55,7 +56,7 @@ pub(super) fn predict(question: &Question<'_>, from_outside: bool, terms: Terms<
         mark(question, from_outside, terms)
     };
     let prediction = reached(question, mark, &candidates, terms);
-    if falls_back && mark.is_none() && !returns_here(question) {
+    if falls_back && mark.is_none() && !returns_here(question, terms) {
         Prediction {
             outcome: Outcome::Unanswered,
             outcome_cause: Some(OutcomeCauseCode::NoLocalEndpoints),
@@ -82,9 +83,9 @@ fn by_node_address<'a>(question: &Question<'a>, terms: Terms<'_>) -> Question<'a
 /// Whether the reply to a connection that left with its own source comes back to this node: a
 /// pod's does, and the node's own, unless its source is a Service's address, which every node
 /// takes for its own.
-fn returns_here(question: &Question<'_>) -> bool {
+fn returns_here(question: &Question<'_>, terms: Terms<'_>) -> bool {
     match question.client {
-        ClientKind::Pod => true,
+        ClientKind::Pod => !is_pod_of_another_node(question, terms),
         ClientKind::Node => question.door == FrontDoorKind::NodePort,
         ClientKind::External | ClientKind::LoadBalancer | ClientKind::Unknown => false,
     }

@@ -100,6 +100,7 @@ fn the_decision_table(
         outcome_cause,
         extra_hops,
         basis,
+        doubt: _,
     } = predicted(service, door, None, client);
     assert_eq!(
         (source_ip, cause, outcome, outcome_cause, extra_hops),

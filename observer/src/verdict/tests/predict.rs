@@ -97,6 +97,7 @@ fn the_decision_table(
         outcome_cause: _,
         extra_hops,
         basis,
+        doubt: _,
     } = predicted(service, door, node, client, None, None);
     assert_eq!((source_ip, cause, outcome, extra_hops), expected);
     assert_eq!(basis, Basis::Inferred, "nobody told how kube-proxy runs");
