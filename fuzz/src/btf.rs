@@ -59,7 +59,10 @@ fn ask(btf: &Btf<'_>) {
         let resolved = btf.resolve(id);
         if let Ok(resolved) = resolved {
             assert_eq!(btf.resolve(resolved), Ok(resolved));
-            assert_eq!(btf.size(id), btf.size(resolved));
+            // The way from there is shorter, and may end where the longer one is too deep.
+            if let Ok(size) = btf.size(id) {
+                assert_eq!(btf.size(resolved), Ok(size));
+            }
         }
         if let Ok(array) = btf.array(id) {
             let _ = btf.size(array.element);
