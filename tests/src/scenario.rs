@@ -283,7 +283,18 @@ pub struct Change {
     external_traffic_policy: TrafficPolicy,
     /// What becomes of a flow that begins then.
     #[serde(rename = "new_flows")]
-    pub new_flows: Outcome,
+    pub new_flows: NewFlows,
+}
+
+/// What becomes of a flow that begins after a change.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewFlows {
+    /// Of its first datagram.
+    pub outcome: Outcome,
+    /// Of the client's address.
+    #[serde(default)]
+    pub source_ip: SourceIp,
 }
 
 /// What no node sees: what a NAT does in a pod's own network namespace.
@@ -292,8 +303,16 @@ pub struct Change {
 pub struct Beyond {
     /// Where it is.
     pub says: String,
-    /// Whose address the backend's socket sees in the end: `servicelb`, its pod's.
-    pub source_seen: String,
+    /// Whose address the backend's socket sees in the end.
+    pub source_seen: Relay,
+}
+
+/// Whose pod relays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Relay {
+    /// k3s'.
+    Servicelb,
 }
 
 /// What is predicted, where that differs from what comes out.
@@ -304,8 +323,8 @@ pub struct Predicted {
     pub because: String,
     /// What becomes of the source; what is not said here is as it comes out.
     #[serde(default)]
-    pub source_ip: SourceIp,
-    /// Why the source is lost, if kube-proxy should.
+    pub source_ip: Option<SourceIp>,
+    /// Why kube-proxy marks it for masquerade, whatever comes of that; `none`: it does not.
     #[serde(default)]
     pub cause: Option<String>,
     /// What becomes of the opening packet.
@@ -538,6 +557,10 @@ impl Scenario {
             "beyond says what the pod of servicelb does, and goes with its host port alone"
         );
         ensure!(
+            self.protocol == Protocol::Tcp || !self.modes.contains(&Proxy::Ipvs),
+            "mode ipvs is played by TCP alone: say in which other modes"
+        );
+        ensure!(
             connection.times > 0,
             "connection.times is 0: nothing would be tried"
         );
@@ -582,6 +605,11 @@ impl Scenario {
 }
 
 impl Service {
+    /// Whether a client comes back to the endpoint that it had.
+    pub(crate) fn has_affinity(&self) -> bool {
+        self.session_affinity.is_some()
+    }
+
     fn is_external(&self) -> bool {
         self.type_ != ServiceType::ClusterIP || self.external_ips
     }

@@ -77,7 +77,11 @@ const IN_MACHINES: &str = "where_the_kernel_has";
 
 /// What every change is tried with: verdicts, and of the wirings those that only these machines
 /// have.
-const QUICK: [Suite; 2] = [("trace", None), ("networks", Some("stacked"))];
+const QUICK: [Suite; 3] = [
+    ("trace", None),
+    ("networks", Some("stacked")),
+    ("scenarios", Some(IN_MACHINES)),
+];
 
 /// Most that a machine may take for all but the suites, and for a suite: many times what they
 /// take.

@@ -201,10 +201,9 @@ impl Scene<'_> {
                 ),
             ));
         }
-        if self
-            .prediction()
-            .is_some_and(|foreseen| foreseen.outcome == Outcome::Unanswered)
-        {
+        if self.prediction().is_some_and(|foreseen| {
+            foreseen.outcome == Outcome::Unanswered && foreseen.outcome_cause.is_some()
+        }) {
             return self.no_local_endpoints(&format!(
                 "in IPVS mode kube-proxy sends the connection to {backend} all the same, with the \
                  source it came with, and the reply does not return through this node"

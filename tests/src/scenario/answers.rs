@@ -7,11 +7,19 @@ use anyhow::{Context as _, Result};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Beyond, Scenario, cluster::relaying_pod};
+use super::{Beyond, Relay, Scenario, cluster::relaying_pod};
 use crate::{
-    client::Failure, command, lab::Lab, observer_process, protocol::Protocol, traffic::Opened,
+    client::Failure,
+    command,
+    kubeproxy::Mode,
+    lab::Lab,
+    observer_process,
+    protocol::Protocol,
+    traffic::{Client, Opened},
 };
 
+/// The device that has every Service's address in mode ipvs.
+const IPVS_DEVICE: &str = "kube-ipvs0";
 /// The interface of a node by which it reaches the chosen endpoint, whatever its name is.
 const TOWARDS_THE_ENDPOINT: &str = "towards the endpoint";
 
@@ -159,6 +167,12 @@ impl<'lab> Answers<'lab> {
         let mut found = Found::default();
         self.oracle(scenario, opened, &mut found)?;
         observed(scenario, opened, record, &mut found);
+        if let (Some(who), Some(record)) = (&scenario.expect.source_seen, record) {
+            let may_be = self.addresses(who, opened)?;
+            let said = word(record, "/source_seen/ip");
+            let is_it = said.parse().is_ok_and(|said| may_be.contains(&said));
+            found.unless(is_it, "trace", "source_seen", said, who);
+        }
         self.predicted(scenario, opened, &mut found);
         Ok(found.0)
     }
@@ -190,13 +204,15 @@ impl<'lab> Answers<'lab> {
         found.equal(WHO, "outcome", "answered", &expect.outcome.to_string());
         let seen = answer.peer_seen.ip();
         if let Some(Beyond { source_seen, .. }) = &scenario.beyond {
-            let may_be = self.relays(scenario);
+            let may_be = match source_seen {
+                Relay::Servicelb => self.relays(scenario),
+            };
             found.unless(
                 may_be.contains(&seen),
                 WHO,
                 "source_seen",
                 seen,
-                source_seen,
+                "the relay's",
             );
             return Ok(());
         }
@@ -244,7 +260,15 @@ impl<'lab> Answers<'lab> {
         let (node, interface) = who.split_once(' ').unzip();
         let node = self.lab.node(node.unwrap_or(who))?;
         match interface {
-            None => Ok(node.plan.addresses.clone()),
+            None => {
+                let mut addresses = node.plan.addresses.clone();
+                // There an IPv6 masquerade takes whatever address the node has that fits best, and
+                // those of Services are its own (kubernetes/kubernetes#102527).
+                if self.lab.kube_proxy().mode == Mode::Ipvs && opened.client.is_ipv6() {
+                    addresses.extend(node.namespace.addresses(IPVS_DEVICE)?);
+                }
+                Ok(addresses)
+            }
             Some(TOWARDS_THE_ENDPOINT) => {
                 let backend = opened
                     .result
@@ -284,22 +308,14 @@ impl<'lab> Answers<'lab> {
             _ => return found.unless(false, WHO, "front door", "told twice", "told once"),
         };
         let overridden = scenario.predicted.as_ref();
-        let source_ip = overridden.map_or(expect.source_ip, |predicted| predicted.source_ip);
-        found.equal(
-            WHO,
-            "source_ip",
-            word(cell, "/source_ip"),
-            &source_ip.to_string(),
-        );
-        if source_ip == SourceIp::Lost {
-            let cause = overridden.map_or(&expect.cause, |predicted| &predicted.cause);
-            found.equal(
-                WHO,
-                "cause",
-                word(cell, "/cause"),
-                cause.as_deref().unwrap_or("none"),
-            );
-        }
+        let source_ip = overridden.and_then(|predicted| predicted.source_ip);
+        let source_ip = source_ip.unwrap_or(expect.source_ip).to_string();
+        found.equal(WHO, "source_ip", word(cell, "/source_ip"), &source_ip);
+        let cause = overridden.and_then(|predicted| predicted.cause.as_ref());
+        let cause = cause
+            .or(expect.cause.as_ref())
+            .map_or("none", |cause| cause);
+        found.equal(WHO, "cause", word(cell, "/cause"), cause);
         let outcome = overridden.and_then(|predicted| predicted.outcome);
         if let Some(outcome) = outcome {
             // Of what does not come out so, nothing more is known.
@@ -371,8 +387,8 @@ fn observed(scenario: &Scenario, opened: &Opened, record: Option<&Value>, found:
         text(expected),
     );
     let is_a_finding = scenario.predicted.as_ref().is_some_and(|predicted| {
-        let known = predicted.source_ip != SourceIp::Unknown;
-        (known && predicted.source_ip != expect.source_ip)
+        let promised = predicted.source_ip.filter(|one| *one != SourceIp::Unknown);
+        promised.is_some_and(|promised| promised != expect.source_ip)
             || predicted
                 .outcome
                 .is_some_and(|outcome| outcome != expect.outcome)
@@ -393,12 +409,13 @@ fn observed(scenario: &Scenario, opened: &Opened, record: Option<&Value>, found:
     );
 }
 
-/// The address to ask for the client by: a node's own, when it comes from its loopback.
+/// The address to ask for the client by: of a node its first, whichever it called from.
 fn asked_as(lab: &Lab, opened: &Opened) -> IpAddr {
     let ip = opened.client.ip();
     let entry = lab.node(&opened.way.door.entry).ok();
     let own = entry.and_then(|node| node.plan.address_like(ip));
-    own.filter(|_| ip.is_loopback()).unwrap_or(ip)
+    let is_the_node = matches!(opened.way.client, Client::Node(_));
+    own.filter(|_| is_the_node).unwrap_or(ip)
 }
 
 /// What differs so far.

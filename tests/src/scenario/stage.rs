@@ -1,14 +1,20 @@
 //! Scenarios, played in labs.
 
 use std::{
-    collections::BTreeMap, io::Write as _, net::SocketAddr, panic, path::Path, sync::Mutex, thread,
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    net::SocketAddr,
+    panic,
+    path::Path,
+    sync::Mutex,
+    thread,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::NamedTempFile;
 
-use super::{Answer, Answers, Cast, Cells, Change, Outcome, Proxy, Scenario};
+use super::{Answer, Answers, Cast, Cells, Change, NewFlows, Outcome, Proxy, Scenario, SourceIp};
 use crate::{
     client::Failure,
     cluster::Cluster,
@@ -53,7 +59,26 @@ pub fn play(scenarios: &[Scenario], proxies: &[Proxy]) -> Result<Cells> {
                 .unwrap_or_else(|panicked| panic::resume_unwind(panicked));
         }
     });
-    cells.into_inner().expect("no panic")
+    let cells = cells.into_inner().expect("no panic")?;
+    ensure!(!cells.is_empty(), "there is nothing to play");
+    // What was not played proves nothing.
+    for scenario in scenarios {
+        for proxy in scenario
+            .modes
+            .iter()
+            .filter(|proxy| proxies.contains(proxy))
+        {
+            for family in &scenario.families {
+                let key = (scenario.name.clone(), *proxy, family.family());
+                ensure!(
+                    cells.contains_key(&key),
+                    "{}, {proxy}, {family:?} was not played",
+                    scenario.name
+                );
+            }
+        }
+    }
+    Ok(cells)
 }
 
 /// The scenarios of a mode, those together that can share a lab.
@@ -151,10 +176,17 @@ fn play_in_one_lab(proxy: Proxy, scenarios: &[&Scenario]) -> Result<Cells> {
         }
         cells.note(scenario, family(finding.opened), found);
     }
+    cells.note_affinity(scenarios, &simple);
     for opened in silent.iter().chain(&unclear) {
         let scenario = scenario_of(opened)?;
-        let record = apart.iter().find(|record| is_of(record, opened));
-        let found = answers.disagreements(scenario, opened, record)?;
+        let mut of_entry = apart.iter().filter(|record| is_of(record, opened));
+        let mut found = answers.disagreements(scenario, opened, of_entry.next())?;
+        if of_entry.next().is_some() {
+            found.push("it was reported twice".to_owned());
+        }
+        if scenario.beyond.is_some() && !apart.iter().any(is_relayed_from_there) {
+            found.push("what the relay opened was not reported as preserved".to_owned());
+        }
         cells.note(scenario, family(opened), found);
     }
     for (node, record) in &report.strays {
@@ -188,6 +220,29 @@ impl Noted {
             before.append(&mut found);
         } else if !found.is_empty() {
             *cell = Err(found);
+        }
+    }
+}
+
+impl Noted {
+    /// Whether each client came back to the endpoint that it had, where it must.
+    fn note_affinity(&mut self, scenarios: &[&Scenario], opened: &[Opened]) {
+        for scenario in scenarios.iter().filter(|one| one.service.has_affinity()) {
+            let mut backends: BTreeMap<Family, BTreeSet<SocketAddr>> = BTreeMap::new();
+            for opened in opened {
+                if opened.way.door.service == scenario.name
+                    && let Ok(answer) = &opened.result
+                {
+                    let of_family = backends.entry(family(opened)).or_default();
+                    of_family.insert(answer.backend);
+                }
+            }
+            for (family, different) in backends {
+                if different.len() > 1 {
+                    let found = format!("one client has several endpoints: {different:?}");
+                    self.note(scenario, family, vec![found]);
+                }
+            }
         }
     }
 }
@@ -228,15 +283,23 @@ fn observe_change(
     let run = observers.stop(opened)?;
     // Unobserved: what the objects said of it is not so any more.
     for way in ways {
-        let begun = way.flow(lab)?.exchange(CONNECT_TIMEOUT);
-        let came = match begun {
-            Ok(_) => Outcome::Answered,
-            Err(error) if matches!(error.failure, Failure::Refused) => Outcome::Refused,
-            Err(_) => Outcome::Dropped,
+        let flow = way.flow(lab)?;
+        let begun = flow.exchange(CONNECT_TIMEOUT);
+        let NewFlows { outcome, source_ip } = change.new_flows;
+        let is_it = match (outcome, &begun) {
+            (Outcome::Answered, Ok(answer)) => {
+                let is_kept = answer.peer_seen.ip() == flow.local().ip();
+                is_kept == (source_ip == SourceIp::Preserved)
+            }
+            (Outcome::Refused, Err(error)) => matches!(error.failure, Failure::Refused),
+            (Outcome::Dropped, Err(error)) => matches!(error.failure, Failure::TimedOut),
+            _ => false,
         };
         let mut found = Vec::new();
-        if came != change.new_flows {
-            found.push(format!("a new flow is {came}, not {}", change.new_flows));
+        if !is_it {
+            found.push(format!(
+                "a new flow is {begun:?}, not {outcome}, {source_ip}"
+            ));
         }
         told(way, found);
     }
@@ -276,6 +339,13 @@ fn is_of(record: &Value, opened: &Opened) -> bool {
         && record["protocol"] == opened.way.door.protocol.as_str()
         && is(record, "/client", opened.client)
         && is(record, "/front_door", opened.way.door.to)
+}
+
+/// Whether a record is about what a pod opened to a cluster IP, with its own address.
+fn is_relayed_from_there(record: &Value) -> bool {
+    record["client"]["kind"] == "pod"
+        && record["front_door"]["kind"] == "ClusterIP"
+        && record["source_ip"] == "preserved"
 }
 
 /// Whether a record is about it on another node, which its client reached as it is.
