@@ -171,7 +171,13 @@ impl Udp {
             self.socket.set_read_timeout(Some(timeout))?;
             self.socket.send(QUESTION)?;
             let mut line = vec![0; ANSWER_BYTES_MAX];
-            let length = self.socket.recv(&mut line)?;
+            let length = loop {
+                match self.socket.recv(&mut line) {
+                    // A signal meant for another.
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                    received => break received?,
+                }
+            };
             line.truncate(length);
             parse(String::from_utf8_lossy(&line).into_owned())
         };
