@@ -60,7 +60,7 @@ pub fn judged(bytes: &[u8]) -> Vec<Record> {
                                 replied: identity.sequence.is_multiple_of(2),
                             }),
                         };
-                        events.push(Event::LookedUp(identity, entry));
+                        events.push(Event::LookedUp(identity, entry, None));
                     }
                 }
             }

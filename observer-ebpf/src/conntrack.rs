@@ -114,6 +114,31 @@ impl Conntrack {
     }
 }
 
+/// Reads the original tuple of the packet at `skb` into `tuple`, if it has an entry and no
+/// reply was seen: of every packet that opens a connection that is so.
+#[inline(always)]
+pub(crate) fn read_original(skb: u64, tuple: &mut Tuple) {
+    let Some(layout) = maps::layout() else {
+        return;
+    };
+    // SAFETY: the helper checks the address and fails rather than fault.
+    let nfct = unsafe { bpf_probe_read_kernel((skb + u64::from(layout.nfct)) as *const u64) };
+    let Ok(nfct) = nfct else {
+        return;
+    };
+    let entry = nfct & !INFO_MASK;
+    if entry == 0 || nfct & INFO_MASK != IP_CT_NEW {
+        return;
+    }
+    let original = (entry + u64::from(layout.original)) as *const NfConntrackTuple;
+    // SAFETY: as above.
+    if let Ok(kernel) = unsafe { bpf_probe_read_kernel(original) }
+        && kernel.l3num != 0
+    {
+        take_over(&kernel, tuple);
+    }
+}
+
 /// The zone in which the original tuple is looked up, as `nf_ct_zone_id` tells it: a zone may be
 /// that of replies alone, and the original direction is then in the default zone, zero.
 #[inline(always)]
@@ -147,9 +172,14 @@ fn read_tuple(address: u64, kernel: &mut NfConntrackTuple, tuple: &mut Tuple) ->
     if failed != 0 {
         return false;
     }
+    take_over(kernel, tuple);
+    true
+}
+
+#[inline(always)]
+fn take_over(kernel: &NfConntrackTuple, tuple: &mut Tuple) {
     tuple.source = kernel.source;
     tuple.destination = kernel.destination;
     tuple.source_port = u16::from_be(kernel.source_port);
     tuple.destination_port = u16::from_be(kernel.destination_port);
-    true
 }

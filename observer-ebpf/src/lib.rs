@@ -235,6 +235,23 @@ pub struct KernelLayout {
     pub zone: u32,
 }
 
+/// Where the kernel keeps what the program for dropped packets reads, resolved as [`KernelLayout`]
+/// is. The only element of the map `DROP_LAYOUT`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropLayout {
+    /// Offset of `sk_buff.head`.
+    pub head: u32,
+    /// Offset of `sk_buff.network_header`.
+    pub network_header: u32,
+    /// The value of `SKB_DROP_REASON_NOT_SPECIFIED`, which says nothing and is not kept.
+    pub not_specified: u32,
+}
+
+/// Entries of the map of drop reasons, each there until its connection's silence is judged. Half a
+/// MiB of kernel memory.
+pub const DROPS_MAX: u32 = 1 << 12;
+
 /// [`KernelLayout::zone`] of a kernel without zones. No field of interest is at offset zero: that
 /// is the entry's reference count.
 pub const NO_ZONES: u32 = 0;
@@ -325,6 +342,7 @@ const _: () = {
     assert!(size_of::<Flow>() == 16 && align_of::<Flow>() == 8);
     assert!(size_of::<Observation>() == 128 && align_of::<Observation>() == 8);
     assert!(size_of::<KernelLayout>() == 16 && align_of::<KernelLayout>() == 4);
+    assert!(size_of::<DropLayout>() == 12 && align_of::<DropLayout>() == 4);
     assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 2);
     assert!(size_of::<NfConntrackZone>() == 4 && align_of::<NfConntrackZone>() == 2);
 };
@@ -347,4 +365,6 @@ mod user {
     unsafe impl aya::Pod for super::Observation {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::KernelLayout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::DropLayout {}
 }

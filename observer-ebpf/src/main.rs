@@ -1,4 +1,5 @@
-//! The TC programs. Each sees every packet of an interface and passes it on untouched.
+//! The TC programs, each of which sees every packet of an interface and passes it on untouched;
+//! and [`drops`], which hears of what the kernel drops.
 //!
 //! [`observer_in`] notes when, where and with which TTL a connection's opening packet and
 //! its answer arrive. [`observer_out`] reads the conntrack entry of what leaves, joins it
@@ -22,6 +23,7 @@
 
 mod conntrack;
 mod datagram;
+mod drops;
 mod maps;
 mod packet;
 

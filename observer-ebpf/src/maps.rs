@@ -10,8 +10,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use observer_ebpf::{
-    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, FLOW_IDLE_NS, FLOWS_MAX, Flow, FlowKey,
-    KernelLayout, LAYOUT_KEY, Observation, PORT_WORDS, SILENCE_NS, Tuple,
+    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DROPS_MAX, DropLayout, FLOW_IDLE_NS, FLOWS_MAX,
+    Flow, FlowKey, KernelLayout, LAYOUT_KEY, Observation, PORT_WORDS, SILENCE_NS, Tuple,
 };
 
 use crate::{
@@ -52,6 +52,14 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 #[map]
 static LAYOUT: HashMap<u32, KernelLayout> = HashMap::with_max_entries(1, BPF_F_RDONLY_PROG);
 
+/// Why openings that arrived were dropped, by the kernel's own number.
+#[map]
+static DROPS: LruHashMap<ArrivalKey, u32> = LruHashMap::with_max_entries(DROPS_MAX, 0);
+
+/// Set by userspace before the program that reads it is attached.
+#[map]
+static DROP_LAYOUT: Array<DropLayout> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
+
 /// What one run of a program works on: more than the 512 bytes of a BPF stack hold.
 pub(crate) struct Scratch {
     pub(crate) packet: Packet,
@@ -89,7 +97,7 @@ pub(crate) fn scratch() -> Option<&'static mut Scratch> {
 
 /// Filters outlive an observer that is killed; they must not go on to collect addresses.
 #[inline(always)]
-fn is_attended() -> bool {
+pub(crate) fn is_attended() -> bool {
     HEARTBEAT
         .get(0)
         .is_some_and(|beat| now_ns().saturating_sub(*beat) < SILENCE_NS)
@@ -100,6 +108,19 @@ fn is_attended() -> bool {
 pub(crate) fn layout() -> Option<&'static KernelLayout> {
     // SAFETY: the element is set once and never replaced or removed, so it stays as it is.
     unsafe { LAYOUT.get(LAYOUT_KEY) }
+}
+
+/// Where the kernel keeps what the program for drops reads.
+#[inline(always)]
+pub(crate) fn drop_layout() -> Option<&'static DropLayout> {
+    DROP_LAYOUT.get(0)
+}
+
+/// Keeps why an opening was dropped; of one that was repeated, the last reason.
+#[inline(always)]
+pub(crate) fn note_drop(key: &ArrivalKey, reason: u32) {
+    // Evidence only: what cannot be kept is not told.
+    let _not_told = DROPS.insert(key, reason, 0);
 }
 
 #[inline(always)]

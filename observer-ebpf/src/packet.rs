@@ -22,7 +22,7 @@ use observer_ebpf::{
 use crate::maps;
 
 /// Offset of the sequence number in a TCP header (RFC 9293, 3.1).
-const TCP_SEQUENCE: usize = 4;
+pub(crate) const TCP_SEQUENCE: usize = 4;
 /// Offset of the flags in a TCP header (RFC 9293, 3.1).
 const TCP_FLAGS: usize = 13;
 const SYN: u8 = 0x02;
@@ -35,16 +35,16 @@ const SCTP_TAG: usize = 4;
 /// (RFC 9260, 3.1 and 3.2).
 const SCTP_CHUNK: usize = 12;
 /// Offset of the initiate tag of an INIT chunk that is the first (RFC 9260, 3.3.2).
-const SCTP_INITIATE_TAG: usize = 16;
+pub(crate) const SCTP_INITIATE_TAG: usize = 16;
 const INIT: u8 = 1;
 const INIT_ACK: u8 = 2;
 const ABORT: u8 = 6;
 /// The flag of an ABORT whose verification tag is the sender's own (RFC 9260, 8.5.1).
 const ABORT_REFLECTS: u8 = 1;
 
-const TCP: u8 = IpProto::Tcp as u8;
-const UDP: u8 = IpProto::Udp as u8;
-const SCTP: u8 = IpProto::Sctp as u8;
+pub(crate) const TCP: u8 = IpProto::Tcp as u8;
+pub(crate) const UDP: u8 = IpProto::Udp as u8;
+pub(crate) const SCTP: u8 = IpProto::Sctp as u8;
 const ICMP: u8 = IpProto::Icmp as u8;
 const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
 
@@ -419,13 +419,13 @@ fn load<T>(context: &TcContext, offset: usize) -> Option<T> {
 }
 
 #[inline(always)]
-fn addresses_ipv4(header: &Ipv4Hdr, tuple: &mut Tuple) {
+pub(crate) fn addresses_ipv4(header: &Ipv4Hdr, tuple: &mut Tuple) {
     tuple.source = widen(header.src_addr);
     tuple.destination = widen(header.dst_addr);
 }
 
 #[inline(always)]
-fn addresses_ipv6(header: &Ipv6Hdr, tuple: &mut Tuple) {
+pub(crate) fn addresses_ipv6(header: &Ipv6Hdr, tuple: &mut Tuple) {
     tuple.source = header.src_addr;
     tuple.destination = header.dst_addr;
 }

@@ -69,6 +69,41 @@ impl Identity {
     pub const fn on_arrival(self) -> Self {
         Self { zone: 0, ..self }
     }
+
+    /// The key of the arrival of its opening packet.
+    pub fn opening_key(&self) -> wire::ArrivalKey {
+        let Tuple {
+            source,
+            destination,
+        } = self.original;
+        let bytes = |ip: IpAddr| match ip {
+            IpAddr::V4(ip) => {
+                let mut bytes = [0; 16];
+                bytes[..4].copy_from_slice(&ip.octets());
+                bytes
+            }
+            IpAddr::V6(ip) => ip.octets(),
+        };
+        wire::ArrivalKey {
+            identity: wire::Identity {
+                original: wire::Tuple {
+                    source: bytes(source.ip()),
+                    destination: bytes(destination.ip()),
+                    source_port: source.port(),
+                    destination_port: destination.port(),
+                },
+                family: if source.is_ipv4() {
+                    wire::FAMILY_IPV4
+                } else {
+                    wire::FAMILY_IPV6
+                },
+                protocol: self.protocol.number(),
+                zone: 0,
+                sequence: self.sequence,
+            },
+            role: wire::ROLE_OPENING,
+        }
+    }
 }
 
 /// A packet came in by an observed interface.
@@ -123,6 +158,11 @@ pub enum Entry {
         replied: bool,
     },
 }
+
+/// Why the kernel dropped a packet, in its own word: `NETFILTER_DROP`
+/// (`include/net/dropreason-core.h`, without the prefix).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DropReason(pub String);
 
 /// What a packet is to its connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -450,6 +490,27 @@ mod tests {
             Observation::decode(&bytes()),
             Ok(Observation::Passage(expected))
         );
+    }
+
+    #[test]
+    fn the_key_of_an_opening_is_that_of_its_connection_in_any_zone() {
+        for (source, destination) in [
+            ("203.0.113.50:49508", "172.31.0.11:30080"),
+            ("[2001:db8::1]:49508", "[2001:db8::2]:30080"),
+        ] {
+            let connection = Identity {
+                protocol: Protocol::Sctp,
+                zone: 7,
+                original: Tuple {
+                    source: source.parse().unwrap(),
+                    destination: destination.parse().unwrap(),
+                },
+                sequence: 0xdead_beef,
+            };
+            let key = connection.opening_key();
+            assert_eq!(key.role, wire::ROLE_OPENING);
+            assert_eq!(identity(&key.identity), Ok(connection.on_arrival()));
+        }
     }
 
     #[test]

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Index, KubeProxy, LocalAddresses};
 use crate::flow::{Answer, Answered, Connection, Flow, Losses};
-use crate::observation::{Entry, Identity, IfIndex, Interfaces, Moment, Observation, Tuple};
+use crate::observation::{
+    DropReason, Entry, Identity, IfIndex, Interfaces, Moment, Observation, Tuple,
+};
 use crate::record::{self, Record};
 use crate::verdict::{self, Knowledge, Lost, Verdict};
 
@@ -38,8 +40,13 @@ pub enum Event {
     /// The kernel side saw something.
     Observation(Observation),
     /// What conntrack says of a connection that [`Output::Ask`] named; `None`: it was not asked,
-    /// or cannot tell.
-    LookedUp(Identity, Option<Entry>),
+    /// or cannot tell. With why the kernel dropped its opening packet, if conntrack holds nothing
+    /// and the kernel said so.
+    LookedUp(
+        Identity,
+        Option<Entry>,
+        #[serde(default, skip_serializing_if = "Option::is_none")] Option<DropReason>,
+    ),
     /// Conntrack held this connection when the observation began. Its sequence number is not
     /// known, and given as 0.
     Existing {
@@ -135,14 +142,15 @@ impl Observer {
                 let connection = Connection::existing(identity, reply, replied);
                 return self.record(&connection).into_iter().collect();
             }
-            Event::LookedUp(identity, entry) => {
+            Event::LookedUp(identity, entry, drop_reason) => {
                 let Some(connection) = self.asked.remove(&identity) else {
                     return Vec::new();
                 };
-                let connection = match entry {
+                let mut connection = match entry {
                     Some(entry) => connection.with_entry(entry),
                     None => connection,
                 };
+                connection.drop_reason = drop_reason;
                 return self.record(&connection).into_iter().collect();
             }
             Event::Interfaces(Interfaces { names, addresses }) => {

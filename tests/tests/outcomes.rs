@@ -315,6 +315,48 @@ fn what_a_firewall_stops_is_not_put_on_kube_proxy_nor_on_the_backend(
     expect(&record, [("/as_expected", json!(false))]);
 }
 
+/// The rule is behind the DNAT: the packet that it drops no longer has the header that arrived.
+#[test]
+fn the_kernels_own_reason_stands_beside_a_drop() {
+    let test = "the_kernels_own_reason_stands_beside_a_drop";
+    let probe = || {
+        let symbols = fs::read_to_string("/proc/kallsyms")?;
+        anyhow::ensure!(
+            symbols.contains(" bpf_probe_register\n"),
+            "none of its functions"
+        );
+        Ok(())
+    };
+    if !(privilege::granted(test) && privilege::kernel_has(test, "CONFIG_BPF_EVENTS", probe)) {
+        return;
+    }
+    let world = World::raise();
+    iptables(
+        world.node("node2"),
+        "-I FORWARD -p tcp -d 10.244.2.0/24 -j DROP",
+    );
+    let record = world.record_of("node2", 30085, || {
+        client::connect(world.lab.client(), at(NODE2, 30085), PATIENCE).expect_err("dropped");
+    });
+    outcome(&record, "dropped", Some("network-policy-or-firewall"));
+    let explanation = record.pointer("/outcome_cause/explanation");
+    let explanation = explanation.and_then(Value::as_str).expect("a sentence");
+    let expected = release() >= [5, 17];
+    assert_eq!(
+        explanation.ends_with(" (the kernel's drop reason: NETFILTER_DROP)"),
+        expected,
+        "{explanation}"
+    );
+    assert_eq!(explanation.contains("drop reason"), expected);
+}
+
+/// The kernel's version and patch level.
+fn release() -> [u32; 2] {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("readable");
+    let mut numbers = release.split('.').map(|number| number.parse().ok());
+    [(); 2].map(|()| numbers.next().flatten().expect("a number"))
+}
+
 #[test]
 fn a_repeated_opening_is_one_connection_with_its_whole_wait() {
     if !privilege::granted("a_repeated_opening_is_one_connection_with_its_whole_wait") {

@@ -3,7 +3,7 @@
 mod interfaces;
 mod session;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use super::report::{Report, ReportOptions};
 use super::{Ending, ask, host_name, names, say, warn};
 use crate::cluster::{IPVS_DEVICE, Index, KubeProxy, Objects, Protocol, file};
 use crate::kernel::capabilities;
+use crate::kernel::drops::DropReasons;
 use crate::kernel::layout::{LayoutError, Resolver, SYSFS};
 use crate::kernel::links::Links;
 use crate::kernel::programs::{self, Hook, Programs, UdpPorts};
@@ -156,7 +157,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
             .filter_level(log::LevelFilter::Debug)
             .init();
     }
-    let (layout, awaited) = layout(Resolver::new(sysfs))?;
+    let (layout, awaited) = layout(Resolver::new(sysfs.clone()))?;
     // Before anything is attached, so that nothing stays when the run is ended early.
     let stop = Stop::new()?;
     match programs::sweep() {
@@ -173,6 +174,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     if let Some(layout) = &layout {
         programs.set_layout(layout)?;
     }
+    note_drops(&mut programs, &sysfs);
     programs.follow_udp(&match &index {
         Some(index) if !all => UdpPorts::Only(index.ports(Protocol::Udp)),
         // What is a front door, nobody knows; or all is asked for.
@@ -248,6 +250,13 @@ fn warn_of_ipvs(links: &Links) {
             "warning: {IPVS_DEVICE} is here, as in kube-proxy's IPVS mode, but its configuration is \
              not known: iptables mode is expected; give --kube-proxy-config"
         ));
+    }
+}
+
+/// Evidence only, and no condition: where it is not to be had, `observer doctor` says why.
+fn note_drops(programs: &mut Programs, sysfs: &Path) {
+    if let Ok(reasons) = DropReasons::read(sysfs) {
+        let _doctor_says_why = programs.note_drops(reasons);
     }
 }
 

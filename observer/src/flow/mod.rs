@@ -17,7 +17,8 @@ use observer_ebpf::FLOW_IDLE_NS;
 
 use crate::cluster::Protocol;
 use crate::observation::{
-    Arrival, Conntrack, Departure, Entry, Identity, Kind, Moment, Observation, Passage, Tuple,
+    Arrival, Conntrack, Departure, DropReason, Entry, Identity, Kind, Moment, Observation, Passage,
+    Tuple,
 };
 
 /// Connections that may wait for their answer at once; more are counted and let go.
@@ -76,6 +77,8 @@ pub struct Connection {
     pub doubtful: bool,
     /// What conntrack held when no answer came; `None` if it was not asked, or cannot tell.
     pub entry: Option<Entry>,
+    /// Why the kernel dropped its opening packet, if it said so: evidence beside `entry`.
+    pub drop_reason: Option<DropReason>,
 }
 
 impl Connection {
@@ -94,6 +97,7 @@ impl Connection {
             stray: None,
             doubtful: false,
             entry: Some(Entry::Present { reply, replied }),
+            drop_reason: None,
         }
     }
 
@@ -315,6 +319,7 @@ impl Flow {
             stray: None,
             doubtful: false,
             entry: None,
+            drop_reason: None,
         })
     }
 
@@ -382,6 +387,7 @@ impl Flow {
             stray: None,
             doubtful: false,
             entry: None,
+            drop_reason: None,
         })
     }
 
@@ -456,6 +462,7 @@ impl Flow {
             stray,
             doubtful,
             entry: None,
+            drop_reason: None,
         })
     }
 

@@ -126,6 +126,7 @@ fn the_first_reply_brings_the_connection_out() {
             stray: None,
             doubtful: false,
             entry: None,
+            drop_reason: None,
         }
     );
     assert_eq!(flow.observe(answer(Kind::Reply, one, 300)), None, "once");

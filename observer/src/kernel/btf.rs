@@ -1,6 +1,7 @@
 //! A reader of BTF, the kernel's description of its own types.
 //!
-//! It answers one question, where the fields of a struct are, and reads no more than that takes.
+//! It answers where the fields of a struct are, what a function takes and what the values of an
+//! enumeration are called, and reads no more than that takes.
 //! The format is described in the kernel's `Documentation/bpf/btf.rst` and
 //! `include/uapi/linux/btf.h`. The bytes may be anything: every function returns, with an error
 //! that tells what was wrong and where.
@@ -282,6 +283,33 @@ impl<'a> Btf<'a> {
         })
     }
 
+    /// The types of the parameters of a function, behind type definitions, modifiers and a pointer.
+    pub fn parameters(&self, id: TypeId) -> Result<Vec<TypeId>, BtfError> {
+        let mut id = self.resolve(id)?;
+        let mut found = self.get(id)?;
+        if found.kind == Kind::Ptr {
+            id = self.resolve(TypeId(found.size_or_target))?;
+            found = self.get(id)?;
+        }
+        if found.kind != Kind::FuncProto {
+            return Err(id.is_not("a function's type", found.kind));
+        }
+        let parameters = found.words().map(|(_name, of)| TypeId(of));
+        Ok(parameters.collect())
+    }
+
+    /// The names and values of an enumeration of up to 32 bits, behind type definitions and
+    /// modifiers, in order.
+    pub fn enumerators(&self, id: TypeId) -> Result<Vec<(&'a str, u32)>, BtfError> {
+        let id = self.resolve(id)?;
+        let found = self.get(id)?;
+        if found.kind != Kind::Enum {
+            return Err(id.is_not("an enumeration of up to 32 bits", found.kind));
+        }
+        let named = |(name, value)| Ok((self.string(name)?, value));
+        found.words().map(named).collect()
+    }
+
     /// The members of a struct or union, behind type definitions and modifiers, in order;
     /// anonymous ones unopened.
     pub fn members(&self, id: TypeId) -> Result<Vec<Member<'a>>, BtfError> {
@@ -343,6 +371,17 @@ impl<'a> Btf<'a> {
             waiting.extend(anonymous.into_iter().rev());
         }
         Ok(None)
+    }
+}
+
+impl Type<'_> {
+    /// What follows, two words at a time.
+    fn words(&self) -> impl Iterator<Item = (u32, u32)> {
+        let (pairs, _) = self.trailing.as_chunks::<8>();
+        pairs.iter().map(|&[a, b, c, d, e, f, g, h]| {
+            let name = u32::from_le_bytes([a, b, c, d]);
+            (name, u32::from_le_bytes([e, f, g, h]))
+        })
     }
 }
 

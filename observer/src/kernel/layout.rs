@@ -23,7 +23,7 @@ mod tests;
 /// Where the kernel shows itself.
 pub const SYSFS: &str = "/sys";
 /// Its BTF, since Linux 5.4 (`CONFIG_DEBUG_INFO_BTF`).
-const VMLINUX: &str = "kernel/btf/vmlinux";
+pub(super) const VMLINUX: &str = "kernel/btf/vmlinux";
 /// The module's, since Linux 5.11 (`CONFIG_DEBUG_INFO_BTF_MODULES`).
 const MODULE: &str = "kernel/btf/nf_conntrack";
 /// There while the module is loaded, after [`MODULE`] has come; and where it is built in, for it

@@ -3,6 +3,7 @@
 pub mod btf;
 pub mod capabilities;
 pub mod conntrack;
+pub mod drops;
 pub mod environment;
 pub mod layout;
 pub mod links;

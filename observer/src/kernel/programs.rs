@@ -1,4 +1,4 @@
-//! The TC programs: loaded, attached, read, and gone when [`Programs`] is dropped.
+//! The programs: loaded, attached, read, and gone when [`Programs`] is dropped.
 //!
 //! Minimum kernel: 5.10. Attaches by TCX where the kernel has it (6.6, some 5.14 of RHEL), else
 //! by clsact; which, is decided by trying.
@@ -14,21 +14,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
-use aya::programs::{ProgramError, SchedClassifier};
+use aya::programs::{ProgramError, RawTracePoint, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use nix::net::if_::if_nametoindex;
 use observer_ebpf::{
-    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, FLOWS_MAX, Flow, FlowKey, KernelLayout, LAYOUT_KEY,
-    PORT_WORDS,
+    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DropLayout, FLOWS_MAX, Flow, FlowKey, KernelLayout,
+    LAYOUT_KEY, PORT_WORDS,
 };
 
 use self::attach::Attachment;
 pub use self::attach::{AttachError, Hook};
 use self::heartbeat::Heartbeat;
 pub use self::sweep::{SweepError, sweep};
+use crate::kernel::drops::DropReasons;
 use crate::kernel::links::LinkHeader;
-use crate::observation::{DecodeError, IfIndex, Moment, Observation};
+use crate::observation::{DecodeError, DropReason, Identity, IfIndex, Moment, Observation};
 
 /// The object that `build.rs` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/observer-programs"));
@@ -38,8 +39,11 @@ const ETHERNET: [&str; 2] = ["observer_in", "observer_out"];
 /// The same for interfaces whose packets begin with the IP header.
 const BARE: [&str; 2] = ["observer_in_ip", "observer_out_ip"];
 
-/// All of them.
+/// All that are put on interfaces.
 const PROGRAMS: [[&str; 2]; 2] = [ETHERNET, BARE];
+
+/// For what the kernel drops.
+const DROP: &str = "observer_drop";
 
 /// `aya_log::Level`s that the programs print: none, or up to debug.
 const LOG_OFF: u8 = 0;
@@ -117,6 +121,10 @@ pub struct Programs {
     layout: BpfHashMap<MapData, u32, KernelLayout>,
     flows: BpfHashMap<MapData, FlowKey, Flow>,
     udp_ports: Array<MapData, u64>,
+    drops: BpfHashMap<MapData, ArrivalKey, u32>,
+    drop_layout: Array<MapData, DropLayout>,
+    /// Set while the kernel is asked why it drops.
+    drop_reasons: Option<DropReasons>,
 }
 
 impl Programs {
@@ -158,6 +166,9 @@ impl Programs {
             layout: map(&mut ebpf, "LAYOUT")?,
             flows: map(&mut ebpf, "FLOWS")?,
             udp_ports: map(&mut ebpf, "UDP_PORTS")?,
+            drops: map(&mut ebpf, "DROPS")?,
+            drop_layout: map(&mut ebpf, "DROP_LAYOUT")?,
+            drop_reasons: None,
             ebpf,
         };
         Ok((programs, observations))
@@ -177,6 +188,43 @@ impl Programs {
                 map: "LAYOUT",
                 source,
             })
+    }
+
+    /// Notes from now on why the kernel drops openings. Only this loads the program for it; a kernel
+    /// that does not take it, or has no `CONFIG_BPF_EVENTS`, changes nothing else.
+    ///
+    /// Minimum kernel: 5.17, as `reasons` found.
+    pub fn note_drops(&mut self, reasons: DropReasons) -> Result<(), ProgramsError> {
+        self.drop_layout
+            .set(0, reasons.layout, 0)
+            .map_err(|source| ProgramsError::Map {
+                map: "DROP_LAYOUT",
+                source,
+            })?;
+        let program: &mut RawTracePoint = self
+            .ebpf
+            .program_mut(DROP)
+            .and_then(|program| program.try_into().ok())
+            .ok_or(ProgramsError::Missing(DROP))?;
+        program
+            .load()
+            .and_then(|()| program.attach("kfree_skb"))
+            .map_err(|source| ProgramsError::Program {
+                program: DROP,
+                source: Box::new(source),
+            })?;
+        self.drop_reasons = Some(reasons);
+        Ok(())
+    }
+
+    /// Why the kernel dropped a connection's opening packet, if it said so; to be asked once.
+    pub fn drop_reason(&mut self, identity: &Identity) -> Option<DropReason> {
+        let reasons = self.drop_reasons.as_ref()?;
+        let key = identity.opening_key();
+        let reason = self.drops.get(&key, 0).ok()?;
+        // One that is gone by itself is no error.
+        let _gone = self.drops.remove(&key);
+        reasons.name(reason)
     }
 
     /// Follows the UDP flows of these ports from the next datagram on; before, of none.

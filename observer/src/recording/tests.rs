@@ -3,10 +3,12 @@
 use std::fs;
 
 use rstest::rstest;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::*;
-use crate::observation::Moment;
+use crate::cluster::Protocol;
+use crate::observation::{DropReason, Entry, Identity, Moment, Tuple};
 use crate::observe::Epoch;
 
 fn header() -> Header {
@@ -41,6 +43,31 @@ fn text() -> String {
     }
     writer.flush().expect("flushed");
     fs::read_to_string(&path).expect("text")
+}
+
+/// Fields are only ever added, and what is not there is not written.
+#[test]
+fn an_older_recordings_look_up_reads_as_one_without_a_drop_reason() {
+    let reply = Tuple {
+        source: "203.0.113.50:49508".parse().unwrap(),
+        destination: "172.31.0.11:30080".parse().unwrap(),
+    };
+    let identity = Identity {
+        protocol: Protocol::Tcp,
+        zone: 0,
+        original: reply,
+        sequence: 1,
+    };
+    let entry = Some(Entry::Absent { table_full: false });
+    let older = json!({"looked_up": [identity, entry]});
+    let event = Event::LookedUp(identity, entry, None);
+    assert_eq!(serde_json::to_value(&event).unwrap(), older);
+    assert_eq!(serde_json::from_value::<Event>(older).unwrap(), event);
+
+    let reason = DropReason("NETFILTER_DROP".to_owned());
+    let told = Event::LookedUp(identity, entry, Some(reason));
+    let written = serde_json::to_string(&told).unwrap();
+    assert_eq!(serde_json::from_str::<Event>(&written).unwrap(), told);
 }
 
 /// All that is read from a text: the events, and what is wrong.

@@ -4,7 +4,7 @@ use super::judge::Scene;
 use super::vocabulary::{ClientKind, Outcome, OutcomeCause, OutcomeCauseCode};
 use crate::cluster::{Family, FrontDoorKind, Protocol, ProxyMode, TrafficPolicy};
 use crate::flow::{Answer, Refusal};
-use crate::observation::{Conntrack, Entry};
+use crate::observation::{Conntrack, DropReason, Entry};
 
 type Why = (OutcomeCauseCode, String);
 
@@ -48,12 +48,17 @@ impl Scene<'_> {
     }
 
     pub(super) fn outcome_cause(&self, outcome: Outcome) -> Option<OutcomeCause> {
-        let (code, explanation) = match outcome {
+        let (code, mut explanation) = match outcome {
             Outcome::Answered | Outcome::Unknown => return None,
             Outcome::Refused => self.why_refused(),
             Outcome::Dropped => self.why_dropped(),
             Outcome::Unanswered => self.why_unanswered()?,
         };
+        if outcome == Outcome::Dropped
+            && let Some(DropReason(reason)) = &self.connection.drop_reason
+        {
+            explanation = format!("{explanation} (the kernel's drop reason: {reason})");
+        }
         Some(OutcomeCause { code, explanation })
     }
 

@@ -21,7 +21,7 @@ const AS_ROOT: &str = "run it as root (sudo)";
 pub(super) fn all(facts: &Facts) -> Vec<Check> {
     let mut checks = vec![kernel(facts), btf(facts), capabilities(facts)];
     checks.extend(lockdown(facts));
-    checks.extend([programs(facts), hook(facts)]);
+    checks.extend([programs(facts), hook(facts), drop_reasons(facts)]);
     checks.extend(conntrack(facts));
     checks.extend(interfaces(facts));
     checks.push(kube_proxy::check(facts));
@@ -119,6 +119,18 @@ fn hook(facts: &Facts) -> Check {
         Some(Ok(false)) => Check::ok(NAME, "clsact")
             .means("this kernel has no TCX (Linux 6.6); filters are removed at the end"),
         Some(Err(why)) => Check::warning(NAME, shortened(why)).means("clsact will be tried"),
+        None => Check::unseen(NAME, "not asked for, for lack of capabilities").remedy(AS_ROOT),
+    }
+}
+
+fn drop_reasons(facts: &Facts) -> Check {
+    const NAME: &str = "drop reasons";
+    match &facts.drop_reasons {
+        Some(Ok(())) => Check::ok(NAME, "the kernel says why it drops a packet"),
+        Some(Err(why)) => Check::ok(NAME, "none").means(format!(
+            "{}; outcomes are told without them",
+            shortened(why)
+        )),
         None => Check::unseen(NAME, "not asked for, for lack of capabilities").remedy(AS_ROOT),
     }
 }

@@ -11,6 +11,7 @@ use crate::cli::{ask, host_name, names};
 use crate::cluster::{Family, Index, Objects};
 use crate::kernel::capabilities;
 use crate::kernel::conntrack::Conntrack;
+use crate::kernel::drops::DropReasons;
 use crate::kernel::environment::{self, Environment};
 use crate::kernel::layout::{Resolver, SYSFS};
 use crate::kernel::links::{Links, Role};
@@ -32,6 +33,8 @@ pub(super) struct Facts {
     pub(super) tracked: Seen<[bool; 2]>,
     /// Loading the programs; `None` if it was not tried.
     pub(super) programs: Option<Seen<()>>,
+    /// Asking the kernel why it drops packets, for a moment; `None` if it was not tried.
+    pub(super) drop_reasons: Option<Seen<()>>,
     /// Whether programs can be attached by TCX; `None` if nobody was asked.
     pub(super) tcx: Option<Seen<bool>>,
     pub(super) interfaces: Seen<Vec<Interface>>,
@@ -84,6 +87,7 @@ impl Facts {
                     .map(drop)
                     .map_err(|error| told(&error))
             }),
+            drop_reasons: may_observe.then(drop_reasons),
             tcx: may_observe.then(|| environment::has_tcx().map_err(|error| told(&error))),
             missing_capabilities,
             interfaces: interfaces(index.as_ref()).await,
@@ -98,6 +102,12 @@ impl Facts {
             }),
         }
     }
+}
+
+fn drop_reasons() -> Seen<()> {
+    let reasons = DropReasons::read(SYSFS.as_ref()).map_err(|error| told(&error))?;
+    let (mut programs, _) = Programs::load(false).map_err(|error| told(&error))?;
+    programs.note_drops(reasons).map_err(|error| told(&error))
 }
 
 fn btf() -> Btf {

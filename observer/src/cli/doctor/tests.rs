@@ -44,6 +44,7 @@ fn healthy() -> Facts {
         btf: Btf::Known("…".to_owned()),
         tracked: Ok([true, true]),
         programs: Some(Ok(())),
+        drop_reasons: Some(Ok(())),
         tcx: Some(Ok(true)),
         interfaces: Ok(interfaces),
         all_programs: Ok(vec!["sd_fw_egress".to_owned()]),
@@ -80,6 +81,7 @@ fn a_healthy_node_is_told_in_a_dozen_lines() {
     ok       capabilities  all that observing needs are in force
     ok       programs      the kernel takes them (loaded, attached to nothing)
     ok       hook          TCX
+    ok       drop reasons  the kernel says why it drops a packet
     ok       conntrack     tracks IPv4 and IPv6
     ok       interfaces    eth0 observed: uplink
     ok       interfaces    veth1, veth2, veth3, veth4, veth5, veth6, veth7, veth8 and 2 more observed:
@@ -91,6 +93,15 @@ fn a_healthy_node_is_told_in_a_dozen_lines() {
 
     observing can work here
     ");
+}
+
+#[test]
+fn a_kernel_without_drop_reasons_is_no_finding_and_says_why() {
+    let mut facts = healthy();
+    facts.drop_reasons = Some(Err("the tracepoint gives none".to_owned()));
+    assert_eq!(found(&facts), []);
+    let table = Report::new(checks::all(&facts)).table(Page::plain(100));
+    assert!(table.contains("none: the tracepoint gives none"), "{table}");
 }
 
 #[rstest]

@@ -366,7 +366,10 @@ impl Session {
                     Output::Record(record) => self.parts.report.take(&record)?,
                     Output::Ask(identity) => {
                         let entry = self.look_up(&identity);
-                        events.push_back(Event::LookedUp(identity, entry));
+                        // Taken out in any case: it is of this connection only.
+                        let reason = self.parts.programs.drop_reason(&identity);
+                        let reason = reason.filter(|_| matches!(entry, Some(Entry::Absent { .. })));
+                        events.push_back(Event::LookedUp(identity, entry, reason));
                     }
                 }
             }

@@ -15,7 +15,7 @@ use super::*;
 use crate::cluster::{FrontDoorKind, Index, KubeProxy, LocalAddresses, Objects, Protocol};
 use crate::flow::{Answer, Answered, Connection, Refusal, Translation};
 use crate::observation::{
-    Arrival, Conntrack, Departure, Entry, Identity, IfIndex, Moment, Ttl, Tuple,
+    Arrival, Conntrack, Departure, DropReason, Entry, Identity, IfIndex, Moment, Ttl, Tuple,
 };
 
 const CLIENT: &str = "203.0.113.50:49508";
@@ -192,6 +192,7 @@ fn answered(client: &str, door: &str, backend: &str, seen: &str) -> Connection {
         stray: None,
         doubtful: false,
         entry: None,
+        drop_reason: None,
     }
 }
 

@@ -152,6 +152,23 @@ fn a_reply_that_went_astray_explains_the_silence() {
 }
 
 #[test]
+fn the_kernels_reason_is_told_beside_ours_and_changes_nothing() {
+    let dropped = silent(CLIENT, WEB).with_entry(Entry::Absent { table_full: false });
+    let without = judged(&dropped);
+    let with = judged(&Connection {
+        drop_reason: Some(DropReason("NETFILTER_DROP".to_owned())),
+        ..dropped
+    });
+    assert_eq!(with.outcome, without.outcome);
+    let (with, without) = (with.outcome_cause.unwrap(), without.outcome_cause.unwrap());
+    assert_eq!(with.code, without.code);
+    assert_eq!(
+        with.explanation,
+        without.explanation + " (the kernel's drop reason: NETFILTER_DROP)"
+    );
+}
+
+#[test]
 fn a_full_table_drops_what_nothing_else_would() {
     let dropped = silent(CLIENT, WEB).with_entry(Entry::Absent { table_full: true });
     assert_eq!(
