@@ -302,6 +302,7 @@ impl Observer {
                 .zip(*departure)
                 .map(|(arrival, departure)| departure.at.nanoseconds_since(arrival.at)),
             reply_ns: departure
+                .filter(|_| !connection.repeated)
                 .zip(answer_arrival)
                 .map(|(departure, reply)| reply.at.nanoseconds_since(departure.at)),
         }

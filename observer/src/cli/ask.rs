@@ -1,8 +1,8 @@
 //! Asking the kube-proxy of this node, which answers at its loopback address.
 
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::cluster::{KubeProxy, configz};
 
@@ -12,7 +12,7 @@ pub(super) const METRICS_ADDRESS: SocketAddr =
 /// It answers from memory.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 /// Many times a configuration and its headers.
-const ANSWER_MAX: u64 = 1 << 16;
+const ANSWER_MAX: usize = 1 << 16;
 /// A name that is never too long for a mode.
 const MODE_MAX: usize = 32;
 
@@ -38,13 +38,23 @@ pub(super) fn mode(address: SocketAddr) -> Result<String, String> {
 /// smallest HTTP client. In HTTP/1.0 the body ends with the connection.
 fn get(address: SocketAddr, path: &str) -> Result<String, String> {
     let answer = || {
+        let deadline = Instant::now() + ANSWER_TIMEOUT;
         let mut stream = TcpStream::connect_timeout(&address, ANSWER_TIMEOUT)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
         let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
         stream.write_all(request.as_bytes())?;
         let mut answer = Vec::new();
-        stream.take(ANSWER_MAX).read_to_end(&mut answer)?;
+        let mut part = [0; 4096];
+        while answer.len() < ANSWER_MAX {
+            // For all of it: a server that drips must not hold up the start.
+            let left = deadline.saturating_duration_since(Instant::now());
+            stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            match stream.read(&mut part)? {
+                0 => return Ok(answer),
+                _ if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
+                length => answer.extend_from_slice(&part[..length]),
+            }
+        }
         Ok(answer)
     };
     let answer = answer().map_err(|error: std::io::Error| error.to_string())?;

@@ -79,6 +79,9 @@ pub struct Connection {
     pub entry: Option<Entry>,
     /// Why the kernel dropped its opening packet, if it said so: evidence beside `entry`.
     pub drop_reason: Option<DropReason>,
+    /// Whether its opening packet was seen again: then the answer may be the repetition's, and says
+    /// nothing of how long the way is.
+    pub repeated: bool,
 }
 
 impl Connection {
@@ -98,6 +101,7 @@ impl Connection {
             doubtful: false,
             entry: Some(Entry::Present { reply, replied }),
             drop_reason: None,
+            repeated: false,
         }
     }
 
@@ -320,6 +324,7 @@ impl Flow {
             doubtful: false,
             entry: None,
             drop_reason: None,
+            repeated: false,
         })
     }
 
@@ -388,6 +393,7 @@ impl Flow {
             doubtful: false,
             entry: None,
             drop_reason: None,
+            repeated: false,
         })
     }
 
@@ -447,7 +453,7 @@ impl Flow {
             departure,
             translation,
             stray,
-            repeated: _,
+            repeated,
         } = pending;
         self.by_answer
             .remove(&AnswerKey::of(&identity, translation.reply));
@@ -463,6 +469,7 @@ impl Flow {
             doubtful,
             entry: None,
             drop_reason: None,
+            repeated,
         })
     }
 

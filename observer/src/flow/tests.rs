@@ -127,6 +127,7 @@ fn the_first_reply_brings_the_connection_out() {
             doubtful: false,
             entry: None,
             drop_reason: None,
+            repeated: false,
         }
     );
     assert_eq!(flow.observe(answer(Kind::Reply, one, 300)), None, "once");

@@ -402,17 +402,24 @@ impl<'scenarios> Cast<'scenarios> {
         serving.chain(relaying).collect()
     }
 
-    /// The connections of all, of which a scenario's are found again by their Service's name.
-    pub fn ways(&self, lab: &Lab, doors: &[FrontDoor]) -> Result<Vec<Way>> {
-        let mut ways = Vec::new();
+    /// The connections of all, of which a scenario's are found again by their Service's name; in
+    /// rounds, since what is opened again must find what the first has left.
+    pub fn rounds(&self, lab: &Lab, doors: &[FrontDoor]) -> Result<Vec<Vec<Way>>> {
+        let mut rounds: Vec<Vec<Way>> = Vec::new();
         for (scenario, place) in self.places() {
             for family in &scenario.families {
                 let way = way(lab, doors, scenario, &place, family.family())
                     .with_context(|| format!("the scenario {} in {family:?}", scenario.name))?;
-                ways.extend(vec![way; scenario.connection.times.into()]);
+                let times = usize::from(scenario.connection.times);
+                if rounds.len() < times {
+                    rounds.resize_with(times, Vec::new);
+                }
+                for round in rounds.iter_mut().take(times) {
+                    round.push(way.clone());
+                }
             }
         }
-        Ok(ways)
+        Ok(rounds)
     }
 }
 

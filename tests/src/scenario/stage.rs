@@ -24,8 +24,8 @@ use crate::{
     },
     lab::{Lab, Options},
     oracle::{self, Records},
-    run::{self, Observers, Run},
-    traffic::{CONNECT_TIMEOUT, Opened, Way},
+    run::{Observers, Run},
+    traffic::{self, CONNECT_TIMEOUT, Opened, Way},
 };
 
 /// Labs at a time: each waits for time-outs most of the time.
@@ -119,19 +119,19 @@ fn play_in_one_lab(proxy: Proxy, scenarios: &[&Scenario]) -> Result<Cells> {
     let lab = Lab::raise(Cluster::parse(&objects)?, options)?;
     let mut doors = front_doors(lab.cluster(), lab.kube_proxy())?;
     doors.extend(doors_of_pods(lab.cluster())?);
-    let ways = cast.ways(&lab, &doors)?;
+    let rounds = cast.rounds(&lab, &doors)?;
     let mut cells = Noted {
         proxy,
         cells: Cells::new(),
     };
     let mut run = match &first.change {
-        None => run::observe(&lab, file.path(), &ways)?,
+        None => observe(&lab, file.path(), &rounds)?,
         Some(change) => {
             let changed = Cluster::parse(&cast.objects(Some(change)).to_string())?;
             observe_change(
                 &lab,
                 file.path(),
-                &ways,
+                &rounds.concat(),
                 &changed,
                 |way, found| {
                     cells.note(first, Family::of(way.door.to.ip()), found);
@@ -245,6 +245,16 @@ impl Noted {
             }
         }
     }
+}
+
+/// Observes connections, round by round.
+fn observe(lab: &Lab, cluster_state: &Path, rounds: &[Vec<Way>]) -> Result<Run> {
+    let observers = Observers::start(lab, cluster_state)?;
+    let mut opened = Vec::new();
+    for round in rounds {
+        opened.extend(traffic::open(lab, round)?);
+    }
+    observers.stop(opened)
 }
 
 /// Observes flows that go on while the rules of every node become those of another cluster, and

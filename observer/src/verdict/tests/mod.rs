@@ -193,6 +193,7 @@ fn answered(client: &str, door: &str, backend: &str, seen: &str) -> Connection {
         doubtful: false,
         entry: None,
         drop_reason: None,
+        repeated: false,
     }
 }
 
