@@ -7,17 +7,15 @@ use serde_json::{Value, json};
 use super::claims::{only_service, pod_name, port_name};
 use crate::{
     client::{Answer, Failure},
-    kubeproxy::{
-        Mode,
-        doors::{Found, FrontDoor, Kind, Policy},
-    },
+    kubeproxy::doors::{Found, FrontDoor, Kind, Policy},
     lab::{Lab, LabPod},
     protocol::Protocol,
     traffic::{Client, Opened},
 };
 
-/// What every packet of a lab sets out with.
-const TTL: u8 = 64;
+mod passage;
+
+use passage::{Step, TTL, arrival, is_bridged, is_of_host, step, ttl_out};
 
 /// Fields of a record by their JSON pointers, and what they must be.
 pub(super) type Expected = Vec<(&'static str, Value)>;
@@ -85,10 +83,7 @@ fn half_before(lab: &Lab, opened: &Opened) -> Option<Half> {
     expected.extend([
         ("/service", service(lab, door)),
         ("/front_door", front_door(door)),
-        (
-            "/client",
-            json!({"ip": client.ip(), "port": client.port(), "kind": "pod", "recovered": null}),
-        ),
+        ("/client", self::client(*client, "pod")),
         ("/backend", json!(null)),
         ("/source_seen", json!(null)),
         ("/source_ip", json!("unknown")),
@@ -115,6 +110,10 @@ fn half_before(lab: &Lab, opened: &Opened) -> Option<Half> {
     })
 }
 
+fn client(address: SocketAddr, kind: &str) -> Value {
+    json!({"ip": address.ip(), "port": address.port(), "kind": kind, "recovered": null})
+}
+
 fn front_door(door: &FrontDoor) -> Value {
     json!({"kind": door.kind.as_str(), "ip": door.to.ip(), "port": door.to.port()})
 }
@@ -136,10 +135,7 @@ fn first_half(lab: &Lab, opened: &Opened) -> Half {
     expected.extend([
         ("/service", service(lab, door)),
         ("/front_door", front_door(door)),
-        (
-            "/client",
-            json!({"ip": client.ip(), "port": client.port(), "kind": kind, "recovered": null}),
-        ),
+        ("/client", self::client(*client, kind)),
         ("/as_expected", json!(as_expected(lab, opened))),
     ]);
     match result {
@@ -287,12 +283,7 @@ fn second_half(lab: &Lab, opened: &Opened, answer: &Answer) -> Option<Half> {
             "/front_door",
             json!({"kind": "Pod", "ip": backend.ip(), "port": backend.port()}),
         ),
-        (
-            "/client",
-            json!({
-                "ip": peer_seen.ip(), "port": peer_seen.port(), "kind": kind, "recovered": null,
-            }),
-        ),
+        ("/client", client(*peer_seen, kind)),
         ("/expected", json!(null)),
         ("/as_expected", json!(null)),
     ]);
@@ -429,77 +420,4 @@ fn why_nobody(door: &FrontDoor, client: SocketAddr) -> &'static str {
         Found::NoneHere => "no-local-endpoints",
         Found::Some => "unknown",
     }
-}
-
-/// How a connection passed a node.
-struct Step<'lab> {
-    /// By which interface it came, and with which TTL; none for a client on the node.
-    arrival: Option<(&'lab str, u8)>,
-    /// By which it left; none if it was delivered to the host.
-    out: Option<&'lab str>,
-    ttl_out: u8,
-    /// With which TTL the reply came, if it came by an interface.
-    reply_ttl: u8,
-}
-
-fn step(step: &Step<'_>) -> Expected {
-    let Step {
-        arrival,
-        out,
-        ttl_out,
-        reply_ttl,
-    } = step;
-    let mut expected = vec![
-        ("/path/0/in", json!(arrival.map(|(interface, _)| interface))),
-        ("/path/0/ttl_in", json!(arrival.map(|(_, ttl)| ttl))),
-        ("/path/0/out", json!(out)),
-        ("/path/0/ttl_out", json!(out.map(|_| ttl_out))),
-        ("/path/0/reply_ttl_in", json!(out.map(|_| reply_ttl))),
-    ];
-    if out.is_none() || arrival.is_none() {
-        expected.push(("/path/0/forward_ns", json!(null)));
-    }
-    expected
-}
-
-/// By which interface the client's packets come to the node they enter by, and with which TTL.
-fn arrival<'lab>(lab: &'lab Lab, opened: &Opened) -> Option<(&'lab str, u8)> {
-    let interface = match &opened.way.client {
-        Client::External(_) => lab.wire(),
-        // Its own node forwarded it.
-        Client::Pod { node, .. } if *node != opened.way.door.entry => {
-            return Some((lab.wire(), TTL - 1));
-        }
-        Client::Pod { name, node } => lab.pod(name, node)?.interface(),
-        Client::Node(_) => return None,
-    };
-    Some((interface, TTL))
-}
-
-/// Whether a bridge alone brought the packet from pod to pod, and no router: what netfilter on a
-/// bridge sends back to the same bridge is not routed (`net/bridge/br_netfilter_hooks.c`,
-/// `br_nf_pre_routing_finish`, `bridged_dnat`).
-fn is_bridged(lab: &Lab, opened: &Opened, answer: &Answer) -> bool {
-    matches!(&opened.way.client, Client::Pod { node, .. } if *node == opened.way.door.entry)
-        && lab.bridges_pods_by_netfilter()
-        // A virtual server routes anew.
-        && lab.kube_proxy().mode != Mode::Ipvs
-        && lab.plan().is_of_pod(answer.backend.ip())
-        && lab.plan().node_of(answer.backend.ip()) == Some(&opened.way.door.entry)
-}
-
-/// With which TTL a connection leaves the node that it enters by. Forwarding takes one, and so does
-/// a virtual server, also of what the node itself sends (`net/netfilter/ipvs/ip_vs_xmit.c`,
-/// `decrement_ttl`).
-fn ttl_out(lab: &Lab, opened: &Opened, bridged: bool) -> u8 {
-    let arrival = arrival(lab, opened);
-    let forwarded = arrival.is_some() || lab.kube_proxy().mode == Mode::Ipvs;
-    let from = arrival.map_or(TTL, |(_, ttl)| ttl);
-    from - u8::from(forwarded && !bridged)
-}
-
-/// Whether a node's own network answered, on that node.
-fn is_of_host(lab: &Lab, node: &str, answer: &Answer) -> bool {
-    let backend = answer.backend.ip();
-    lab.plan().is_of_host(backend) && lab.plan().node_of(backend) == Some(node)
 }

@@ -1,38 +1,33 @@
 //! The cluster in which scenarios happen: one for all that share kube-proxy's settings and the
-//! wiring. Pure: scenarios in, objects and ways out.
+//! wiring. Pure: scenarios in, objects out.
 
 use std::{
     collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 
 use super::{
-    At, Change, Client, Connection, Door, Endpoint, IpFamily, IpMode, NODES, Scenario, Service,
-    ServiceType, TrafficPolicy,
+    Change, Endpoint, IpFamily, NODES, Scenario, Service,
+    setup::{ServiceType, TrafficPolicy},
 };
 use crate::{
-    kubeproxy::{
-        Family,
-        doors::{FrontDoor, Kind},
-    },
-    lab::Lab,
+    kubeproxy::Family,
     protocol::{Port, Protocol},
-    traffic::{self, Way},
 };
 
 /// The namespace of the scenarios' Services.
 const NAMESPACE: &str = "scenarios";
 /// The port of each Service.
 const PORT_NAME: &str = "main";
-const PORT: u16 = 80;
+pub(super) const PORT: u16 = 80;
 /// Node ports and target ports of the scenarios count from here.
 const NODE_PORTS: u16 = 30_000;
-const TARGET_PORTS: u16 = 8_000;
+pub(super) const TARGET_PORTS: u16 = 8_000;
 const HEALTH_CHECK_NODE_PORTS: u16 = 31_000;
-const HOST_PORTS: u16 = 9_000;
+pub(super) const HOST_PORTS: u16 = 9_000;
 /// The last bytes of addresses of pods: of those that serve, after their number; of the one that
 /// only calls; of servicelb's, counted.
 const SERVING: u8 = 10;
@@ -133,23 +128,28 @@ pub(super) fn relaying_pod(service: &str, node: &str) -> String {
     format!("svclb-{service}-{node}")
 }
 
+/// The name of one of a node's pods that serve.
+fn serving_pod(replica: u8, node: &str) -> String {
+    format!("web-{replica}-{node}")
+}
+
 /// The name of the pod of a node that is no endpoint.
-fn client_pod(node: &str) -> String {
+pub(super) fn client_pod(node: &str) -> String {
     format!("client-{node}")
 }
 
 impl Endpoint {
     /// The name of its pod.
-    fn pod(&self) -> String {
+    pub(super) fn pod(&self) -> String {
         let Self { node, replica, .. } = self;
         if self.host_network {
             format!("host-{node}")
         } else {
-            format!("web-{replica}-{node}")
+            serving_pod(*replica, node)
         }
     }
 
-    fn address(&self, family: Family) -> Option<IpAddr> {
+    pub(super) fn address(&self, family: Family) -> Option<IpAddr> {
         let node = Node::named(&self.node)?;
         if self.host_network {
             node.address(family)
@@ -187,7 +187,7 @@ impl Endpoint {
 }
 
 /// The addresses and ports of the Service of one scenario.
-struct Place {
+pub(super) struct Place {
     number: u8,
 }
 
@@ -210,7 +210,7 @@ impl Place {
         self.pair([10, 96, 1], [0xfd00, 0x10, 0x96])
     }
 
-    fn load_balancer(&self) -> [IpAddr; 2] {
+    pub(super) fn load_balancer(&self) -> [IpAddr; 2] {
         self.pair([198, 51, 100], [0x2001, 0xdb8, 0x51])
     }
 
@@ -218,7 +218,7 @@ impl Place {
         self.pair([192, 0, 2], [0x2001, 0xdb8, 0x192])
     }
 
-    fn port(&self, from: u16) -> u16 {
+    pub(super) fn port(&self, from: u16) -> u16 {
         from + u16::from(self.number)
     }
 
@@ -311,7 +311,7 @@ impl<'scenarios> Cast<'scenarios> {
         })
     }
 
-    fn places(&self) -> impl Iterator<Item = (&'scenarios Scenario, Place)> {
+    pub(super) fn places(&self) -> impl Iterator<Item = (&'scenarios Scenario, Place)> {
         let numbers = (1..=u8::MAX).map(|number| Place { number });
         self.scenarios.iter().copied().zip(numbers)
     }
@@ -395,114 +395,10 @@ impl<'scenarios> Cast<'scenarios> {
             }
         }
         let serving = serving.into_iter().filter_map(|((node, replica), ports)| {
-            let name = format!("web-{replica}-{node}");
+            let name = serving_pod(replica, node);
             let container = json!({"ports": ports});
             Some(Node::named(node)?.pod_object(&name, SERVING + replica, &container))
         });
         serving.chain(relaying).collect()
     }
-
-    /// The connections of all, of which a scenario's are found again by their Service's name; in
-    /// rounds, since what is opened again must find what the first has left.
-    pub fn rounds(&self, lab: &Lab, doors: &[FrontDoor]) -> Result<Vec<Vec<Way>>> {
-        let mut rounds: Vec<Vec<Way>> = Vec::new();
-        for (scenario, place) in self.places() {
-            for family in &scenario.families {
-                let way = way(lab, doors, scenario, &place, family.family())
-                    .with_context(|| format!("the scenario {} in {family:?}", scenario.name))?;
-                let times = usize::from(scenario.connection.times);
-                if rounds.len() < times {
-                    rounds.resize_with(times, Vec::new);
-                }
-                for round in rounds.iter_mut().take(times) {
-                    round.push(way.clone());
-                }
-            }
-        }
-        Ok(rounds)
-    }
-}
-
-fn way(
-    lab: &Lab,
-    doors: &[FrontDoor],
-    scenario: &Scenario,
-    place: &Place,
-    family: Family,
-) -> Result<Way> {
-    let Connection {
-        client,
-        door,
-        node,
-        at,
-        times: _,
-    } = &scenario.connection;
-    let kind = match door {
-        Door::NodePort => Kind::NodePort,
-        Door::LoadBalancer => Kind::LoadBalancer,
-        Door::ExternalIP => Kind::ExternalIp,
-        Door::ClusterIP => Kind::ClusterIp,
-        Door::HostPort => Kind::HostPort,
-        Door::Pod => Kind::Pod,
-    };
-    let is_past_the_service = !kind.is_of_service();
-    let port = if kind == Kind::HostPort {
-        place.port(HOST_PORTS)
-    } else {
-        place.port(TARGET_PORTS)
-    };
-    let first = scenario.endpoints.first();
-    let of_service = || {
-        doors.iter().filter(|door| {
-            let is_meant = if is_past_the_service {
-                let pod = first.and_then(|first| first.address(family));
-                door.to.port() == port && (kind == Kind::HostPort || pod == Some(door.to.ip()))
-            } else {
-                door.service == scenario.name
-            };
-            is_meant && door.entry == *node && family.holds(door.to.ip())
-        })
-    };
-    let mut of_kind = of_service()
-        .filter(|door| door.kind == kind && door.is_loopback() == (*at == At::Localhost));
-    let mut door = of_kind.nth(usize::from(*at == At::Secondary)).cloned();
-    let is_a_proxy = scenario.service.ip_mode == Some(IpMode::Proxy);
-    if door.is_none() && kind == Kind::LoadBalancer && is_a_proxy {
-        // No door of the node's: but somebody may send there.
-        let address = place
-            .load_balancer()
-            .into_iter()
-            .find(|address| family.holds(*address));
-        door = of_service()
-            .next()
-            .zip(address)
-            .map(|(door, address)| FrontDoor {
-                kind,
-                to: (address, PORT).into(),
-                ..door.clone()
-            });
-    }
-    let other = NODES.into_iter().find(|other| *other != node);
-    let of_pod = |node: &str, name: String| traffic::Client::Pod {
-        name,
-        node: node.to_owned(),
-    };
-    let client = match client {
-        Client::External => {
-            let mut addresses = lab.client_addresses().into_iter();
-            let address = addresses.find(|address| family.holds(*address));
-            traffic::Client::External(address.context("the client has no such address")?)
-        }
-        Client::Pod => of_pod(node, client_pod(node)),
-        Client::PodOfTheOtherNode => {
-            let other = other.context("there is no other node")?;
-            of_pod(other, client_pod(other))
-        }
-        Client::Endpoint => of_pod(node, first.context("there is no endpoint")?.pod()),
-        Client::Node => traffic::Client::Node(node.clone()),
-    };
-    // By this name its scenario is found again, also of what no Service has.
-    let mut door = door.context("there is no such front door")?;
-    door.service.clone_from(&scenario.name);
-    Ok(Way { client, door })
 }

@@ -18,7 +18,7 @@ expect: { source_ip: lost, source_seen: node1, cause: external-traffic-policy-cl
 fn a_scenario_is_read_with_its_defaults() {
     let scenario = Scenario::parse("02-a-node-port", GOOD).expect("a scenario");
     assert_eq!(scenario.name, "02-a-node-port");
-    assert_eq!(scenario.modes, Proxy::ALL);
+    assert_eq!(scenario.modes, Proxy::all());
     assert_eq!(scenario.families, [IpFamily::IPv4, IpFamily::IPv6]);
     assert_eq!(scenario.connection.times, 1);
     assert!(scenario.expect.reported);
