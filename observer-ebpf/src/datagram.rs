@@ -99,7 +99,7 @@ pub(crate) fn is_known(context: &TcContext, packet: &Packet, key: &mut FlowKey) 
         }
     }
     point(key, packet, SIDE_OUT, maps::ifindex(context));
-    maps::is_observed(packet.tuple.destination_port) && is_refreshed(key, FLOW_OPENED, now_ns)
+    is_refreshed(key, FLOW_OPENED, now_ns)
 }
 
 /// Whether a flow of this state is known and was not silent, until now.

@@ -83,12 +83,16 @@ fn pairs(records: &[Record]) -> Vec<(usize, usize)> {
         }
     }
     let mut pairs = Vec::new();
-    for Halves { first, second } in halves.values() {
-        for &(first, its) in first {
-            for &(second, other) in second {
-                if its.duration_since(other).abs() <= APART_MAX
-                    && fit(&records[first], &records[second])
-                {
+    for Halves { first, second } in halves.values_mut() {
+        // Sorted, so that of many under one key only those of about the same time are tried.
+        second.sort_unstable_by_key(|(_, at)| *at);
+        for &mut (first, at) in first {
+            let start = second.partition_point(|(_, its)| at.duration_since(*its) > APART_MAX);
+            let about_then = second[start..]
+                .iter()
+                .take_while(|(_, its)| its.duration_since(at) <= APART_MAX);
+            for &(second, _) in about_then {
+                if fit(&records[first], &records[second]) {
                     pairs.push((first, second));
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::judge::Scene;
 use super::vocabulary::{ClientKind, Outcome, OutcomeCause, OutcomeCauseCode};
-use crate::cluster::{Family, FrontDoorKind, Protocol, ProxyMode, TrafficPolicy};
+use crate::cluster::{Family, FrontDoorKind, Protocol, TrafficPolicy};
 use crate::flow::{Answer, Refusal};
 use crate::observation::{Conntrack, DropReason, Entry};
 
@@ -96,12 +96,11 @@ impl Scene<'_> {
         {
             return why;
         }
-        let foreseen = foreseen == Some(OutcomeCauseCode::NotANodePortAddress);
         // kube-proxy rejects by ICMP error; a RST is the host's own word.
         let likely = self.knowledge.kube_proxy.is_none()
             && self.front_door.kind == Some(FrontDoorKind::NodePort)
             && refusal == Refusal::Reset;
-        if foreseen || likely {
+        if self.is_no_node_port_address() || likely {
             return (
                 OutcomeCauseCode::NotANodePortAddress,
                 format!(
@@ -162,32 +161,24 @@ impl Scene<'_> {
         Some((code, explanation))
     }
 
-    /// A client that policy Local spares, and that an old kube-proxy did not spare.
+    /// A pod that policy Local would spare, if kube-proxy took it for one; its configuration, which
+    /// is not known, says whether it does.
     fn not_spared(&self) -> Option<Why> {
         let entry = self.entry?;
-        let node = self.knowledge.local.node();
         let family = Family::of(self.front_door.address.ip());
-        let is_local = self.is_from_outside()
+        let here = entry.usable_local_endpoints(family, self.knowledge.local.node());
+        let may_be_why = self.knowledge.kube_proxy.is_none()
+            && self.client.kind == ClientKind::Pod
+            && self.is_from_outside()
             && entry.service.external_traffic_policy == TrafficPolicy::Local
-            && matches!(self.client.kind, ClientKind::Pod | ClientKind::Node)
-            // In the other modes whoever is spared gets an endpoint: another rule dropped it.
-            && self
-                .knowledge
-                .kube_proxy
-                .is_none_or(|config| config.mode == ProxyMode::Nftables)
-            && entry.usable_local_endpoints(family, node).is_empty();
-        is_local.then(|| {
-            (
-                OutcomeCauseCode::NoLocalEndpoints,
-                format!(
-                    "externalTrafficPolicy is Local and {node} has no usable endpoint of {}. Pods \
-                     and the node itself are spared that, but not by kube-proxy before 1.34 in mode \
-                     nftables (kubernetes/kubernetes#131765), nor where it does not take the \
-                     client for a pod (clusterCIDR)",
-                    entry.service.reference
-                ),
-            )
-        })
+            && here.is_empty();
+        if !may_be_why {
+            return None;
+        }
+        self.no_local_endpoints(
+            "kube-proxy spares pods that, but drops the connection of one that its cluster CIDR \
+             does not hold; its configuration would tell",
+        )
     }
 
     fn why_unanswered(&self) -> Option<Why> {

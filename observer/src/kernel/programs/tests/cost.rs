@@ -1,13 +1,18 @@
-//! What a packet costs, measured by the kernel itself. It asserts nothing, since machines differ:
-//! `cargo test --release -p observer --lib cost -- --ignored --nocapture` prints it.
+//! What a packet costs, measured by the kernel itself and held against a packet that returns at
+//! once: `cargo test -p observer --lib cost -- --nocapture` prints it.
 
 use std::io::Write as _;
 
 use super::datagrams::datagram;
 use super::*;
 
-/// How often a packet is run at a stretch.
-const REPEAT: u32 = 1_000_000;
+/// How often a packet is run at a stretch, and how many stretches there are: the least of them is
+/// the one that nothing disturbed.
+const REPEAT: u32 = 200_000;
+const STRETCHES: u32 = 5;
+/// How many times the packet that returns at once one may cost that is nobody's affair. Twice is
+/// far from what it is, and from what a map or a helper would make of it.
+const NOTHING: u64 = 2;
 /// How many flows are opened: each has a first datagram but once.
 const FLOWS: u16 = 10_000;
 
@@ -35,9 +40,9 @@ fn alone(programs: &mut Programs, packets: impl Iterator<Item = Vec<u8>>) -> [u6
 }
 
 #[test]
-#[ignore = "it measures, and asserts nothing"]
-fn cost_of_a_packet() {
-    let Some((mut programs, _ring)) = load("cost_of_a_packet") else {
+fn what_is_nobodys_affair_costs_next_to_nothing() {
+    let test = "what_is_nobodys_affair_costs_next_to_nothing";
+    let Some((mut programs, _ring)) = load(test) else {
         return;
     };
     programs
@@ -64,14 +69,25 @@ fn cost_of_a_packet() {
         let mut out = std::io::stdout().lock();
         writeln!(out, "{what:<32}{ingress:>6} ns in {egress:>6} ns out").expect("printed");
     };
-    for (what, packet) in [
-        ("no IP, returns at once", no_ip.clone()),
-        ("TCP, established", tcp(established)),
-        ("UDP, another port", datagram(v4(), 9, &[0; 40])),
-        ("UDP, a known flow", known),
-    ] {
-        let cost = ETHERNET.map(|program| cost(&mut programs, program, &packet, REPEAT));
-        say(what, cost);
+    let mut least = |what: &str, packet: &[u8]| {
+        let costs = ETHERNET.map(|program| {
+            let stretches = (0..STRETCHES).map(|_| cost(&mut programs, program, packet, REPEAT));
+            stretches.min().expect("some")
+        });
+        say(what, costs);
+        costs
+    };
+    let floor = least("no IP, returns at once", &no_ip);
+    let established = least("TCP, established", &tcp(established));
+    let another = least("UDP, another port", &datagram(v4(), 9, &[0; 40]));
+    least("UDP, a known flow", &known);
+    for costs in [established, another] {
+        for (cost, floor) in costs.into_iter().zip(floor) {
+            assert!(
+                cost <= NOTHING * floor,
+                "{cost} ns, where {floor} is the floor"
+            );
+        }
     }
     let same = (0..FLOWS).map(|_| no_ip.clone());
     say("no IP, run alone", alone(&mut programs, same));
