@@ -4,6 +4,7 @@
 //! [`record`]s → people ([`output`]). [`cluster`] holds what the objects say, [`kernel`] all that
 //! touches the kernel; [`observe`] is the only place where the four meet, [`cli`] where they run.
 
+pub mod agent;
 pub mod cli;
 pub mod cluster;
 pub mod flow;
