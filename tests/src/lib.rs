@@ -14,6 +14,7 @@ pub mod client;
 pub mod cluster;
 pub mod command;
 pub mod demo;
+pub mod http;
 pub mod kubeproxy;
 pub mod lab;
 pub mod neighbours;
