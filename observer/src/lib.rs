@@ -10,6 +10,8 @@ pub mod cluster;
 pub mod flow;
 pub mod kernel;
 pub mod kubernetes;
+pub mod live;
+mod notice;
 pub mod observation;
 pub mod observe;
 pub mod output;

@@ -2,12 +2,12 @@
 //! reported (`report`), where the cluster's objects come from (`source`), names that the cluster does not have (`names`), and what kube-proxy says of
 //! itself (`ask`).
 
-use std::error::Error;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+
+use crate::notice::say;
 
 mod ask;
 mod completions;
@@ -107,19 +107,6 @@ fn host_name() -> anyhow::Result<String> {
     name.into_string()
         .ok()
         .context("the host name is not UTF-8; give --node")
-}
-
-/// What does not work, and what follows from that.
-fn warn(error: &(dyn Error + 'static), so: &str) {
-    let causes: Vec<_> = std::iter::successors(Some(error), |&error| error.source())
-        .map(ToString::to_string)
-        .collect();
-    say(&format!("warning: {}: {so}", causes.join(": ")));
-}
-
-/// A line to stderr; where stderr is closed, nobody reads it.
-fn say(line: &str) {
-    drop(writeln!(io::stderr(), "{line}"));
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::say;
 use crate::cluster::file::{self, FileError};
 use crate::cluster::{KubeProxy, Objects};
 use crate::kubernetes::{self, AccessError, Client, Scope};
+use crate::notice::say;
 
 /// The heading of the options that say so.
 const CLUSTER: &str = "Where the cluster's objects come from";

@@ -28,6 +28,7 @@ mod kube_proxy;
 mod lookup;
 mod objects;
 mod service;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 mod trim;
@@ -40,6 +41,8 @@ pub use objects::{Objects, ObjectsError, View};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,
 };
+
+pub use snapshot::Snapshot;
 pub use trim::Trim;
 
 /// A transport protocol that a Service port can have (`core/v1` `Protocol`).

@@ -67,8 +67,8 @@ struct Publisher {
 ///
 /// Must be called in a tokio runtime.
 pub fn follow(
-    client: Client,
-    scope: Scope,
+    client: &Client,
+    scope: &Scope,
     kube_proxy: Option<KubeProxy>,
     keep_objects: bool,
 ) -> watch::Receiver<Cluster> {
@@ -79,16 +79,16 @@ pub fn follow(
     });
     let mut reflectors = JoinSet::new();
     let all = Selection::default;
-    shared.reflect(&mut reflectors, &client, all(), |store| {
+    shared.reflect(&mut reflectors, client, all(), |store| {
         Some(&mut store.services)
     });
-    shared.reflect(&mut reflectors, &client, all(), |store| {
+    shared.reflect(&mut reflectors, client, all(), |store| {
         Some(&mut store.endpoint_slices)
     });
-    shared.reflect(&mut reflectors, &client, all(), |store| {
+    shared.reflect(&mut reflectors, client, all(), |store| {
         Some(&mut store.nodes)
     });
-    shared.reflect(&mut reflectors, &client, scope.pods(), |store| {
+    shared.reflect(&mut reflectors, client, scope.pods(), |store| {
         Some(&mut store.pods)
     });
     if kube_proxy.is_none() {
@@ -97,7 +97,7 @@ pub fn follow(
             |store| store.config_maps.as_mut().map(|[_, second]| second),
         ];
         for (name, place) in KUBE_PROXY_NAMES.into_iter().zip(places) {
-            shared.reflect(&mut reflectors, &client, config_map(name), place);
+            shared.reflect(&mut reflectors, client, config_map(name), place);
         }
     }
     let publisher = Publisher {
