@@ -179,8 +179,10 @@ pub(super) fn message(status: &Status) -> String {
 pub(super) fn one_line(text: &str) -> String {
     const LENGTH_MAX: usize = 300;
     let line = text.trim().lines().next().unwrap_or_default();
-    let shown: String = line.chars().take(LENGTH_MAX).collect();
-    shown.escape_debug().to_string().replace("\\\"", "\"")
+    let shown = line.chars().take(LENGTH_MAX);
+    shown
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect()
 }
 
 /// The last error of a chain, which is the one that knows.
@@ -203,9 +205,9 @@ fn chain<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn 
 /// What is wrong with credentials. A plugin's own output may hold secrets, its complaints do not.
 pub(super) fn credentials(error: &AuthError) -> String {
     match error {
-        AuthError::AuthExecRun { cmd, out } => format!(
-            "the plugin {} failed ({}): {}",
-            one_line(cmd),
+        // The command as it was run has the environment in it.
+        AuthError::AuthExecRun { cmd: _, out } => format!(
+            "their plugin failed ({}): {}",
             out.status,
             one_line(&String::from_utf8_lossy(&out.stderr))
         ),
