@@ -138,7 +138,7 @@ impl Setup {
         });
         let (interfaces, hook) = session.attach(&links)?;
         let ring = Ring {
-            ring,
+            observations: ring,
             stop,
             debug_programs,
         };

@@ -9,8 +9,11 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
 use crate::verdict::{Cause, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp};
 
+mod anonymize;
+pub mod filter;
 mod join;
 
+pub use anonymize::anonymize;
 pub use join::join;
 
 /// The value of [`Record::schema`].

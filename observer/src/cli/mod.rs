@@ -8,12 +8,13 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
 use crate::notice::say;
+use crate::record::filter;
 
+mod agent;
 mod ask;
 mod completions;
 mod doctor;
 mod explain;
-mod filter;
 mod join;
 mod man;
 mod names;
@@ -67,6 +68,9 @@ enum Command {
     /// Predict what every front door does to the client's address, from the cluster's objects
     /// alone: by every node, for clients outside, in pods and on the node.
     Explain(explain::Options),
+    /// Observe this node for as long as it runs: metrics, and connections over HTTP. What the
+    /// `DaemonSet` runs.
+    Agent(Box<agent::Options>),
     /// Say what this kernel and node can do, what is missing, and what to do about it.
     #[command(after_help = EXIT_CODES)]
     Doctor(doctor::Options),
@@ -83,6 +87,7 @@ pub fn run(Cli { command }: Cli) -> ExitCode {
         Command::Replay(options) => replay::run(options),
         Command::Join(options) => join::run(options),
         Command::Explain(options) => explain::run(options),
+        Command::Agent(options) => agent::run(*options),
         Command::Doctor(options) => doctor::run(options),
         Command::Completions(options) => completions::run(options),
         Command::Man => man::run(),

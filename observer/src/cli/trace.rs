@@ -76,7 +76,7 @@ const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 /// which would then look as if a rule had dropped it.
 const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(25);
 
-fn answer_timeout(text: &str) -> Result<Duration, String> {
+pub(super) fn answer_timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration(text)?;
     if !(ANSWER_TIMEOUT_MIN..=ANSWER_TIMEOUT_MAX).contains(&timeout) {
         return Err(format!(
@@ -193,7 +193,7 @@ impl Sink for Report {
 }
 
 /// kube-proxy's configuration as the cluster's objects have it.
-fn configured(objects: &Objects) -> Option<KubeProxy> {
+pub(super) fn configured(objects: &Objects) -> Option<KubeProxy> {
     KubeProxy::of_cluster(&objects.config_maps).unwrap_or_else(|error| {
         warn(
             &error,
@@ -204,7 +204,7 @@ fn configured(objects: &Objects) -> Option<KubeProxy> {
 }
 
 /// kube-proxy's configuration as it tells it itself, on this node.
-fn asked() -> Option<KubeProxy> {
+pub(super) fn asked() -> Option<KubeProxy> {
     match ask::configuration(ask::METRICS_ADDRESS) {
         Ok(configuration) => {
             if configuration.is_some() {

@@ -69,9 +69,9 @@ impl Interfaces {
         self.look_again = true;
     }
 
-    /// How many are observed.
-    pub(super) fn number(&self) -> usize {
-        self.attached.len()
+    /// The names of those that are observed.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.attached.values().cloned().collect()
     }
 
     /// Attaches to what has come since, and gives all there is, if anything has changed. What went

@@ -29,7 +29,7 @@ pub struct Missed {
 }
 
 /// How a run stands.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Standing {
     /// What was missed so far.
     pub missed: Missed,
@@ -37,8 +37,8 @@ pub struct Standing {
     pub usage: Usage,
     /// The most that was found in the ring buffer at one reading since the last time, in bytes.
     pub ring_buffer_used: u64,
-    /// Interfaces that are observed.
-    pub interfaces: usize,
+    /// The names of the interfaces that are observed.
+    pub interfaces: Vec<String>,
 }
 
 /// One way in which observations are lost.

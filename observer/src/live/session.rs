@@ -78,7 +78,7 @@ pub(super) struct Parts<S> {
 
 /// What a run waits on.
 pub struct Ring {
-    pub(super) ring: RingBuf<MapData>,
+    pub(super) observations: RingBuf<MapData>,
     pub(super) stop: Stop,
     pub(super) debug_programs: bool,
 }
@@ -208,11 +208,11 @@ impl<S: Sink> Session<S> {
         until: Option<Instant>,
     ) -> anyhow::Result<Ended<S>> {
         let Ring {
-            ring,
+            observations,
             stop,
             debug_programs,
         } = ring;
-        let mut ring = readable(ring).context("cannot wait on the ring buffer")?;
+        let mut ring = readable(observations).context("cannot wait on the ring buffer")?;
         let mut log = debug_programs
             .then(|| {
                 self.parts
@@ -314,7 +314,7 @@ impl<S: Sink> Session<S> {
             },
             usage,
             ring_buffer_used: mem::take(&mut self.ring_buffer_used),
-            interfaces: self.parts.interfaces.number(),
+            interfaces: self.parts.interfaces.names(),
         })
     }
 
@@ -507,7 +507,7 @@ async fn changed(changes: &mut Option<watch::Receiver<Cluster>>) {
         return;
     }
     *changes = None;
-    future::pending().await
+    future::pending::<()>().await;
 }
 
 fn open_conntrack() -> Option<Conntrack> {
