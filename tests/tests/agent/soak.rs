@@ -6,7 +6,7 @@
 
 use std::{
     env,
-    io::Write as _,
+    io::{self, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
     sync::{
         Mutex,
@@ -138,7 +138,7 @@ fn a_busy_node_is_told_whole_and_costs_no_more_and_more() {
     let agent = start(node, &[]);
     let followed = std::sync::Arc::new(Mutex::new(Vec::new()));
     let kept = std::sync::Arc::clone(&followed);
-    let follower = Follower::start_with(
+    let reader = Follower::start_with(
         &node.namespace,
         API,
         "/v1/connections?follow=1",
@@ -183,7 +183,7 @@ fn a_busy_node_is_told_whole_and_costs_no_more_and_more() {
     }
     let after = samples(node);
     agent.stop().expect("stops");
-    follower.wait().expect("hung up");
+    reader.wait().expect("hung up");
     let mut followed = std::mem::take(&mut *followed.lock().expect("no one died"));
 
     let spent = |name| counted(&after, name) - counted(&before, name);
@@ -192,7 +192,7 @@ fn a_busy_node_is_told_whole_and_costs_no_more_and_more() {
     let settled = resident[resident.len() / 3..].iter().copied();
     let growth = settled.clone().fold(0.0, f64::max) - settled.fold(f64::MAX, f64::min);
     let cut_off = spent("source_ip_observer_followers_cut_off_total");
-    println!(
+    let cost = format!(
         "{number} connections in {took:.0} s, {:.0} a second; of the agent: {:.1} % of a core, \
          {:.0} µs each; at most {:.1} MiB resident, {:.1} MiB between its least and its most after \
          a third of the time; {cut_off:.0} times a stuck follower was cut off",
@@ -202,6 +202,7 @@ fn a_busy_node_is_told_whole_and_costs_no_more_and_more() {
         highest / 1_048_576.0,
         growth / 1_048_576.0,
     );
+    writeln!(io::stderr(), "{cost}").expect("written");
     assert!(counted(&after, "source_ip_observer_observations_lost_total") < 0.5);
     let counted = spent("source_ip_observer_connections_total");
     assert!(
