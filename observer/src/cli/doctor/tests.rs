@@ -93,6 +93,7 @@ fn a_healthy_node_is_told_in_a_dozen_lines() {
     ok       interfaces    lo not observed: loopback
     ok       kube-proxy    iptables mode, and its rules are here
     ok       dataplane     nothing that bypasses conntrack was found
+    ok       cluster       its API server gives all that is asked of it
     ok       node          the cluster's objects have it
 
     observing can work here
