@@ -4,8 +4,10 @@
 //! Method: `observer agent` on nodes of the demo cluster, connections through its front doors,
 //! HTTP by hand in the node's namespace, the sockets as the oracle.
 
+mod cluster;
 mod hostile;
 mod served;
+mod soak;
 mod succession;
 
 use std::{
