@@ -91,9 +91,9 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         anonymize,
         state_directory: state_dir,
     };
-    agent::run(options, async || {
+    agent::run(options, || {
         // Observing does not wait for the cluster; connections do.
-        let knowledge = source.knowledge(&node, Duration::ZERO, false).await?;
+        let knowledge = source.knowledge_to_come(&node)?;
         let known = knowledge.cluster.as_deref();
         names::node(&node, known.and_then(|cluster| cluster.objects.as_ref()))?;
         Ok(knowledge)

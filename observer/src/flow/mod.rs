@@ -166,6 +166,12 @@ impl Flow {
         self.pending.keys().any(is_it) || self.reported.iter().any(|(one, _)| is_it(one))
     }
 
+    /// Whether a connection that was opened before this moment waits.
+    pub fn has_pending_before(&self, moment: Moment) -> bool {
+        let mut pending = self.pending.values();
+        pending.any(|pending| pending.opened_at < moment)
+    }
+
     /// The connections that the answer time-out ends at `now`, oldest first.
     pub fn tick(&mut self, now: Moment) -> Vec<Connection> {
         let timeout = self.answer_timeout_ns;

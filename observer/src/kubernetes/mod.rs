@@ -21,7 +21,7 @@ mod tests;
 
 pub use client::Client;
 pub use error::{AccessError, ApiError};
-pub use follow::{Cluster, KubeProxySource, follow};
+pub use follow::{Cluster, KubeProxySource, follow, follow_by};
 pub use read::{Read, read};
 
 /// The namespace of kube-proxy's `ConfigMap`.
