@@ -14,6 +14,8 @@ pub mod client;
 pub mod cluster;
 pub mod command;
 pub mod demo;
+pub mod deploy;
+pub mod http;
 pub mod kubeproxy;
 pub mod lab;
 pub mod neighbours;
