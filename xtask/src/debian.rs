@@ -97,6 +97,13 @@ impl Archive {
     }
 }
 
+impl Drop for Archive {
+    fn drop(&mut self) {
+        // What stays is removed when the release is read again.
+        let _stays = fs::remove_dir_all(&self.folder);
+    }
+}
+
 /// The mirror of the Debian archive that this machine's own apt uses.
 fn mirror() -> anyhow::Result<String> {
     let known = || -> anyhow::Result<Option<String>> {

@@ -18,7 +18,12 @@ const KUBECTL_VERSION: &str = "1.37.1";
 /// The Debian release whose Prometheus is taken, and the seccomp profile of its container tools:
 /// older ones refuse bpf(2) to those with `CAP_BPF`.
 const DEBIAN: &str = "trixie";
-const PACKAGES: [&str; 2] = ["golang-github-containers-common", "prometheus"];
+const PACKAGES: [&str; 3] = ["golang-github-containers-common", "prometheus", "promtool"];
+
+/// What is used of them.
+const PROMETHEUS: &str = "usr/bin/prometheus";
+const PROMTOOL: &str = "usr/bin/promtool";
+const SECCOMP_PROFILE: &str = "usr/share/containers/seccomp.json";
 
 /// The suites of this step. In the step `lab` they say that they are here.
 const SUITES: [&str; 3] = ["deploy", "deploy_container", "deploy_prometheus"];
@@ -41,7 +46,8 @@ pub(crate) fn install() -> anyhow::Result<()> {
         })?;
     }
     let packages = packages()?;
-    if !packages.is_dir() {
+    let used = [PROMETHEUS, PROMTOOL, SECCOMP_PROFILE];
+    if !used.iter().all(|file| packages.join(file).is_file()) {
         folders::renew(&packages, |folder| {
             Archive::read(DEBIAN)?.unpack(&PACKAGES, folder)
         })?;
@@ -56,12 +62,9 @@ pub(crate) fn step(no_skips: bool) -> anyhow::Result<()> {
     command
         .env("OBSERVER_BIN", workspace::observer()?)
         .env("KUBECTL", kubectl()?.join("bin/kubectl"))
-        .env("PROMETHEUS", packages.join("usr/bin/prometheus"))
-        .env("PROMTOOL", packages.join("usr/bin/promtool"))
-        .env(
-            "SECCOMP_PROFILE",
-            packages.join("usr/share/containers/seccomp.json"),
-        )
+        .env("PROMETHEUS", packages.join(PROMETHEUS))
+        .env("PROMTOOL", packages.join(PROMTOOL))
+        .env("SECCOMP_PROFILE", packages.join(SECCOMP_PROFILE))
         .args(["--package", "tests", "--no-fail-fast"]);
     for suite in SUITES {
         command.args(["--test", suite]);
