@@ -11,6 +11,7 @@ use std::{
 
 use crate::privilege;
 
+pub mod agent;
 pub mod container;
 pub mod image;
 pub mod manifests;

@@ -1,1 +1,118 @@
-//! Prometheus.
+//! Prometheus, scraping an agent on a node of the lab.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::agent::METRICS;
+use crate::{
+    child::{ChildGuard, poll_until},
+    http::{self, escaped},
+    netns::Namespace,
+};
+
+/// Where it answers, in the namespace that it runs in.
+const ADDRESS: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
+/// The job that the alerts expect.
+const JOB: &str = "source-ip-observer";
+/// How long it may take to start.
+const START: Duration = Duration::from_secs(20);
+
+/// A Prometheus at work. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Prometheus<'a> {
+    namespace: &'a Namespace,
+    /// Held for as long as it runs.
+    _child: ChildGuard,
+    /// Its configuration and its data.
+    _folder: TempDir,
+}
+
+impl<'a> Prometheus<'a> {
+    /// Starts `program` in a namespace. It scrapes the agent there every second, and judges by
+    /// `rules` as often.
+    pub fn start(program: &Path, namespace: &'a Namespace, rules: &[PathBuf]) -> Result<Self> {
+        let folder = TempDir::new().context("failed to make a directory")?;
+        let config = folder.path().join("prometheus.yml");
+        let text = json!({
+            "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+            "rule_files": rules,
+            "scrape_configs": [{
+                "job_name": JOB,
+                "static_configs": [{"targets": [METRICS.to_string()], "labels": {"node": "node1"}}],
+            }],
+        });
+        // What is JSON is YAML.
+        fs::write(&config, text.to_string()).context("failed to write a configuration")?;
+        let child = namespace
+            .command(program)
+            .arg(format!("--config.file={}", config.display()))
+            .arg(format!(
+                "--storage.tsdb.path={}",
+                folder.path().join("data").display()
+            ))
+            .arg(format!("--web.listen-address={ADDRESS}"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("failed to start {}", program.display()))?;
+        let prometheus = Self {
+            namespace,
+            _child: ChildGuard::new(child),
+            _folder: folder,
+        };
+        let is_ready = || {
+            let answer = namespace
+                .run(|| http::get(ADDRESS, "/-/ready"))
+                .ok()?
+                .ok()?;
+            (answer.status == 200).then_some(())
+        };
+        poll_until(START, is_ready).context("Prometheus did not start")?;
+        Ok(prometheus)
+    }
+
+    /// What an expression comes to now: the elements of a vector. One that it cannot make sense of
+    /// is an error.
+    pub fn query(&self, expression: &str) -> Result<Vec<Value>> {
+        let data = self.get(&format!("/api/v1/query?query={}", escaped(expression)))?;
+        let result = data["result"].as_array().cloned();
+        result.with_context(|| format!("no vector: {data}"))
+    }
+
+    /// The same, as soon as it comes to something.
+    pub fn query_until_there_is(&self, expression: &str, timeout: Duration) -> Result<Vec<Value>> {
+        let ask = || match self.query(expression) {
+            Ok(elements) if elements.is_empty() => None,
+            other => Some(other),
+        };
+        poll_until(timeout, ask).with_context(|| format!("there is no {expression}"))?
+    }
+
+    /// The rules that it judges by, with their state.
+    pub fn rules(&self) -> Result<Vec<Value>> {
+        let data = self.get("/api/v1/rules")?;
+        let groups = data["groups"].as_array().context("no groups")?;
+        let rules = groups.iter().filter_map(|group| group["rules"].as_array());
+        Ok(rules.flatten().cloned().collect())
+    }
+
+    fn get(&self, path: &str) -> Result<Value> {
+        let answer = self.namespace.run(|| http::get(ADDRESS, path))??;
+        let Ok(mut body) = serde_json::from_str::<Value>(&answer.body) else {
+            bail!("{path}: {}", answer.body);
+        };
+        ensure!(body["status"] == "success", "{path}: {body}");
+        Ok(body["data"].take())
+    }
+}
