@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use observer::cluster::Index;
+use observer::cluster::{Index, Snapshot};
 use observer::observation::{Entry, Moment, Observation};
 use observer::observe::{Epoch, Event, Observer, Output, Settings};
 use observer::record::Record;
@@ -15,9 +15,10 @@ const TICK: u8 = 0xff;
 const ANSWER_TIMEOUT_NS: u64 = 1_000;
 
 /// A cluster for verdicts to speak of, and that a fuzzer can hit the addresses of.
-static INDEX: LazyLock<Arc<Index>> = LazyLock::new(|| {
+static CLUSTER: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
     let objects = cluster::read(include_bytes!("../seeds/cluster/shop.json"));
-    Arc::new(objects.expect("the seed is a List"))
+    let index = objects.expect("the seed is a List");
+    Arc::new(Snapshot::new(index, None))
 });
 
 /// Decodes the bytes as they are; and as one record after the other, which go on to the verdicts.
@@ -35,8 +36,9 @@ pub fn judged(bytes: &[u8]) -> Vec<Record> {
         epoch: Epoch(jiff::Timestamp::UNIX_EPOCH),
         answer_timeout_ns: ANSWER_TIMEOUT_NS,
         all: true,
+        follows_cluster: false,
     };
-    let mut observer = Observer::new(settings, Some(Arc::clone(&INDEX)), None);
+    let mut observer = Observer::new(settings, Some(Arc::clone(&CLUSTER)));
     let mut records = Vec::new();
     let events = bytes.chunks(RECORD_LEN).filter_map(|chunk| match chunk {
         [TICK, rest @ ..] => {
@@ -50,7 +52,7 @@ pub fn judged(bytes: &[u8]) -> Vec<Record> {
         while let Some(event) = events.pop() {
             for output in observer.handle(event) {
                 match output {
-                    Output::Record(record) => records.push(*record),
+                    Output::Record(_, record) => records.push(*record),
                     Output::Ask(identity) => {
                         let entry = match identity.sequence % 3 {
                             0 => None,

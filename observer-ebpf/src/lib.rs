@@ -91,6 +91,9 @@ pub struct ArrivalKey {
     pub role: u32,
 }
 
+/// The ring buffer's size in bytes: room for 7,700 observations between two reads of userspace.
+pub const OBSERVATIONS_SIZE: u32 = 1 << 20;
+
 /// Connections whose opening packet or answer arrived and has not left: those under way, and
 /// those to the host itself until userspace takes them out. 8 MiB of kernel memory.
 pub const ARRIVALS_MAX: u32 = 1 << 16;

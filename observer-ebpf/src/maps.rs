@@ -11,16 +11,14 @@ use aya_ebpf::{
 };
 use observer_ebpf::{
     ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DROPS_MAX, DropLayout, FLOW_IDLE_NS, FLOWS_MAX,
-    Flow, FlowKey, KernelLayout, LAYOUT_KEY, Observation, PORT_WORDS, SILENCE_NS, Tuple,
+    Flow, FlowKey, KernelLayout, LAYOUT_KEY, OBSERVATIONS_SIZE, Observation, PORT_WORDS,
+    SILENCE_NS, Tuple,
 };
 
 use crate::{
     conntrack::Conntrack,
     packet::{Packet, Role},
 };
-
-/// Bytes; room for 7,700 observations between two reads of userspace.
-const OBSERVATIONS_SIZE: u32 = 1 << 20;
 
 #[map]
 static ARRIVALS: LruHashMap<ArrivalKey, Arrival> = LruHashMap::with_max_entries(ARRIVALS_MAX, 0);

@@ -4,10 +4,14 @@
 //! [`record`]s → people ([`output`]). [`cluster`] holds what the objects say, [`kernel`] all that
 //! touches the kernel; [`observe`] is the only place where the four meet, [`cli`] where they run.
 
+pub mod agent;
 pub mod cli;
 pub mod cluster;
 pub mod flow;
 pub mod kernel;
+pub mod kubernetes;
+pub mod live;
+mod notice;
 pub mod observation;
 pub mod observe;
 pub mod output;

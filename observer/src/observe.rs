@@ -3,21 +3,36 @@
 //! PURE: [`Event`]s are all that an [`Observer`] ever learns, so that a recording of them gives
 //! the same records again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Index, KubeProxy, LocalAddresses};
-use crate::flow::{Answer, Answered, Connection, Flow, Losses};
+use self::history::History;
+use crate::cluster::{LocalAddresses, Snapshot};
+use crate::flow::{Connection, Flow, Losses};
 use crate::observation::{
     DropReason, Entry, Identity, IfIndex, Interfaces, Moment, Observation, Tuple,
 };
-use crate::record::{self, Record};
-use crate::verdict::{self, Knowledge, Lost, Verdict};
+use crate::record::Record;
+use crate::verdict::{self, Knowledge};
+
+mod history;
+#[cfg(test)]
+mod tests;
+mod written;
 
 /// Interfaces whose names are remembered, those that are gone included.
 const INTERFACES_MAX: usize = 1 << 16;
+/// Connections that wait for word of the cluster; what is more is judged by what is known.
+const WAITING_MAX: usize = 1 << 14;
+/// So long after its opening packet a connection waits for the first word of the cluster.
+const FIRST_WORD_NS: u64 = 10_000_000_000;
+/// So long after its opening packet a connection that came otherwise than predicted, or by no door
+/// that is known, waits for word of a change that it went by: kube-proxy may have heard of it
+/// first.
+const CHANGE_NS: u64 = 1_500_000_000;
 
 /// What time it is: the wall clock's reading at the kernel's moment 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,7 +49,7 @@ impl Epoch {
 
 /// Everything that reaches an observer from outside, in its order: with the settings, all that
 /// its records follow from.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Event {
     /// The kernel side saw something.
@@ -59,6 +74,11 @@ pub enum Event {
     },
     /// The node's interfaces or addresses are these from now on.
     Interfaces(Interfaces),
+    /// The cluster is this from this moment on.
+    Cluster(Moment, Arc<Snapshot>),
+    /// The cluster's objects are current; or they may have changed unnoticed since this moment,
+    /// because their API is not heard.
+    ClusterHeard(Option<Moment>),
     /// Observations were lost, at any time before this moment.
     Lost(Moment),
     /// It is this late now.
@@ -72,8 +92,8 @@ pub enum Event {
 pub enum Output {
     /// What does conntrack hold of this? To be answered by [`Event::LookedUp`].
     Ask(Identity),
-    /// A connection's outcome is known.
-    Record(Box<Record>),
+    /// A connection's outcome is known. With the moment of its opening packet, if that was seen.
+    Record(Option<Moment>, Box<Record>),
 }
 
 /// What an observer is set up with.
@@ -87,6 +107,9 @@ pub struct Settings {
     pub answer_timeout_ns: u64,
     /// Whether connections that nobody asks about are reported too.
     pub all: bool,
+    /// Whether the cluster is followed: [`Event::Cluster`] tells of it, and of its changes.
+    #[serde(default)]
+    pub follows_cluster: bool,
 }
 
 /// One node's observer.
@@ -94,64 +117,67 @@ pub struct Settings {
 pub struct Observer {
     flow: Flow,
     settings: Settings,
-    index: Option<Arc<Index>>,
-    kube_proxy: Option<KubeProxy>,
+    cluster: History,
     local: LocalAddresses,
     interfaces: BTreeMap<IfIndex, String>,
     /// Connections that wait for conntrack's word.
     asked: HashMap<Identity, Connection>,
+    /// Connections that wait for word of the cluster, the oldest first.
+    waiting: VecDeque<Connection>,
+    now: Moment,
 }
 
 impl Observer {
-    /// One that knows of no interface yet; [`Event::Interfaces`] tells.
-    pub fn new(
-        settings: Settings,
-        index: Option<Arc<Index>>,
-        kube_proxy: Option<KubeProxy>,
-    ) -> Self {
+    /// One that knows of no interface yet; [`Event::Interfaces`] tells. `cluster`: what is known
+    /// from the beginning.
+    pub fn new(settings: Settings, cluster: Option<Arc<Snapshot>>) -> Self {
         Self {
             flow: Flow::new(settings.answer_timeout_ns),
             local: LocalAddresses::new(settings.node.as_str(), []),
             settings,
-            index,
-            kube_proxy,
+            cluster: History::new(cluster),
             interfaces: BTreeMap::new(),
             asked: HashMap::new(),
+            waiting: VecDeque::new(),
+            now: Moment(0),
         }
     }
 
     /// Takes one event in.
     pub fn handle(&mut self, event: Event) -> Vec<Output> {
-        let connections = match event {
-            Event::Observation(observation) => self.flow.observe(observation).into_iter().collect(),
-            Event::Lost(now) => {
-                self.flow.lost(now);
-                return Vec::new();
+        let (mut outputs, connections) = match event {
+            Event::Observation(observation) => (
+                Vec::new(),
+                self.flow.observe(observation).into_iter().collect(),
+            ),
+            Event::Tick(now) => {
+                self.now = now;
+                (self.reconsidered(), self.flow.tick(now))
             }
-            Event::Tick(now) => self.flow.tick(now),
-            Event::End => self.flow.finish(),
+            Event::End => {
+                // No more word comes.
+                self.settings.follows_cluster = false;
+                (self.reconsidered(), self.flow.finish())
+            }
+            Event::Cluster(since, snapshot) => {
+                self.cluster.add(since, snapshot);
+                (self.reconsidered(), Vec::new())
+            }
             Event::Existing {
                 identity,
                 reply,
                 replied,
-            } => {
-                // Its start may have been seen meanwhile.
-                if self.flow.knows(identity.protocol, &identity.original) {
-                    return Vec::new();
-                }
-                let connection = Connection::existing(identity, reply, replied);
-                return self.record(&connection).into_iter().collect();
-            }
+            } => (self.existing(identity, reply, replied), Vec::new()),
             Event::LookedUp(identity, entry, drop_reason) => {
-                let Some(connection) = self.asked.remove(&identity) else {
-                    return Vec::new();
-                };
-                let mut connection = match entry {
-                    Some(entry) => connection.with_entry(entry),
-                    None => connection,
-                };
-                connection.drop_reason = drop_reason;
-                return self.record(&connection).into_iter().collect();
+                (self.looked_up(&identity, entry, drop_reason), Vec::new())
+            }
+            Event::Lost(now) => {
+                self.flow.lost(now);
+                return Vec::new();
+            }
+            Event::ClusterHeard(away_since) => {
+                self.cluster.heard(away_since);
+                return Vec::new();
             }
             Event::Interfaces(Interfaces { names, addresses }) => {
                 self.local = LocalAddresses::new(self.settings.node.as_str(), addresses);
@@ -163,10 +189,38 @@ impl Observer {
                 return Vec::new();
             }
         };
-        connections
+        let concluded = connections
             .into_iter()
-            .filter_map(|connection| self.concluded(connection))
-            .collect()
+            .filter_map(|connection| self.concluded(connection));
+        outputs.extend(concluded);
+        outputs
+    }
+
+    /// One that was there before; its start may have been seen meanwhile.
+    fn existing(&mut self, identity: Identity, reply: Tuple, replied: bool) -> Vec<Output> {
+        if self.flow.knows(identity.protocol, &identity.original) {
+            return Vec::new();
+        }
+        let connection = Connection::existing(identity, reply, replied);
+        self.judged(connection).into_iter().collect()
+    }
+
+    /// Conntrack's word on one that waits for it.
+    fn looked_up(
+        &mut self,
+        identity: &Identity,
+        entry: Option<Entry>,
+        drop_reason: Option<DropReason>,
+    ) -> Vec<Output> {
+        let Some(connection) = self.asked.remove(identity) else {
+            return Vec::new();
+        };
+        let mut connection = match entry {
+            Some(entry) => connection.with_entry(entry),
+            None => connection,
+        };
+        connection.drop_reason = drop_reason;
+        self.judged(connection).into_iter().collect()
     }
 
     /// What could not be kept.
@@ -177,134 +231,84 @@ impl Observer {
     /// A connection whose answer is missing is conntrack's affair first.
     fn concluded(&mut self, connection: Connection) -> Option<Output> {
         if !connection.is_unanswered() {
-            return self.record(&connection);
+            return self.judged(connection);
         }
         let identity = connection.identity;
-        let may_be_reported = self.index.is_none()
+        let may_be_reported = self.cluster.is_empty()
             || connection.departure.is_some()
-            || verdict::judge(&connection, self.knowledge()).is_some();
+            || verdict::judge(&connection, self.knowledge(self.held(&connection))).is_some();
         may_be_reported.then(|| {
             self.asked.insert(identity, connection);
             Output::Ask(identity)
         })
     }
 
-    fn record(&self, connection: &Connection) -> Option<Output> {
-        let verdict = verdict::judge(connection, self.knowledge())?;
-        Some(Output::Record(Box::new(self.written(connection, verdict))))
+    /// The record of a connection; `None` if nobody asks about it, or if it waits for word of the
+    /// cluster.
+    fn judged(&mut self, connection: Connection) -> Option<Output> {
+        if self.cluster.is_empty() && self.may_wait(&connection, FIRST_WORD_NS) {
+            self.waiting.push_back(connection);
+            return None;
+        }
+        let record = self.record(&connection)?;
+        let is_unexplained = record.as_expected == Some(false) || record.front_door.kind.is_none();
+        if is_unexplained && self.may_wait(&connection, CHANGE_NS) {
+            self.waiting.push_back(connection);
+            return None;
+        }
+        Some(Output::Record(connection.opened_at, Box::new(record)))
     }
 
-    fn knowledge(&self) -> Knowledge<'_> {
+    /// What waits is judged anew; what need wait no longer comes out.
+    fn reconsidered(&mut self) -> Vec<Output> {
+        let waiting = mem::take(&mut self.waiting);
+        waiting
+            .into_iter()
+            .filter_map(|connection| self.judged(connection))
+            .collect()
+    }
+
+    fn may_wait(&self, connection: &Connection, limit_ns: u64) -> bool {
+        let is_young = |opened_at| self.now.nanoseconds_since(opened_at) < limit_ns;
+        self.settings.follows_cluster
+            && self.waiting.len() < WAITING_MAX
+            && connection.opened_at.is_some_and(is_young)
+    }
+
+    /// By the cluster as it was when the opening packet came. Where that comes out otherwise than
+    /// it predicts, and the cluster was another shortly before or soon after, the connection went
+    /// by that one if it comes out as that predicts: kube-proxy takes its time.
+    fn record(&self, connection: &Connection) -> Option<Record> {
+        let by = |snapshot| {
+            let verdict = verdict::judge(connection, self.knowledge(snapshot))?;
+            Some(self.written(connection, verdict))
+        };
+        let record = by(self.held(connection));
+        let moment = connection.opened_at.unwrap_or(self.now);
+        let is_unexpected = |record: &Record| record.as_expected == Some(false);
+        if record.as_ref().is_none_or(is_unexpected)
+            && let Some(explained) = self
+                .cluster
+                .around(moment)
+                .filter_map(|snapshot| by(Some(snapshot)))
+                .find(|record| record.as_expected == Some(true))
+        {
+            return Some(explained);
+        }
+        record
+    }
+
+    /// The cluster when the opening packet came; now, if that was not seen.
+    fn held(&self, connection: &Connection) -> Option<&Snapshot> {
+        self.cluster.at(connection.opened_at.unwrap_or(self.now))
+    }
+
+    fn knowledge<'a>(&'a self, cluster: Option<&'a Snapshot>) -> Knowledge<'a> {
         Knowledge {
-            index: self.index.as_deref(),
-            kube_proxy: self.kube_proxy.as_ref(),
+            index: cluster.map(|cluster| &cluster.index),
+            kube_proxy: cluster.and_then(|cluster| cluster.kube_proxy.as_ref()),
             local: &self.local,
             all: self.settings.all,
-        }
-    }
-
-    fn written(&self, connection: &Connection, verdict: Verdict) -> Record {
-        let Verdict {
-            service,
-            front_door,
-            client,
-            backend,
-            source_seen,
-            source_ip,
-            lost_at,
-            cause,
-            outcome,
-            outcome_cause,
-            extra_hops,
-            expected,
-        } = verdict;
-        let why = outcome_cause.as_ref().map(|cause| cause.code);
-        let as_expected = expected.map(|expected| expected.is_met_by(source_ip, outcome, why));
-        Record {
-            schema: record::SCHEMA,
-            observed_at: connection
-                .opened_at
-                .map(|opened_at| self.settings.epoch.format(opened_at)),
-            node: self.node(),
-            from: match connection.opened_at {
-                Some(_) => record::From::Start,
-                None => record::From::Conntrack,
-            },
-            protocol: connection.identity.protocol,
-            service: service.map(|port| record::Service {
-                namespace: port.service.namespace.to_string(),
-                name: port.service.name.to_string(),
-                port: port.name.map(|name| name.to_string()),
-            }),
-            front_door: record::FrontDoor {
-                kind: front_door.kind,
-                ip: front_door.address.ip().to_canonical(),
-                port: front_door.address.port(),
-            },
-            client: record::Client {
-                ip: client.address.ip().to_canonical(),
-                port: client.address.port(),
-                kind: client.kind,
-                recovered: None,
-            },
-            backend: backend.map(|backend| record::Backend {
-                ip: backend.address.ip().to_canonical(),
-                port: backend.address.port(),
-                pod: backend.pod.map(|pod| pod.name.to_string()),
-                node: backend.node,
-            }),
-            source_seen: source_seen.map(Into::into),
-            source_ip,
-            lost_at: lost_at.map(|Lost { interface, by }| record::LostAt {
-                node: self.node(),
-                interface: interface.map(|interface| self.interface(interface)),
-                by,
-            }),
-            cause,
-            outcome,
-            outcome_cause,
-            extra_hops,
-            extra_hop_ns: None,
-            hop_check: None,
-            path: connection
-                .opened_at
-                .iter()
-                .map(|_| self.step(connection))
-                .collect(),
-            round_trip_ns: match (connection.answer, connection.opened_at) {
-                (Answer::Accepted(Answered { at, .. }), Some(opened_at)) => {
-                    Some(at.nanoseconds_since(opened_at))
-                }
-                _ => None,
-            },
-            expected,
-            as_expected,
-            advice: Vec::new(),
-        }
-    }
-
-    fn step(&self, connection: &Connection) -> record::Step {
-        let Connection {
-            arrival, departure, ..
-        } = connection;
-        let answer_arrival = match connection.answer {
-            Answer::Accepted(answered) | Answer::Refused(_, answered) => answered.arrival,
-            Answer::None => connection.stray,
-        };
-        record::Step {
-            node: self.node(),
-            r#in: arrival.map(|arrival| self.interface(arrival.interface)),
-            out: departure.map(|departure| self.interface(departure.interface)),
-            ttl_in: arrival.map(|arrival| arrival.ttl.0),
-            ttl_out: departure.map(|departure| departure.ttl.0),
-            reply_ttl_in: answer_arrival.map(|arrival| arrival.ttl.0),
-            forward_ns: arrival
-                .zip(*departure)
-                .map(|(arrival, departure)| departure.at.nanoseconds_since(arrival.at)),
-            reply_ns: departure
-                .filter(|_| !connection.repeated)
-                .zip(answer_arrival)
-                .map(|(departure, reply)| reply.at.nanoseconds_since(departure.at)),
         }
     }
 

@@ -6,11 +6,14 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{FrontDoorKind, Protocol};
+use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
 use crate::verdict::{Cause, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp};
 
+mod anonymize;
+pub mod filter;
 mod join;
 
+pub use anonymize::anonymize;
 pub use join::join;
 
 /// The value of [`Record::schema`].
@@ -52,6 +55,9 @@ pub struct Service {
     pub name: String,
     /// The port's name, if it has one.
     pub port: Option<String>,
+    /// Its external traffic policy; `None` if nothing but its cluster address leads to it.
+    #[serde(default)]
+    pub external_traffic_policy: Option<TrafficPolicy>,
 }
 
 /// Where the connection entered: always the original destination.
@@ -191,6 +197,10 @@ pub struct Record {
     pub expected: Option<Expected>,
     /// Whether it did.
     pub as_expected: Option<bool>,
+    /// How long the API of the cluster's objects had not been heard when the opening packet came,
+    /// in seconds: they may have changed unnoticed. `None` if they were current, or from a file.
+    #[serde(default)]
+    pub cluster_stale_s: Option<u64>,
     /// What to change.
     pub advice: Vec<Advice>,
 }

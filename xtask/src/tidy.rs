@@ -9,7 +9,7 @@ use crate::workspace;
 
 /// Which modules of `observer` each may use, besides itself. Facts flow one way: packets →
 /// observations → connections → verdicts → people.
-const MAY_USE: [(&str, &[&str]); 9] = [
+const MAY_USE: [(&str, &[&str]); 12] = [
     ("cluster", &[]),
     ("observation", &["cluster"]),
     ("kernel", &["cluster", "observation"]),
@@ -21,7 +21,38 @@ const MAY_USE: [(&str, &[&str]); 9] = [
         &["cluster", "observation", "flow", "verdict", "record"],
     ),
     ("recording", &["cluster", "observation", "observe"]),
-    ("output", &["cluster", "kernel", "verdict", "record"]),
+    ("kubernetes", &["cluster", "notice"]),
+    (
+        "live",
+        &[
+            "cluster",
+            "observation",
+            "kernel",
+            "kubernetes",
+            "observe",
+            "record",
+            "recording",
+            "notice",
+        ],
+    ),
+    (
+        "output",
+        &["cluster", "kernel", "live", "verdict", "record"],
+    ),
+    (
+        "agent",
+        &[
+            "cluster",
+            "observation",
+            "kernel",
+            "kubernetes",
+            "live",
+            "observe",
+            "record",
+            "verdict",
+            "notice",
+        ],
+    ),
 ];
 
 /// Modules that know only what they are told.

@@ -2,18 +2,19 @@
 //! reported (`report`), names that the cluster does not have (`names`), and what kube-proxy says of
 //! itself (`ask`).
 
-use std::error::Error;
-use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use crate::notice::say;
+use crate::record::filter;
+
+mod agent;
 mod ask;
 mod completions;
 mod doctor;
 mod explain;
-mod filter;
 mod join;
 mod man;
 mod names;
@@ -66,6 +67,9 @@ enum Command {
     /// Predict what every front door does to the client's address, from the cluster's objects
     /// alone: by every node, for clients outside, in pods and on the node.
     Explain(explain::Options),
+    /// Observe this node for as long as it runs: metrics, and connections over HTTP. What the
+    /// `DaemonSet` runs.
+    Agent(Box<agent::Options>),
     /// Say what this kernel and node can do, what is missing, and what to do about it.
     #[command(after_help = EXIT_CODES)]
     Doctor(doctor::Options),
@@ -82,6 +86,7 @@ pub fn run(Cli { command }: Cli) -> ExitCode {
         Command::Replay(options) => replay::run(options),
         Command::Join(options) => join::run(options),
         Command::Explain(options) => explain::run(options),
+        Command::Agent(options) => agent::run(*options),
         Command::Doctor(options) => doctor::run(options),
         Command::Completions(options) => completions::run(options),
         Command::Man => man::run(),
@@ -106,19 +111,6 @@ fn host_name() -> anyhow::Result<String> {
     name.into_string()
         .ok()
         .context("the host name is not UTF-8; give --node")
-}
-
-/// What does not work, and what follows from that.
-fn warn(error: &(dyn Error + 'static), so: &str) {
-    let causes: Vec<_> = std::iter::successors(Some(error), |&error| error.source())
-        .map(ToString::to_string)
-        .collect();
-    say(&format!("warning: {}: {so}", causes.join(": ")));
-}
-
-/// A line to stderr; where stderr is closed, nobody reads it.
-fn say(line: &str) {
-    drop(writeln!(io::stderr(), "{line}"));
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::report::{Report, ReportOptions};
 use super::{Ending, say};
-use crate::cluster::Index;
+use crate::cluster::{Index, Snapshot};
 use crate::observe::{Observer, Output};
 use crate::recording::Reader;
 
@@ -30,13 +30,14 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     if let Some(but) = report.unusual_service(objects.as_ref())? {
         say(&format!("warning: {but}"));
     }
-    let index = objects.map(|objects| Arc::new(Index::build(&objects)));
-    let mut observer = Observer::new(header.settings, index, header.kube_proxy);
+    let cluster =
+        objects.map(|objects| Arc::new(Snapshot::new(Index::build(&objects), header.kube_proxy)));
+    let mut observer = Observer::new(header.settings, cluster);
     let mut report = Report::new(report);
     for event in events {
         for output in observer.handle(event?) {
             match output {
-                Output::Record(record) => report.take(&record)?,
+                Output::Record(_, record) => report.take(&record)?,
                 // The answer is in the recording.
                 Output::Ask(_) => {}
             }

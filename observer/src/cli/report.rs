@@ -8,7 +8,8 @@ use super::Ending;
 use super::filter::{FailOn, Filter};
 use super::names::{self, NameError};
 use crate::cluster::Objects;
-use crate::output::{Format, Missed, Page, Printer, Summary};
+use crate::live::Missed;
+use crate::output::{Format, Page, Printer, Summary};
 use crate::record::Record;
 
 /// What to report, how, and until when.
@@ -108,7 +109,7 @@ impl Report {
     }
 
     /// What came by, as a whole, for stderr. `missed`: `None` if nothing could be.
-    pub(super) fn summary(&self, missed: Option<Missed<'_>>) -> String {
+    pub(super) fn summary(&self, missed: Option<Missed>) -> String {
         let summary = self.summary.render(missed, Page::stderr());
         let asked =
             self.filter.asks_for_predictions() || self.fail_on.contains(&FailOn::Unexpected);

@@ -1,33 +1,26 @@
 //! `observer trace`: follow connections live on this node.
 
-mod interfaces;
-mod session;
-
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Args;
-use jiff::{SignedDuration, Timestamp};
-use nix::time::{ClockId, clock_gettime};
-use observer_ebpf::KernelLayout;
+use jiff::SignedDuration;
 use tokio::time::Instant;
 
-pub(super) use self::interfaces::Whereabouts;
-use self::interfaces::{Choice, Interfaces};
-use self::session::{Awaited, Begin, Parts, Session, Stop};
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
-use super::{Ending, ask, host_name, names, say, warn};
-use crate::cluster::{IPVS_DEVICE, Index, KubeProxy, Objects, Protocol, file};
+use super::{Ending, ask, host_name, names};
+use crate::cluster::{Index, KubeProxy, Objects, Snapshot, file};
 use crate::kernel::capabilities;
-use crate::kernel::drops::DropReasons;
-use crate::kernel::layout::{LayoutError, Resolver, SYSFS};
-use crate::kernel::links::Links;
-use crate::kernel::programs::{self, Hook, Programs, UdpPorts};
+use crate::kernel::layout::SYSFS;
+use crate::kernel::programs::Hook;
+use crate::live::{self, Attached, Begin, Ended, Knowledge, Setup, Sink};
+use crate::notice::{say, warn};
 use crate::observation::Moment;
-use crate::observe::{Epoch, Observer, Settings};
+use crate::observe::Settings;
+use crate::record::Record;
 use crate::recording::{Header, Writer};
 
 /// How many interfaces the line of readiness names.
@@ -83,7 +76,7 @@ const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 /// which would then look as if a rule had dropped it.
 const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(25);
 
-fn answer_timeout(text: &str) -> Result<Duration, String> {
+pub(super) fn answer_timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration(text)?;
     if !(ANSWER_TIMEOUT_MIN..=ANSWER_TIMEOUT_MAX).contains(&timeout) {
         return Err(format!(
@@ -135,17 +128,15 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         // Nothing is judged by it.
         (None, None) => None,
     };
-    let index = objects
-        .as_ref()
-        .map(|objects| Arc::new(Index::build(objects)));
-    capabilities::check()?;
-    let answer_timeout_ns = u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX);
     let settings = Settings {
         node: node.clone(),
-        epoch: epoch()?,
-        answer_timeout_ns,
+        epoch: live::epoch()?,
+        answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
         all,
+        follows_cluster: false,
     };
+    // Told before anything is made.
+    capabilities::check()?;
     let recorder = record
         .map(|path| {
             let header = Header::new(settings.clone(), kube_proxy.clone(), objects.as_ref());
@@ -157,61 +148,52 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
             .filter_level(log::LevelFilter::Debug)
             .init();
     }
-    let (layout, awaited) = layout(Resolver::new(sysfs.clone()))?;
-    // Before anything is attached, so that nothing stays when the run is ended early.
-    let stop = Stop::new()?;
-    match programs::sweep() {
-        Ok(0) => {}
-        Ok(swept) => say(&format!(
-            "removed {swept} filters of an observer that was killed"
-        )),
-        Err(error) => warn(&error, "filters of an observer that was killed may remain"),
-    }
-    let (mut programs, ring) = Programs::load(debug_programs)?;
-    if let Some(hook) = hook {
-        programs.only_by(hook);
-    }
-    if let Some(layout) = &layout {
-        programs.set_layout(layout)?;
-    }
-    note_drops(&mut programs, &sysfs);
-    programs.follow_udp(&match &index {
-        Some(index) if !all => UdpPorts::Only(index.ports(Protocol::Udp)),
-        // What is a front door, nobody knows; or all is asked for.
-        _ => UdpPorts::All,
-    })?;
-    let interfaces = Interfaces::new(Choice(interfaces), index.clone());
-    let links = Links::read().await?;
-    if index.is_some() && kube_proxy.is_none() {
-        warn_of_ipvs(&links);
-    }
-    let parts = Parts {
-        programs,
-        observer: Observer::new(settings, index, kube_proxy),
-        report: Report::new(report),
-        recorder,
-        awaited,
-        answer_timeout_ns,
+    let cluster = objects.map(|objects| {
+        let index = Index::build(&objects);
+        Arc::new(Snapshot::new(index, kube_proxy))
+    });
+    let setup = Setup {
+        interfaces,
+        hook,
+        sysfs,
+        debug_programs,
     };
-    let mut session = Session::new(parts, interfaces);
-    let (names, hook) = session.attach(&links)?;
+    let knowledge = Knowledge {
+        cluster,
+        changes: None,
+    };
+    let (session, ring, Attached { interfaces, hook }) = setup
+        .attach(settings, knowledge, recorder, Report::new(report))
+        .await?;
     let ready = Instant::now();
     say(&format!(
         "observing {} on {node} by {}",
-        listed(&names),
+        listed(&interfaces),
         hook.as_ref().map_or_else(String::new, Hook::to_string)
     ));
     let until = duration.map(|duration| ready + duration);
     let begin = if all { Begin::WithExisting } else { Begin::Now };
-    session
-        .follow(ring, begin, until, stop, debug_programs)
-        .await?;
-    let report = session.end()?;
+    let Ended {
+        sink: report,
+        missed,
+        ..
+    } = session.follow(ring, begin, until).await?;
+    say(&report.summary(Some(missed)));
     Ok(report.ending())
 }
 
+impl Sink for Report {
+    fn take(&mut self, _opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()> {
+        Self::take(self, &record)
+    }
+
+    fn is_done(&self) -> bool {
+        Self::is_done(self)
+    }
+}
+
 /// kube-proxy's configuration as the cluster's objects have it.
-fn configured(objects: &Objects) -> Option<KubeProxy> {
+pub(super) fn configured(objects: &Objects) -> Option<KubeProxy> {
     KubeProxy::of_cluster(&objects.config_maps).unwrap_or_else(|error| {
         warn(
             &error,
@@ -222,7 +204,7 @@ fn configured(objects: &Objects) -> Option<KubeProxy> {
 }
 
 /// kube-proxy's configuration as it tells it itself, on this node.
-fn asked() -> Option<KubeProxy> {
+pub(super) fn asked() -> Option<KubeProxy> {
     match ask::configuration(ask::METRICS_ADDRESS) {
         Ok(configuration) => {
             if configuration.is_some() {
@@ -243,44 +225,6 @@ fn asked() -> Option<KubeProxy> {
     }
 }
 
-/// Without a word of kube-proxy's configuration its default mode is expected.
-fn warn_of_ipvs(links: &Links) {
-    if links.find(IPVS_DEVICE).is_some() {
-        say(&format!(
-            "warning: {IPVS_DEVICE} is here, as in kube-proxy's IPVS mode, but its configuration is \
-             not known: iptables mode is expected; give --kube-proxy-config"
-        ));
-    }
-}
-
-/// Evidence only, and no condition: where it is not to be had, `observer doctor` says why.
-fn note_drops(programs: &mut Programs, sysfs: &Path) {
-    if let Ok(reasons) = DropReasons::read(sysfs) {
-        let _doctor_says_why = programs.note_drops(reasons);
-    }
-}
-
-/// Where conntrack keeps its entries, and what is missing until its module is loaded.
-fn layout(resolver: Resolver) -> anyhow::Result<(Option<KernelLayout>, Option<Awaited>)> {
-    match resolver.resolve() {
-        Ok(layout) => {
-            let is_loaded = resolver.is_loaded();
-            let awaited = (!is_loaded).then_some(Awaited::Module(resolver));
-            Ok((Some(layout), awaited))
-        }
-        Err(error @ LayoutError::NotLoaded) => {
-            warn(&error, "until it is, nothing is rewritten here");
-            Ok((None, Some(Awaited::Types(resolver))))
-        }
-        Err(error) if error.is_harmless() => {
-            warn(&error, "nothing is rewritten here");
-            Ok((None, None))
-        }
-        // A rewrite that cannot be followed would be told as no rewrite.
-        Err(error) => Err(error.into()),
-    }
-}
-
 /// The first few of `names`: a node may have hundreds.
 fn listed(names: &[String]) -> String {
     match names.get(NAMES_SHOWN..) {
@@ -293,20 +237,4 @@ fn listed(names: &[String]) -> String {
         }
         _ => names.join(", "),
     }
-}
-
-fn now() -> anyhow::Result<Moment> {
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).context("cannot read the clock")?;
-    let nanoseconds = Duration::from(now).as_nanos();
-    Ok(Moment(u64::try_from(nanoseconds).unwrap_or(u64::MAX)))
-}
-
-/// The wall clock at the kernel's moment 0.
-fn epoch() -> anyhow::Result<Epoch> {
-    let Moment(monotonic) = now()?;
-    let elapsed = SignedDuration::from_nanos(i64::try_from(monotonic).unwrap_or(i64::MAX));
-    let epoch = Timestamp::now()
-        .checked_sub(elapsed)
-        .context("the clock reads before 1970")?;
-    Ok(Epoch(epoch))
 }

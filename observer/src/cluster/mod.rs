@@ -28,6 +28,7 @@ mod kube_proxy;
 mod lookup;
 mod objects;
 mod service;
+mod snapshot;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,7 @@ pub use objects::{Objects, ObjectsError};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,
 };
+pub use snapshot::Snapshot;
 
 /// A transport protocol that a Service port can have (`core/v1` `Protocol`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

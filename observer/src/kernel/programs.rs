@@ -105,6 +105,20 @@ pub enum UdpPorts {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters([u64; Counter::COUNT as usize]);
 
+/// How full the maps are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Arrivals that wait for their egress, of [`ARRIVALS_MAX`].
+    pub arrivals: u64,
+    /// Arrivals that the full map let go to make room: written, and neither joined, expired nor
+    /// present.
+    pub arrivals_evicted: u64,
+    /// UDP flows that are known, of [`FLOWS_MAX`].
+    pub flows: u64,
+    /// UDP flows that the full map forgot to make room.
+    pub flows_evicted: u64,
+}
+
 /// The programs in the kernel.
 ///
 /// The fields are in the order of the dismantling: no program is attached without a heartbeat.
@@ -334,23 +348,20 @@ impl Programs {
         Ok(counters)
     }
 
-    /// How many arrivals the full map let go to make room, by balance: those written that were
-    /// neither joined nor taken out by [`Programs::expire`], and are not there.
-    pub fn evicted(&self) -> Result<u64, ProgramsError> {
-        // In this order, so that what happens meanwhile makes it less, never more.
+    /// How full the maps are, and what they let go. Walks both maps.
+    pub fn usage(&self) -> Result<Usage, ProgramsError> {
+        // In this order, so that what happens meanwhile makes the evicted less, never more.
         let written = self.counter(Counter::ArrivalsWritten as u32)?;
         let joined = self.counter(Counter::ArrivalsJoined as u32)?;
-        let present = self.arrivals.keys().take(ARRIVALS_MAX as usize).count() as u64;
-        Ok(written.saturating_sub(joined + self.expired + present))
-    }
-
-    /// How many entries the full map of known UDP flows let go to make room: those written that are
-    /// not there. Of one that goes on, conntrack mostly knows that it is an old one; what nobody
-    /// answers may come out again.
-    pub fn flows_evicted(&self) -> Result<u64, ProgramsError> {
-        let written = self.counter(Counter::FlowsWritten as u32)?;
-        let present = self.flows.keys().take(FLOWS_MAX as usize).count() as u64;
-        Ok(written.saturating_sub(present))
+        let arrivals = self.arrivals.keys().take(ARRIVALS_MAX as usize).count() as u64;
+        let flows_written = self.counter(Counter::FlowsWritten as u32)?;
+        let flows = self.flows.keys().take(FLOWS_MAX as usize).count() as u64;
+        Ok(Usage {
+            arrivals,
+            arrivals_evicted: written.saturating_sub(joined + self.expired + arrivals),
+            flows,
+            flows_evicted: flows_written.saturating_sub(flows),
+        })
     }
 
     /// How many observations found the ring buffer full so far.

@@ -12,7 +12,7 @@ mod wide;
 pub use matrix::{matrix, matrix_json};
 pub use paint::{Page, Tone};
 pub use printer::{Format, Printer, print};
-pub use summary::{Lost, Missed, Summary};
+pub use summary::Summary;
 
 use serde::Serialize;
 use serde_json::Value;

@@ -4,37 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table};
-use observer_ebpf::Counter;
 
 use super::paint::{Page, Tone, clean};
 use super::word;
-use crate::kernel::programs::Counters;
+use crate::live::Missed;
 use crate::record::Record;
 use crate::verdict::SourceIp;
-
-/// What userspace could not keep or find out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Lost {
-    /// Connections let go because too many waited for their answer.
-    pub pending_full: u64,
-    /// Observations that no version of the programs writes.
-    pub undecodable: u64,
-    /// Arrivals that the full map let go to make room.
-    pub evicted: u64,
-    /// UDP flows that the full map forgot to make room.
-    pub flows_evicted: u64,
-    /// Connections whose outcome conntrack was not asked for, or did not tell: too many at once.
-    pub not_looked_up: u64,
-}
-
-/// What a live run missed.
-#[derive(Clone, Copy, Debug)]
-pub struct Missed<'a> {
-    /// In the kernel.
-    pub counters: &'a Counters,
-    /// In userspace.
-    pub lost: Lost,
-}
 
 /// Counts records.
 #[derive(Debug, Default)]
@@ -72,7 +47,7 @@ impl Summary {
     }
 
     /// The table, a line of sums, and a line of what was missed; `None` if nothing could be.
-    pub fn render(&self, missed: Option<Missed<'_>>, page: Page) -> String {
+    pub fn render(&self, missed: Option<Missed>, page: Page) -> String {
         let mut text = self.table();
         let connections: u64 = self.sources.values().sum();
         let plural = if connections == 1 { "" } else { "s" };
@@ -95,7 +70,7 @@ impl Summary {
         }
         if let Some(missed) = missed {
             text.push('\n');
-            text.push_str(&missed.render(page));
+            text.push_str(&missed_line(missed, page));
         }
         text
     }
@@ -130,52 +105,19 @@ impl Summary {
     }
 }
 
-impl Missed<'_> {
-    fn render(self, page: Page) -> String {
-        let Self { counters, lost } = self;
-        let Lost {
-            pending_full,
-            undecodable,
-            evicted,
-            flows_evicted,
-            not_looked_up,
-        } = lost;
-        let reasons = [
-            ("ring buffer full", counters.get(Counter::OpeningsLost)),
-            (
-                "ring buffer full for an answer",
-                counters.get(Counter::AnswersLost),
-            ),
-            (
-                "arrivals refused by the map",
-                counters.get(Counter::ArrivalsLost),
-            ),
-            ("arrivals let go by the full map", evicted),
-            (
-                "UDP flows refused by the map",
-                counters.get(Counter::FlowsLost),
-            ),
-            ("headers cut short", counters.get(Counter::Truncated)),
-            ("kernel reads failed", counters.get(Counter::ReadsFailed)),
-            ("observer suspended", counters.get(Counter::Unattended)),
-            ("too many pending", pending_full),
-            ("undecodable", undecodable),
-            ("not looked up", not_looked_up),
-        ];
-        let total: u64 = reasons.iter().map(|(_, count)| count).sum();
-        let tone = if total == 0 { Tone::Good } else { Tone::Bad };
-        let mut text = page.paint(tone, &format!("{total} observations lost"));
-        for (reason, count) in reasons.into_iter().filter(|(_, count)| *count > 0) {
-            // Writing to a String cannot fail.
-            let _ = write!(text, ", {reason}: {count}");
-        }
-        // Nothing is lost by that, unless the flow goes on.
-        if flows_evicted > 0 {
-            let _ = write!(
-                text,
-                "; forgotten for newer UDP flows: {flows_evicted} entries"
-            );
-        }
-        text
+fn missed_line(missed: Missed, page: Page) -> String {
+    let losses = missed.losses();
+    let total: u64 = losses.iter().map(|loss| loss.count).sum();
+    let tone = if total == 0 { Tone::Good } else { Tone::Bad };
+    let mut text = page.paint(tone, &format!("{total} observations lost"));
+    for loss in losses.into_iter().filter(|loss| loss.count > 0) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, ", {}: {}", loss.text, loss.count);
     }
+    // Nothing is lost by that, unless the flow goes on.
+    let forgotten = missed.lost.flows_evicted;
+    if forgotten > 0 {
+        let _ = write!(text, "; forgotten for newer UDP flows: {forgotten} entries");
+    }
+    text
 }

@@ -7,10 +7,11 @@ mod records;
 
 use self::records::{backend, because, kinds, lost, nobody, preserved, second_node};
 use super::paint::Page;
-use super::summary::{Lost, Missed, Summary};
+use super::summary::Summary;
 use super::table;
 use super::wide::Rows;
 use crate::kernel::programs::Counters;
+use crate::live::{Lost, Missed};
 use crate::record::{HopCheck, Record};
 use crate::verdict::{Outcome, OutcomeCauseCode};
 
@@ -195,7 +196,7 @@ fn the_summary_is_by_service_and_cause() {
     }
     summary.pass_over();
     let missed = Missed {
-        counters: &Counters::default(),
+        counters: Counters::default(),
         lost: Lost {
             undecodable: 2,
             ..Lost::default()

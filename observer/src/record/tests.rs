@@ -33,6 +33,7 @@ pub(super) fn whole() -> Record {
             namespace: "shop".to_owned(),
             name: "web".to_owned(),
             port: Some("http".to_owned()),
+            external_traffic_policy: Some(TrafficPolicy::Cluster),
         }),
         front_door: FrontDoor {
             kind: Some(FrontDoorKind::NodePort),
@@ -93,6 +94,7 @@ pub(super) fn whole() -> Record {
             outcome: Outcome::Answered,
         }),
         as_expected: Some(true),
+        cluster_stale_s: None,
         advice: vec![Advice {
             change: "this".to_owned(),
             trade_off: "that".to_owned(),
@@ -147,7 +149,7 @@ fn the_schema_names_every_field_and_only_those() {
 #[test]
 fn the_fields_are_printed_in_the_order_of_the_schema() {
     let text = serde_json::to_string(&whole()).expect("a record is JSON");
-    let start = r#"{"schema":"observer.connection/v1","observed_at":"2026-11-23T12:00:42.123456Z","node":"node1","from":"start","protocol":"TCP","service":{"namespace":"shop","name":"web","port":"http"},"front_door":{"kind":"NodePort","ip":"172.31.0.11","port":30080},"#;
+    let start = r#"{"schema":"observer.connection/v1","observed_at":"2026-11-23T12:00:42.123456Z","node":"node1","from":"start","protocol":"TCP","service":{"namespace":"shop","name":"web","port":"http","external_traffic_policy":"Cluster"},"front_door":{"kind":"NodePort","ip":"172.31.0.11","port":30080},"#;
     assert!(text.starts_with(start), "{text}");
 }
 

@@ -18,6 +18,7 @@ fn header() -> Header {
             epoch: Epoch(jiff::Timestamp::UNIX_EPOCH),
             answer_timeout_ns: 3_000_000_000,
             all: false,
+            follows_cluster: false,
         },
         Some(KubeProxy::default()),
         Some(&Objects::default()),

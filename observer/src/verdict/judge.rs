@@ -11,7 +11,7 @@ use super::vocabulary::{
 };
 use crate::cluster::{
     AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, Node, PodRef,
-    ServiceEntry, ServicePort,
+    ServiceEntry, ServicePort, TrafficPolicy,
 };
 use crate::flow::Connection;
 use crate::observation::{Conntrack, IfIndex};
@@ -72,6 +72,8 @@ pub struct Lost {
 pub struct Verdict {
     /// The Service and its port, if exactly one has this front door.
     pub service: Option<ServicePort>,
+    /// Its external traffic policy, if anything but its cluster address leads to it.
+    pub external_traffic_policy: Option<TrafficPolicy>,
     /// Where it entered.
     pub front_door: FrontDoor,
     /// Who opened it.
@@ -122,6 +124,12 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
     let expected = scene.expected();
     Some(Verdict {
         service: scene.entry.map(ServiceEntry::service_port),
+        external_traffic_policy: scene.entry.and_then(|entry| {
+            let is_asked = [Family::V4, Family::V6]
+                .iter()
+                .any(|family| entry.is_externally_accessible(*family));
+            is_asked.then_some(entry.service.external_traffic_policy)
+        }),
         front_door: scene.front_door,
         client: scene.client,
         source_seen: scene.chosen.map(|(_, source)| source),

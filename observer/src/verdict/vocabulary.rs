@@ -14,7 +14,8 @@ pub enum ClientKind {
     Node,
     /// A load balancer or proxy in front of the cluster.
     LoadBalancer,
-    /// Cannot be told.
+    /// Cannot be told; also a word of a later version.
+    #[serde(other)]
     Unknown,
 }
 
@@ -26,7 +27,8 @@ pub enum SourceIp {
     Preserved,
     /// The backend sees another.
     Lost,
-    /// Cannot be told from here.
+    /// Cannot be told from here; also a word of a later version.
+    #[serde(other)]
     Unknown,
 }
 
@@ -42,7 +44,8 @@ pub enum RewriteOwner {
     LoadBalancer,
     /// A proxy that opens connections of its own.
     Proxy,
-    /// Cannot be told.
+    /// Cannot be told; also a word of a later version.
+    #[serde(other)]
     Unknown,
 }
 
@@ -68,7 +71,8 @@ pub enum CauseCode {
     UpstreamLoadBalancer,
     /// A proxy that opens connections of its own.
     L7Proxy,
-    /// Cannot be told.
+    /// Cannot be told; also a word of a later version.
+    #[serde(other)]
     Unknown,
 }
 
@@ -107,7 +111,8 @@ pub enum Outcome {
     Dropped,
     /// Delivered or forwarded, and no reply within the answer time-out.
     Unanswered,
-    /// Cannot be told.
+    /// Cannot be told; also a word of a later version.
+    #[serde(other)]
     Unknown,
 }
 
@@ -133,7 +138,8 @@ pub enum OutcomeCauseCode {
     ConntrackFull,
     /// Nothing of kube-proxy's: another rule of this node, or its routing.
     NetworkPolicyOrFirewall,
-    /// Cannot be told.
+    /// Cannot be told; also a word of a later version.
+    #[serde(other)]
     Unknown,
 }
 

@@ -6,7 +6,6 @@ use std::iter;
 use serde::Serialize;
 
 use super::kube_proxy::{self, LegacyRules};
-use crate::cli::trace::Whereabouts;
 use crate::cli::{ask, host_name, names};
 use crate::cluster::{Family, Index, Objects};
 use crate::kernel::capabilities;
@@ -18,6 +17,7 @@ use crate::kernel::links::{Links, Role};
 use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::nftables::{self, Ruleset};
 use crate::kernel::programs::Programs;
+use crate::live::Whereabouts;
 
 /// Something, or why it could not be seen.
 pub(super) type Seen<T> = Result<T, String>;

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::cluster::{FrontDoorKind, Protocol};
+use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
 use crate::record::{
     Backend, Client, Endpoint, From, FrontDoor, LostAt, Record, SCHEMA, Service, Step,
 };
@@ -20,6 +20,7 @@ fn service(name: &str) -> Service {
         namespace: "shop".to_owned(),
         name: name.to_owned(),
         port: Some("http".to_owned()),
+        external_traffic_policy: Some(TrafficPolicy::Cluster),
     }
 }
 
@@ -102,6 +103,7 @@ pub(super) fn lost() -> Record {
         round_trip_ns: Some(810_000),
         expected: None,
         as_expected: None,
+        cluster_stale_s: None,
         advice: Vec::new(),
     }
 }

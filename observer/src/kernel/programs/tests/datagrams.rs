@@ -151,7 +151,7 @@ fn of_a_flow_the_first_datagram_and_the_first_reply_are_told() {
     );
     assert!(passages.iter().all(|passage| passage.arrival.is_some()));
     assert_eq!(arrivals(&mut programs), []);
-    assert_eq!(programs.flows_evicted().expect("counted"), 0);
+    assert_eq!(programs.usage().expect("counted").flows_evicted, 0);
 }
 
 /// A datagram that came to stay, and this node's own reply.

@@ -2,28 +2,34 @@
 
 use std::collections::VecDeque;
 use std::future;
+use std::mem;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use observer_ebpf::{ArrivalKey, ROLE_OPENING};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::clock::{moment, now};
 use super::interfaces::Interfaces;
-use super::{now, say, warn};
-use crate::cli::report::Report;
+use super::missed::{Lost, Missed, Standing};
+use super::{Sink, udp_ports};
+use crate::cluster::Snapshot;
 use crate::kernel::conntrack::{self, Conntrack};
 use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::Links;
 use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::programs::{Hook, Programs};
 use crate::kernel::wait::readable;
+use crate::kubernetes::Cluster;
+use crate::notice::{say, warn};
 use crate::observation::Conntrack::Untracked;
 use crate::observation::{Entry, Identity, Moment, Observation};
 use crate::observe::{Event, Observer, Output};
-use crate::output::{Lost, Missed};
 use crate::recording::Writer;
 
 /// How often what waits is looked at: the grain of the answer time-out.
@@ -40,6 +46,9 @@ const LOOK_UPS_PER_TICK: u32 = 500;
 /// ring buffer.
 const READ_MAX: u32 = 8_192;
 
+/// Of each item in a ring buffer, beside what is in it (`BPF_RINGBUF_HDR_SZ`).
+const ITEM_HEADER_BYTES: u64 = 8;
+
 /// What is missing while conntrack's module is not loaded.
 pub(super) enum Awaited {
     /// Only the module: its types are the kernel's own.
@@ -49,10 +58,17 @@ pub(super) enum Awaited {
 }
 
 /// What a run works with.
-pub(super) struct Parts {
+pub(super) struct Parts<S> {
     pub(super) programs: Programs,
     pub(super) observer: Observer,
-    pub(super) report: Report,
+    /// The latest that the observer was told of.
+    pub(super) cluster: Option<Arc<Snapshot>>,
+    pub(super) away_since: Option<Moment>,
+    pub(super) changes: Option<watch::Receiver<Cluster>>,
+    pub(super) interfaces: Interfaces,
+    pub(super) sink: S,
+    /// As the observer's.
+    pub(super) all: bool,
     pub(super) recorder: Option<Writer>,
     /// Set while conntrack's module is not loaded. Asking conntrack would load it.
     pub(super) awaited: Option<Awaited>,
@@ -60,8 +76,16 @@ pub(super) struct Parts {
     pub(super) answer_timeout_ns: u64,
 }
 
+/// What a run waits on.
+pub struct Ring {
+    pub(super) observations: RingBuf<MapData>,
+    pub(super) stop: Stop,
+    pub(super) debug_programs: bool,
+}
+
 /// The signals that end a run cleanly; from its making on, they no longer kill.
-pub(super) struct Stop {
+#[derive(Debug)]
+pub struct Stop {
     interrupt: Signal,
     terminate: Signal,
     hangup: Signal,
@@ -79,7 +103,7 @@ impl Stop {
 
 /// With what a run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Begin {
+pub enum Begin {
     /// With what comes.
     Now,
     /// With the connections that conntrack holds already.
@@ -105,34 +129,51 @@ impl Read {
 }
 
 /// What is under way.
-pub(super) struct Session {
-    parts: Parts,
-    interfaces: Interfaces,
+pub struct Session<S> {
+    parts: Parts<S>,
     conntrack: Option<Conntrack>,
     look_ups_left: u32,
     observations_lost: u64,
+    /// The most bytes that one reading found, since it was last told.
+    ring_buffer_used: u64,
     lost: Lost,
 }
 
-impl Session {
-    pub(super) fn new(parts: Parts, interfaces: Interfaces) -> Self {
+/// How a run ended.
+#[derive(Debug)]
+pub struct Ended<S> {
+    /// Where its records went.
+    pub sink: S,
+    /// What it missed.
+    pub missed: Missed,
+    /// Up to when it observed.
+    pub at: Moment,
+}
+
+impl<S: Sink> Session<S> {
+    pub(super) fn new(parts: Parts<S>) -> Self {
         let conntrack = match parts.awaited {
             None => open_conntrack(),
             Some(_) => None,
         };
         Self {
             parts,
-            interfaces,
             conntrack,
             look_ups_left: LOOK_UPS_PER_TICK,
             observations_lost: 0,
+            ring_buffer_used: 0,
             lost: Lost::default(),
         }
     }
 
     /// Attaches to the chosen ones of `links`; gives their names and the hook that they run by.
     pub(super) fn attach(&mut self, links: &Links) -> anyhow::Result<(Vec<String>, Option<Hook>)> {
-        let attached = self.interfaces.attach(&mut self.parts.programs, links)?;
+        let Parts {
+            interfaces,
+            programs,
+            ..
+        } = &mut self.parts;
+        let attached = interfaces.attach(programs, links)?;
         self.feed(Event::Interfaces(links.interfaces()))?;
         Ok(attached)
     }
@@ -158,16 +199,20 @@ impl Session {
         existing.into_iter().try_for_each(|event| self.feed(event))
     }
 
-    /// Until Ctrl-C, SIGTERM, a closed terminal, the duration, the count, or a closed stdout.
-    pub(super) async fn follow(
-        &mut self,
-        ring: RingBuf<MapData>,
+    /// Until Ctrl-C, SIGTERM, a closed terminal, the given moment, or until the sink is done. What
+    /// is pending then comes out.
+    pub async fn follow(
+        mut self,
+        ring: Ring,
         begin: Begin,
         until: Option<Instant>,
-        stop: Stop,
-        debug_programs: bool,
-    ) -> anyhow::Result<()> {
-        let mut ring = readable(ring).context("cannot wait on the ring buffer")?;
+    ) -> anyhow::Result<Ended<S>> {
+        let Ring {
+            observations,
+            stop,
+            debug_programs,
+        } = ring;
+        let mut ring = readable(observations).context("cannot wait on the ring buffer")?;
         let mut log = debug_programs
             .then(|| {
                 self.parts
@@ -197,7 +242,10 @@ impl Session {
         if begin == Begin::WithExisting {
             self.read_existing(ring.get_mut())?;
         }
-        while !self.parts.report.is_done() {
+        let standing_interval = self.parts.sink.standing_interval();
+        let mut standing_tick = interval(standing_interval.unwrap_or(MODULE_TICK));
+        standing_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        while !self.parts.sink.is_done() {
             tokio::select! {
                 ready = ring.readable_mut() => {
                     let mut ready = ready.context("the ring buffer failed")?;
@@ -206,6 +254,11 @@ impl Session {
                     }
                 }
                 _ = tick.tick() => self.tick(ring.get_mut()).await?,
+                () = changed(&mut self.parts.changes) => self.cluster_changed()?,
+                _ = standing_tick.tick(), if standing_interval.is_some() => {
+                    let standing = self.standing()?;
+                    self.parts.sink.standing(&standing);
+                }
                 _ = module_tick.tick(), if self.parts.awaited.is_some() => {
                     self.look_for_conntrack()?;
                 }
@@ -227,34 +280,73 @@ impl Session {
                 _ = hangup.recv() => break,
             }
         }
-        self.read_to_the_end(ring.get_mut())
+        self.end(ring.get_mut())
     }
 
-    /// Everything of before this moment is read.
-    fn read_to_the_end(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
+    /// Everything of before this moment is read, and what is pending comes out.
+    fn end(mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Ended<S>> {
         let end = now()?;
         self.look_ups_left = LOOK_UPS_PER_TICK;
         while self.read(ring)?.moment() < end {}
         self.notice_losses()?;
-        self.expire(end, 0)
-    }
-
-    /// What is pending comes out, then the summary.
-    pub(super) fn end(mut self) -> anyhow::Result<Report> {
+        self.expire(end, 0)?;
         self.feed(Event::End)?;
         if let Some(recorder) = &mut self.parts.recorder {
             recorder.flush()?;
         }
-        let counters = self.parts.programs.counters()?;
-        self.lost.evicted = self.parts.programs.evicted()?;
-        self.lost.flows_evicted = self.parts.programs.flows_evicted()?;
+        let Standing { missed, .. } = self.standing()?;
+        Ok(Ended {
+            sink: self.parts.sink,
+            missed,
+            at: end,
+        })
+    }
+
+    fn standing(&mut self) -> anyhow::Result<Standing> {
+        let usage = self.parts.programs.usage()?;
+        self.lost.evicted = usage.arrivals_evicted;
+        self.lost.flows_evicted = usage.flows_evicted;
         self.lost.pending_full = self.parts.observer.losses().pending_full;
-        let missed = Missed {
-            counters: &counters,
-            lost: self.lost,
+        Ok(Standing {
+            missed: Missed {
+                counters: self.parts.programs.counters()?,
+                lost: self.lost,
+            },
+            usage,
+            ring_buffer_used: mem::take(&mut self.ring_buffer_used),
+            interfaces: self.parts.interfaces.names(),
+        })
+    }
+
+    /// The cluster is another, or its API was lost or found.
+    fn cluster_changed(&mut self) -> anyhow::Result<()> {
+        let Some(changes) = &mut self.parts.changes else {
+            return Ok(());
         };
-        say(&self.parts.report.summary(Some(missed)));
-        Ok(self.parts.report)
+        let Cluster {
+            snapshot,
+            away_since,
+            ..
+        } = changes.borrow_and_update().clone();
+        let away_since = away_since.map(moment).transpose()?;
+        if let Some(snapshot) = snapshot
+            && self
+                .parts
+                .cluster
+                .as_ref()
+                .is_none_or(|known| !Arc::ptr_eq(known, &snapshot))
+        {
+            let ports = udp_ports(Some(&snapshot), self.parts.all);
+            self.parts.programs.follow_udp(&ports)?;
+            self.parts.interfaces.know(Arc::clone(&snapshot));
+            self.parts.cluster = Some(Arc::clone(&snapshot));
+            self.feed(Event::Cluster(now()?, snapshot))?;
+        }
+        if self.parts.away_since != away_since {
+            self.parts.away_since = away_since;
+            self.feed(Event::ClusterHeard(away_since))?;
+        }
+        Ok(())
     }
 
     /// Once conntrack's module is loaded, rewrites are followed, and conntrack can be asked.
@@ -283,7 +375,12 @@ impl Session {
 
     async fn tick(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
         self.look_ups_left = LOOK_UPS_PER_TICK;
-        if let Some(links) = self.interfaces.changed(&mut self.parts.programs).await {
+        let Parts {
+            interfaces,
+            programs,
+            ..
+        } = &mut self.parts;
+        if let Some(links) = interfaces.changed(programs).await {
             self.feed(Event::Interfaces(links.interfaces()))?;
         }
         // However late this is: silence is judged as of what was read, or the answer of many
@@ -312,10 +409,13 @@ impl Session {
     fn read(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Read> {
         let mut until = now()?;
         let whole = Read::Whole(until);
+        let mut bytes = 0;
         for _ in 0..READ_MAX {
             let Some(item) = ring.next() else {
+                self.ring_buffer_used = self.ring_buffer_used.max(bytes);
                 return Ok(whole);
             };
+            bytes += ITEM_HEADER_BYTES + item.len() as u64;
             match Observation::decode(&item) {
                 Ok(observation) => {
                     if let Observation::Passage(passage) = observation {
@@ -326,6 +426,7 @@ impl Session {
                 Err(_) => self.lost.undecodable += 1,
             }
         }
+        self.ring_buffer_used = self.ring_buffer_used.max(bytes);
         Ok(Read::Until(until))
     }
 
@@ -363,7 +464,7 @@ impl Session {
             }
             for output in self.parts.observer.handle(event) {
                 match output {
-                    Output::Record(record) => self.parts.report.take(&record)?,
+                    Output::Record(opened_at, record) => self.parts.sink.take(opened_at, record)?,
                     Output::Ask(identity) => {
                         let entry = self.look_up(&identity);
                         // Taken out in any case: it is of this connection only.
@@ -396,6 +497,17 @@ impl Awaited {
             Self::Module(resolver) | Self::Types(resolver) => resolver,
         }
     }
+}
+
+/// Until the cluster is another; for ever, if nobody tells of it any more.
+async fn changed(changes: &mut Option<watch::Receiver<Cluster>>) {
+    if let Some(receiver) = changes
+        && receiver.changed().await.is_ok()
+    {
+        return;
+    }
+    *changes = None;
+    future::pending::<()>().await;
 }
 
 fn open_conntrack() -> Option<Conntrack> {

@@ -6,46 +6,49 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use super::Record;
 use crate::cluster::ServicePort;
-use crate::record::Record;
 use crate::verdict::{CauseCode, Outcome, SourceIp};
 
 /// The heading of the options that choose connections.
-pub(super) const FILTERS: &str = "Which connections";
+pub const FILTERS: &str = "Which connections";
 
 /// A Service as the command line names it; with a port, as `shop/web:http`, one port of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct ServiceName {
-    pub(super) namespace: String,
-    pub(super) name: String,
-    pub(super) port: Option<String>,
+pub struct ServiceName {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// The name of one of its ports.
+    pub port: Option<String>,
 }
 
 /// Addresses of clients: a network, or a single address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Clients(IpNet);
+pub struct Clients(IpNet);
 
 /// The filters. A connection is printed if all let it pass.
 #[derive(Clone, Debug, Default, Args)]
-pub(super) struct Filter {
+pub struct Filter {
     /// Only connections to this Service, or to this port of it: `shop/web`, `shop/web:http`.
     /// Needs the cluster's objects.
     #[arg(value_name = "NAMESPACE/SERVICE")]
-    pub(super) service: Option<ServiceName>,
+    pub service: Option<ServiceName>,
     /// Only connections whose client's address was lost.
     #[arg(long, help_heading = FILTERS)]
-    lost: bool,
+    pub lost: bool,
     /// Only connections from this network or address; may be repeated.
     #[arg(long = "client", value_name = "CIDR", help_heading = FILTERS)]
-    clients: Vec<Clients>,
+    pub clients: Vec<Clients>,
     /// Only connections that came out otherwise than predicted.
     #[arg(long, help_heading = FILTERS)]
-    unexpected: bool,
+    pub unexpected: bool,
 }
 
 /// What makes a run fail.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum FailOn {
+pub enum FailOn {
     /// A client's address was lost; not of a pod that reached itself, or of a node's own
     /// connection, which no setting spares.
     Lost,
@@ -57,12 +60,12 @@ pub(super) enum FailOn {
 
 impl Filter {
     /// Whether a connection is asked for.
-    pub(super) fn passes(&self, record: &Record) -> bool {
+    pub fn passes(&self, record: &Record) -> bool {
         self.passes_unpredicted(record) && (!self.unexpected || FailOn::Unexpected.is_met(record))
     }
 
     /// Whether it is asked for but for its prediction.
-    pub(super) fn passes_unpredicted(&self, record: &Record) -> bool {
+    pub fn passes_unpredicted(&self, record: &Record) -> bool {
         let Self {
             service,
             lost,
@@ -78,14 +81,14 @@ impl Filter {
     }
 
     /// Whether it takes a prediction to pass.
-    pub(super) fn asks_for_predictions(&self) -> bool {
+    pub fn asks_for_predictions(&self) -> bool {
         self.unexpected
     }
 }
 
 impl FailOn {
     /// Whether a connection is one to fail on.
-    pub(super) fn is_met(self, record: &Record) -> bool {
+    pub fn is_met(self, record: &Record) -> bool {
         match self {
             Self::Lost => record.source_ip == SourceIp::Lost && !is_always_masqueraded(record),
             Self::Unexpected => record.as_expected == Some(false),
@@ -104,7 +107,7 @@ fn is_always_masqueraded(record: &Record) -> bool {
 
 impl ServiceName {
     /// Whether it names this port of a Service.
-    pub(super) fn names(&self, served: &ServicePort) -> bool {
+    pub fn names(&self, served: &ServicePort) -> bool {
         let Self {
             namespace,
             name,

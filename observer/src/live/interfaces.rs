@@ -7,16 +7,16 @@ use std::sync::Arc;
 use anyhow::bail;
 use nix::net::if_::if_nametoindex;
 
-use crate::cli::{say, warn};
-use crate::cluster::Index;
+use crate::cluster::{Index, Snapshot};
 use crate::kernel::links::{Addresses, Link, Links, Watch};
 use crate::kernel::programs::{Hook, Programs};
+use crate::notice::{say, warn};
 use crate::observation::IfIndex;
 
 /// What is observed, and what more will be.
 pub(super) struct Interfaces {
     choice: Choice,
-    index: Option<Arc<Index>>,
+    cluster: Option<Arc<Snapshot>>,
     attached: BTreeMap<IfIndex, String>,
     watch: Option<Watch>,
     /// Whether reading them failed, and is to be tried again.
@@ -25,13 +25,13 @@ pub(super) struct Interfaces {
 
 impl Interfaces {
     /// To be made before they are read, so that no change falls in between.
-    pub(super) fn new(choice: Choice, index: Option<Arc<Index>>) -> Self {
+    pub(super) fn new(choice: Choice, cluster: Option<Arc<Snapshot>>) -> Self {
         let watch = Watch::open()
             .inspect_err(|error| warn(error, "interfaces that come later are not observed"))
             .ok();
         Self {
             choice,
-            index,
+            cluster,
             attached: BTreeMap::new(),
             watch,
             look_again: false,
@@ -44,10 +44,11 @@ impl Interfaces {
         programs: &mut Programs,
         links: &Links,
     ) -> anyhow::Result<(Vec<String>, Option<Hook>)> {
-        self.choice.check(links, self.index.as_deref())?;
+        let known = self.cluster.as_ref().map(|cluster| &cluster.index);
+        self.choice.check(links, known)?;
         let mut hook = None;
         let mut names = Vec::new();
-        for (index, link) in self.choice.of(links, self.index.as_deref()) {
+        for (index, link) in self.choice.of(links, known) {
             match programs.attach(&link.name, link.header) {
                 Ok(by) => {
                     hook = Some(by);
@@ -60,6 +61,17 @@ impl Interfaces {
             }
         }
         Ok((names, hook))
+    }
+
+    /// From what is known of the cluster now, more may be chosen: at the next look.
+    pub(super) fn know(&mut self, cluster: Arc<Snapshot>) {
+        self.cluster = Some(cluster);
+        self.look_again = true;
+    }
+
+    /// The names of those that are observed.
+    pub(super) fn names(&self) -> Vec<String> {
+        self.attached.values().cloned().collect()
     }
 
     /// Attaches to what has come since, and gives all there is, if anything has changed. What went
@@ -83,7 +95,8 @@ impl Interfaces {
             }
         }
         // That one which was asked for is missing is no error later on: it may come back.
-        for (index, link) in self.choice.of(&links, self.index.as_deref()) {
+        let known = self.cluster.as_ref().map(|cluster| &cluster.index);
+        for (index, link) in self.choice.of(&links, known) {
             if self.attached.contains_key(&index) {
                 continue;
             }
@@ -157,7 +170,10 @@ impl Choice {
 }
 
 /// Whose an address is, as far as the cluster's objects tell.
-pub(in crate::cli) struct Whereabouts<'a>(pub(in crate::cli) Option<&'a Index>);
+pub struct Whereabouts<'a>(
+    /// What they say; `None` without any.
+    pub Option<&'a Index>,
+);
 
 impl Addresses for Whereabouts<'_> {
     fn is_node(&self, address: IpAddr) -> bool {

@@ -1,0 +1,316 @@
+//! The daemon of the `DaemonSet`: observes its node for as long as it runs, counts what it saw, and
+//! hands it to whoever asks.
+//!
+//! Two threads. One observes, and waits for nobody; the other serves, and follows the cluster's
+//! objects. Between them is a [`hub`], which is bounded.
+
+mod api;
+mod breath;
+mod handover;
+mod hub;
+mod lines;
+mod metrics;
+mod query;
+mod serve;
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use jiff::Timestamp;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::time::{interval, sleep};
+
+use self::api::Api;
+use self::breath::Breath;
+use self::handover::{Held, Start};
+use self::hub::{Counting, Hub, Turn};
+use self::metrics::Metrics;
+use self::serve::{Refusals, ended, serve};
+use crate::kernel::programs::Hook;
+use crate::live::{self, Attached, Begin, Ended, Knowledge, Setup};
+use crate::notice::say;
+use crate::observation::Moment;
+use crate::observe::Settings;
+
+/// How often it is kept that there is an agent: half of the gap that a restart may leave.
+const BREATH: Duration = Duration::from_millis(500);
+/// While the agent before still has the address.
+const LISTEN_AGAIN: Duration = Duration::from_millis(50);
+/// How long what is under way may take once all is to end: longer than for each connection.
+const DRAIN: Duration = Duration::from_secs(3);
+
+/// How an agent is to run.
+#[derive(Debug)]
+pub struct Options {
+    /// What to observe, and how.
+    pub setup: Setup,
+    /// As the observer takes them.
+    pub settings: Settings,
+    /// Where it is asked.
+    pub addresses: Addresses,
+    /// What the API asks of whoever asks it.
+    pub token: Option<String>,
+    /// Whether clients' addresses are shortened in what is served.
+    pub anonymize: bool,
+    /// Where it is kept when an agent last observed.
+    pub state_directory: Option<PathBuf>,
+}
+
+/// Runs until SIGTERM or Ctrl-C. `knowledge` is made on the thread that serves, where what it
+/// follows is followed.
+pub fn run<F>(options: Options, knowledge: F) -> anyhow::Result<()>
+where
+    F: AsyncFnOnce() -> anyhow::Result<Knowledge>,
+{
+    let serving = runtime()?;
+    let knowledge = serving.block_on(knowledge())?;
+    runtime()?.block_on(observe(options, knowledge, serving))
+}
+
+fn runtime() -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+}
+
+async fn observe(options: Options, knowledge: Knowledge, serving: Runtime) -> anyhow::Result<()> {
+    let Options {
+        setup,
+        settings,
+        addresses,
+        token,
+        anonymize,
+        state_directory,
+    } = options;
+    let node = settings.node.clone();
+    let breath = state_directory.map(|directory| {
+        Breath::in_directory(&directory)
+            .with_context(|| format!("the state directory {}", directory.display()))
+    });
+    let breath = breath.transpose()?;
+    let last_breath = breath.as_ref().and_then(Breath::last);
+    let start = handover::start().context("cannot look for another agent of this node")?;
+    let (turn, whose_turn) = watch::channel(match &start {
+        Start::Alone(_) => Turn::From(Moment(0)),
+        Start::After(_) => Turn::NotYet,
+    });
+    // Before anything is attached, if nobody else may have them.
+    let listeners = match &start {
+        Start::Alone(_) => Some(addresses.listen()?),
+        Start::After(_) => None,
+    };
+    let hub = Arc::new(Hub::new());
+    let cluster = knowledge.changes.clone();
+    let metrics = Arc::new(Metrics::new(cluster.clone()));
+    let counting = Counting::new(
+        Arc::clone(&hub),
+        Arc::clone(&metrics),
+        anonymize,
+        whose_turn.clone(),
+    );
+    let (session, ring, Attached { interfaces, hook }) =
+        setup.attach(settings, knowledge, None, counting).await?;
+    let hook = hook.as_ref().map_or_else(String::new, Hook::to_string);
+    metrics.built(&node, &hook);
+    let turns = match start {
+        Start::Alone(held) => {
+            // Unknown where the agent before this one left no word.
+            if let Some(last) = last_breath {
+                metrics.gap(live::now()?.nanoseconds_since(last));
+            }
+            Turns::Mine(held)
+        }
+        Start::After(other) => {
+            say("another agent of this node still counts: waiting for its last word");
+            metrics.gap(0);
+            Turns::Next(handover::wait(other, turn))
+        }
+    };
+    let (stop, stopped) = watch::channel(false);
+    let server = Server {
+        api: Arc::new(Api {
+            node: node.clone(),
+            hook: hook.clone(),
+            observing_since: Timestamp::now(),
+            hub,
+            refusals: Arc::new(Refusals::new(Arc::clone(&metrics))),
+            metrics,
+            cluster,
+            turn: whose_turn,
+            stop: stopped,
+            token,
+            followers: Api::followers(),
+        }),
+        addresses,
+        breath,
+    };
+    say(&format!(
+        "observing {} on {node} by {hook}; asked at http://{}, measured at http://{}/metrics",
+        interfaces.join(", "),
+        addresses.api,
+        addresses.metrics
+    ));
+    let server = thread::Builder::new()
+        .name("serve".to_owned())
+        .spawn(move || serving.block_on(server.run(listeners)))
+        .context("cannot start the thread that serves")?;
+    let ended = session.follow(ring, Begin::Now, None).await;
+    if let Ok(Ended { at, .. }) = &ended {
+        turns.hand_over(*at);
+    }
+    stop.send_replace(true);
+    server
+        .join()
+        .map_err(|_panic| anyhow!("the thread that serves has died"))??;
+    ended.map(drop)
+}
+
+/// Whose turn it is to count.
+enum Turns {
+    Mine(Held),
+    Next(thread::JoinHandle<Held>),
+}
+
+impl Turns {
+    fn hand_over(self, at: Moment) {
+        let held = match self {
+            Self::Mine(held) => Some(held),
+            Self::Next(waiting) if waiting.is_finished() => waiting.join().ok(),
+            // It never was this agent's turn.
+            Self::Next(_) => None,
+        };
+        if let Some(held) = held {
+            held.hand_over(at);
+        }
+    }
+}
+
+/// Where the agent is asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    /// Everything.
+    pub api: SocketAddr,
+    /// Metrics and probes only.
+    pub metrics: SocketAddr,
+}
+
+/// The same, listened at.
+struct Listeners {
+    api: TcpListener,
+    metrics: TcpListener,
+}
+
+impl Addresses {
+    fn listen(self) -> anyhow::Result<Listeners> {
+        let listen = |address| {
+            let listener = TcpListener::bind(address)?;
+            listener.set_nonblocking(true)?;
+            Ok(listener)
+        };
+        let listen = |address| {
+            listen(address)
+                .map_err(|error: io::Error| anyhow!("cannot listen at {address}: {error}"))
+        };
+        Ok(Listeners {
+            api: listen(self.api)?,
+            metrics: listen(self.metrics)?,
+        })
+    }
+}
+
+/// The thread that serves.
+struct Server {
+    api: Arc<Api>,
+    addresses: Addresses,
+    breath: Option<Breath>,
+}
+
+impl Server {
+    async fn run(self, listeners: Option<Listeners>) -> anyhow::Result<()> {
+        let Self {
+            api,
+            addresses,
+            breath,
+        } = self;
+        let mut stop = api.stop.clone();
+        let work = async {
+            let listeners = match listeners {
+                Some(listeners) => listeners,
+                None => wait_for(&api, addresses).await,
+            };
+            let [api_listener, metrics_listener] =
+                [listeners.api, listeners.metrics].map(tokio::net::TcpListener::from_std);
+            let serve = |listener, router| {
+                serve(
+                    listener,
+                    router,
+                    Arc::clone(&api.refusals),
+                    api.stop.clone(),
+                )
+            };
+            tokio::join!(
+                serve(api_listener?, api::everything(&api)),
+                serve(metrics_listener?, api::probes(&api)),
+            );
+            anyhow::Ok(())
+        };
+        let breathing = async {
+            match &breath {
+                Some(breath) => breathe(breath, &api).await,
+                None => std::future::pending().await,
+            }
+        };
+        let mut work = std::pin::pin!(work);
+        tokio::select! {
+            result = &mut work => return result,
+            () = breathing => {}
+            () = ended(&mut stop) => {}
+        }
+        // What is under way ends in its own time, if it was served at all.
+        match tokio::time::timeout(DRAIN, work).await {
+            Ok(result) => result,
+            Err(_) => Ok(()),
+        }
+    }
+}
+
+/// The addresses, once the agent before has let them go.
+async fn wait_for(api: &Api, addresses: Addresses) -> Listeners {
+    let mut said = false;
+    loop {
+        match addresses.listen() {
+            Ok(listeners) => return listeners,
+            Err(error) if *api.turn.borrow() != Turn::NotYet && !said => {
+                said = true;
+                say(&format!("warning: {error}: trying again"));
+            }
+            Err(_) => {}
+        }
+        sleep(LISTEN_AGAIN).await;
+    }
+}
+
+/// Keeps that there is an agent, while it counts.
+async fn breathe(breath: &Breath, api: &Api) {
+    let mut tick = interval(BREATH);
+    loop {
+        tick.tick().await;
+        if *api.turn.borrow() == Turn::NotYet {
+            continue;
+        }
+        let kept = live::now().and_then(|now| Ok(breath.keep(now)?));
+        if let Err(error) = kept {
+            say(&format!(
+                "warning: the state directory: {error:#}: a restart's gap will not be known"
+            ));
+            return std::future::pending().await;
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! Records as lines of JSON, some at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+use std::vec;
+
+use axum::body::Bytes;
+use futures_util::stream::{Stream, unfold};
+use serde_json::{Value, json};
+use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
+use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::time::timeout;
+
+use super::api::Api;
+use super::query::Query;
+use super::serve::ended;
+use crate::record::Record;
+use crate::record::filter::Filter;
+
+/// After so many bytes a chunk is full.
+const CHUNK_BYTES: usize = 16 * 1024;
+/// After so long without a record an empty line says that the agent lives.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// The schema of a line that is no record.
+const NOTICE_SCHEMA: &str = "observer.notice/v1";
+
+/// The recent records that are asked for, made lines only when they are read.
+#[derive(Debug)]
+pub(super) struct Lines(vec::IntoIter<Arc<Record>>);
+
+impl Lines {
+    pub(super) fn new(query: &Query, recent: Vec<Arc<Record>>) -> Self {
+        let mut recent = if query.recent { recent } else { Vec::new() };
+        recent.retain(|record| query.filter.passes(record));
+        if let Some(limit) = query.limit {
+            recent.drain(..recent.len().saturating_sub(limit));
+        }
+        Self(recent.into_iter())
+    }
+
+    /// These, then those that come, until the agent ends or the reader falls behind.
+    pub(super) fn followed_by(
+        self,
+        filter: Filter,
+        records: Receiver<Arc<Record>>,
+        api: Arc<Api>,
+        permit: OwnedSemaphorePermit,
+    ) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static {
+        api.metrics.followers.inc();
+        let follower = Follower {
+            recent: self,
+            filter,
+            records,
+            stop: api.stop.clone(),
+            has_ended: false,
+            api,
+            _permit: permit,
+        };
+        unfold(follower, async |mut follower| {
+            let chunk = follower.chunk().await?;
+            Some((Ok(chunk), follower))
+        })
+    }
+}
+
+impl Iterator for Lines {
+    type Item = Bytes;
+
+    fn next(&mut self) -> Option<Bytes> {
+        let Self(records) = self;
+        let mut chunk = Vec::new();
+        while chunk.len() < CHUNK_BYTES
+            && let Some(record) = records.next()
+        {
+            write(&mut chunk, &record);
+        }
+        (!chunk.is_empty()).then(|| chunk.into())
+    }
+}
+
+/// One who follows.
+struct Follower {
+    recent: Lines,
+    filter: Filter,
+    records: Receiver<Arc<Record>>,
+    stop: watch::Receiver<bool>,
+    has_ended: bool,
+    api: Arc<Api>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Follower {
+    async fn chunk(&mut self) -> Option<Bytes> {
+        if self.has_ended {
+            return None;
+        }
+        if let Some(recent) = self.recent.next() {
+            return Some(recent);
+        }
+        let mut chunk = Vec::new();
+        while chunk.is_empty() {
+            let Self { records, stop, .. } = self;
+            let came = tokio::select! {
+                // What has come is told before the end is.
+                biased;
+                came = timeout(HEARTBEAT, records.recv()) => came,
+                () = ended(stop) => Ok(Err(RecvError::Closed)),
+            };
+            match came {
+                Ok(Ok(record)) => self.add(&mut chunk, &record),
+                Ok(Err(RecvError::Closed)) => self.end(&mut chunk, &json!({"kind": "ending"})),
+                Ok(Err(RecvError::Lagged(missed))) => self.lag(&mut chunk, missed),
+                Err(_) => chunk.push(b'\n'),
+            }
+        }
+        // What else is there goes with it.
+        while chunk.len() < CHUNK_BYTES && !self.has_ended {
+            match self.records.try_recv() {
+                Ok(record) => self.add(&mut chunk, &record),
+                Err(TryRecvError::Lagged(missed)) => self.lag(&mut chunk, missed),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
+            }
+        }
+        Some(chunk.into())
+    }
+
+    fn add(&self, chunk: &mut Vec<u8>, record: &Record) {
+        if self.filter.passes(record) {
+            write(chunk, record);
+        }
+    }
+
+    fn lag(&mut self, chunk: &mut Vec<u8>, missed: u64) {
+        self.api.metrics.cut_off.inc();
+        self.end(chunk, &json!({"kind": "lagged", "missed": missed}));
+    }
+
+    /// A last line, which is no record.
+    fn end(&mut self, chunk: &mut Vec<u8>, notice: &Value) {
+        self.has_ended = true;
+        let mut line = json!({"schema": NOTICE_SCHEMA, "node": self.api.node});
+        if let (Some(line), Some(notice)) = (line.as_object_mut(), notice.as_object()) {
+            line.extend(notice.clone());
+        }
+        chunk.extend_from_slice(format!("{line}\n").as_bytes());
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.api.metrics.followers.dec();
+    }
+}
+
+fn write(chunk: &mut Vec<u8>, record: &Record) {
+    let start = chunk.len();
+    match serde_json::to_writer(&mut *chunk, record) {
+        Ok(()) => chunk.push(b'\n'),
+        // A record is JSON; half a line would be none.
+        Err(_) => chunk.truncate(start),
+    }
+}

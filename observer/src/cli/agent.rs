@@ -1,0 +1,130 @@
+//! `observer agent`: the daemon of the `DaemonSet`.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use super::trace::{answer_timeout, asked, configured};
+use super::{Ending, host_name, names};
+use crate::agent::{self, Addresses};
+use crate::cluster::{Index, Snapshot, file};
+use crate::kernel::layout::SYSFS;
+use crate::live::{self, Knowledge, Setup};
+use crate::observe::Settings;
+
+/// A token is a line; what is longer is another file.
+const TOKEN_BYTES_MAX: usize = 4_096;
+
+#[derive(Debug, Args)]
+pub(super) struct Options {
+    /// Name of this node, as the cluster calls it [default: the host name].
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node: Option<String>,
+    /// A List of the cluster's objects, instead of their API.
+    #[arg(long, value_name = "FILE")]
+    cluster_state: Option<PathBuf>,
+    /// kube-proxy's configuration, a `KubeProxyConfiguration` [default: the `ConfigMap` in the
+    /// cluster, else what kube-proxy itself serves at 127.0.0.1:10249].
+    #[arg(long, value_name = "FILE")]
+    kube_proxy_config: Option<PathBuf>,
+    /// Interface to observe; may be repeated [default: chosen by addresses and routes].
+    #[arg(long = "interface", value_name = "NAME")]
+    interfaces: Vec<String>,
+    /// How long after its opening packet a connection counts as unanswered.
+    #[arg(long, value_name = "TIME", default_value = "3s", value_parser = answer_timeout)]
+    answer_timeout: Duration,
+    /// Where the API is served. Beyond this host only with --token-file.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9807")]
+    listen: SocketAddr,
+    /// What the API asks for: `Authorization: Bearer` and the first line of this file.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Where metrics and probes are served beside the API.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9808")]
+    metrics_listen: SocketAddr,
+    /// Shorten clients' addresses in what is served: IPv4 to 24 bits, IPv6 to 48.
+    #[arg(long)]
+    anonymize: bool,
+    /// Where to keep when this agent last observed, so that the next one knows what was missed.
+    #[arg(long, value_name = "DIRECTORY")]
+    state_dir: Option<PathBuf>,
+}
+
+pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
+    let Options {
+        node,
+        cluster_state,
+        kube_proxy_config,
+        interfaces,
+        answer_timeout,
+        listen,
+        token_file,
+        metrics_listen,
+        anonymize,
+        state_dir,
+    } = options;
+    let token = token_file.as_deref().map(token).transpose()?;
+    if token.is_none() && !listen.ip().is_loopback() {
+        bail!(
+            "--listen {listen} is reached from beyond this host: give --token-file, or listen at \
+             127.0.0.1"
+        );
+    }
+    let node = node.map_or_else(host_name, Ok)?;
+    let given = kube_proxy_config.as_deref().map(file::kube_proxy);
+    let given = given.transpose()?;
+    let objects = cluster_state.map(|path| file::objects(&path)).transpose()?;
+    names::node(&node, objects.as_ref())?;
+    let cluster = objects.map(|objects| {
+        let kube_proxy = given.or_else(|| configured(&objects)).or_else(asked);
+        Arc::new(Snapshot::new(Index::build(&objects), kube_proxy))
+    });
+    let options = agent::Options {
+        setup: Setup {
+            interfaces,
+            hook: None,
+            sysfs: PathBuf::from(SYSFS),
+            debug_programs: false,
+        },
+        settings: Settings {
+            node,
+            epoch: live::epoch()?,
+            answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
+            all: false,
+            follows_cluster: false,
+        },
+        addresses: Addresses {
+            api: listen,
+            metrics: metrics_listen,
+        },
+        token,
+        anonymize,
+        state_directory: state_dir,
+    };
+    agent::run(options, async || {
+        Ok(Knowledge {
+            cluster,
+            changes: None,
+        })
+    })?;
+    Ok(Ending::Done)
+}
+
+/// The first line of a file.
+fn token(file: &Path) -> anyhow::Result<String> {
+    let text = fs::read_to_string(file)
+        .with_context(|| format!("the token file {} cannot be read", file.display()))?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    if token.is_empty() || token.len() > TOKEN_BYTES_MAX {
+        bail!(
+            "the token file {} has no token in its first line",
+            file.display()
+        );
+    }
+    Ok(token.to_owned())
+}

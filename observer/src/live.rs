@@ -1,0 +1,194 @@
+//! A node observed live: the programs attached, their observations read and judged, the records
+//! handed to a [`Sink`].
+
+mod clock;
+mod interfaces;
+mod missed;
+mod session;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use observer_ebpf::KernelLayout;
+use tokio::sync::watch;
+
+pub use self::clock::{epoch, now};
+pub use self::interfaces::Whereabouts;
+use self::interfaces::{Choice, Interfaces};
+pub use self::missed::{Loss, Lost, Missed, Standing};
+use self::session::Awaited;
+pub use self::session::{Begin, Ended, Ring, Session, Stop};
+use crate::cluster::{IPVS_DEVICE, Protocol, Snapshot};
+use crate::kernel::capabilities;
+use crate::kernel::drops::DropReasons;
+use crate::kernel::layout::{LayoutError, Resolver};
+use crate::kernel::links::Links;
+use crate::kernel::programs::{self, Hook, Programs, UdpPorts};
+use crate::kubernetes::Cluster;
+use crate::notice::{say, warn};
+use crate::observation::Moment;
+use crate::observe::{Observer, Settings};
+use crate::record::Record;
+use crate::recording::Writer;
+
+/// Where records go.
+pub trait Sink {
+    /// Takes one. `opened_at`: when its opening packet came, if that was seen.
+    fn take(&mut self, opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()>;
+
+    /// Whether nobody wants more.
+    fn is_done(&self) -> bool;
+
+    /// How often it wants to know how the run stands; `None`: never.
+    fn standing_interval(&self) -> Option<Duration> {
+        None
+    }
+
+    /// How the run stands.
+    fn standing(&mut self, _standing: &Standing) {}
+}
+
+/// What is known of the cluster, and how more of it becomes known.
+#[derive(Clone, Debug, Default)]
+pub struct Knowledge {
+    /// From the beginning.
+    pub cluster: Option<Arc<Snapshot>>,
+    /// From now on.
+    pub changes: Option<watch::Receiver<Cluster>>,
+}
+
+/// How a node is to be observed.
+#[derive(Debug)]
+pub struct Setup {
+    /// The interfaces to observe; none: chosen by addresses and routes.
+    pub interfaces: Vec<String>,
+    /// Attach by this hook or not at all.
+    pub hook: Option<Hook>,
+    /// Where the kernel shows itself and its types.
+    pub sysfs: PathBuf,
+    /// Print the programs' own debug lines.
+    pub debug_programs: bool,
+}
+
+/// What is observed.
+#[derive(Clone, Debug)]
+pub struct Attached {
+    /// The interfaces' names, uplinks first.
+    pub interfaces: Vec<String>,
+    /// By which hook.
+    pub hook: Option<Hook>,
+}
+
+impl Setup {
+    /// Attaches to the node's interfaces. From when this returns no connection is missed.
+    pub async fn attach<S: Sink>(
+        self,
+        settings: Settings,
+        knowledge: Knowledge,
+        recorder: Option<Writer>,
+        sink: S,
+    ) -> anyhow::Result<(Session<S>, Ring, Attached)> {
+        let Self {
+            interfaces,
+            hook,
+            sysfs,
+            debug_programs,
+        } = self;
+        capabilities::check()?;
+        let (layout, awaited) = layout(Resolver::new(sysfs.clone()))?;
+        // Before anything is attached, so that nothing stays when the run is ended early.
+        let stop = Stop::new()?;
+        match programs::sweep() {
+            Ok(0) => {}
+            Ok(swept) => say(&format!(
+                "removed {swept} filters of an observer that was killed"
+            )),
+            Err(error) => warn(&error, "filters of an observer that was killed may remain"),
+        }
+        let (mut programs, ring) = Programs::load(debug_programs)?;
+        if let Some(hook) = hook {
+            programs.only_by(hook);
+        }
+        if let Some(layout) = &layout {
+            programs.set_layout(layout)?;
+        }
+        note_drops(&mut programs, &sysfs);
+        let Knowledge { cluster, changes } = knowledge;
+        programs.follow_udp(&udp_ports(cluster.as_deref(), settings.all))?;
+        let interfaces = Interfaces::new(Choice(interfaces), cluster.clone());
+        let links = Links::read().await?;
+        if let Some(cluster) = &cluster
+            && cluster.kube_proxy.is_none()
+        {
+            warn_of_ipvs(&links);
+        }
+        let mut session = Session::new(session::Parts {
+            programs,
+            all: settings.all,
+            answer_timeout_ns: settings.answer_timeout_ns,
+            observer: Observer::new(settings, cluster.clone()),
+            cluster,
+            away_since: None,
+            changes,
+            sink,
+            recorder,
+            awaited,
+            interfaces,
+        });
+        let (interfaces, hook) = session.attach(&links)?;
+        let ring = Ring {
+            observations: ring,
+            stop,
+            debug_programs,
+        };
+        Ok((session, ring, Attached { interfaces, hook }))
+    }
+}
+
+/// The UDP ports to look at: of all, if it is not known what is a front door, or if all is asked
+/// for.
+fn udp_ports(cluster: Option<&Snapshot>, all: bool) -> UdpPorts {
+    match cluster {
+        Some(cluster) if !all => UdpPorts::Only(cluster.index.ports(Protocol::Udp)),
+        _ => UdpPorts::All,
+    }
+}
+
+/// Without a word of kube-proxy's configuration its default mode is expected.
+fn warn_of_ipvs(links: &Links) {
+    if links.find(IPVS_DEVICE).is_some() {
+        say(&format!(
+            "warning: {IPVS_DEVICE} is here, as in kube-proxy's IPVS mode, but its configuration is \
+             not known: iptables mode is expected; give --kube-proxy-config"
+        ));
+    }
+}
+
+/// Evidence only, and no condition: where it is not to be had, `observer doctor` says why.
+fn note_drops(programs: &mut Programs, sysfs: &Path) {
+    if let Ok(reasons) = DropReasons::read(sysfs) {
+        let _doctor_says_why = programs.note_drops(reasons);
+    }
+}
+
+/// Where conntrack keeps its entries, and what is missing until its module is loaded.
+fn layout(resolver: Resolver) -> anyhow::Result<(Option<KernelLayout>, Option<Awaited>)> {
+    match resolver.resolve() {
+        Ok(layout) => {
+            let is_loaded = resolver.is_loaded();
+            let awaited = (!is_loaded).then_some(Awaited::Module(resolver));
+            Ok((Some(layout), awaited))
+        }
+        Err(error @ LayoutError::NotLoaded) => {
+            warn(&error, "until it is, nothing is rewritten here");
+            Ok((None, Some(Awaited::Types(resolver))))
+        }
+        Err(error) if error.is_harmless() => {
+            warn(&error, "nothing is rewritten here");
+            Ok((None, None))
+        }
+        // A rewrite that cannot be followed would be told as no rewrite.
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,118 @@
+//! From a verdict to its record.
+
+use super::Observer;
+use crate::flow::{Answer, Answered, Connection};
+use crate::record::{self, Record};
+use crate::verdict::{Lost, Verdict};
+
+impl Observer {
+    pub(super) fn written(&self, connection: &Connection, verdict: Verdict) -> Record {
+        let Verdict {
+            service,
+            external_traffic_policy,
+            front_door,
+            client,
+            backend,
+            source_seen,
+            source_ip,
+            lost_at,
+            cause,
+            outcome,
+            outcome_cause,
+            extra_hops,
+            expected,
+        } = verdict;
+        let why = outcome_cause.as_ref().map(|cause| cause.code);
+        let as_expected = expected.map(|expected| expected.is_met_by(source_ip, outcome, why));
+        Record {
+            schema: record::SCHEMA,
+            observed_at: connection
+                .opened_at
+                .map(|opened_at| self.settings.epoch.format(opened_at)),
+            node: self.node(),
+            from: match connection.opened_at {
+                Some(_) => record::From::Start,
+                None => record::From::Conntrack,
+            },
+            protocol: connection.identity.protocol,
+            service: service.map(|port| record::Service {
+                namespace: port.service.namespace.to_string(),
+                name: port.service.name.to_string(),
+                port: port.name.map(|name| name.to_string()),
+                external_traffic_policy,
+            }),
+            front_door: record::FrontDoor {
+                kind: front_door.kind,
+                ip: front_door.address.ip().to_canonical(),
+                port: front_door.address.port(),
+            },
+            client: record::Client {
+                ip: client.address.ip().to_canonical(),
+                port: client.address.port(),
+                kind: client.kind,
+                recovered: None,
+            },
+            backend: backend.map(|backend| record::Backend {
+                ip: backend.address.ip().to_canonical(),
+                port: backend.address.port(),
+                pod: backend.pod.map(|pod| pod.name.to_string()),
+                node: backend.node,
+            }),
+            source_seen: source_seen.map(Into::into),
+            source_ip,
+            lost_at: lost_at.map(|Lost { interface, by }| record::LostAt {
+                node: self.node(),
+                interface: interface.map(|interface| self.interface(interface)),
+                by,
+            }),
+            cause,
+            outcome,
+            outcome_cause,
+            extra_hops,
+            extra_hop_ns: None,
+            hop_check: None,
+            path: connection
+                .opened_at
+                .iter()
+                .map(|_| self.step(connection))
+                .collect(),
+            round_trip_ns: match (connection.answer, connection.opened_at) {
+                (Answer::Accepted(Answered { at, .. }), Some(opened_at)) => {
+                    Some(at.nanoseconds_since(opened_at))
+                }
+                _ => None,
+            },
+            expected,
+            as_expected,
+            cluster_stale_s: connection
+                .opened_at
+                .and_then(|opened_at| self.cluster.stale_s(opened_at)),
+            advice: Vec::new(),
+        }
+    }
+
+    fn step(&self, connection: &Connection) -> record::Step {
+        let Connection {
+            arrival, departure, ..
+        } = connection;
+        let answer_arrival = match connection.answer {
+            Answer::Accepted(answered) | Answer::Refused(_, answered) => answered.arrival,
+            Answer::None => connection.stray,
+        };
+        record::Step {
+            node: self.node(),
+            r#in: arrival.map(|arrival| self.interface(arrival.interface)),
+            out: departure.map(|departure| self.interface(departure.interface)),
+            ttl_in: arrival.map(|arrival| arrival.ttl.0),
+            ttl_out: departure.map(|departure| departure.ttl.0),
+            reply_ttl_in: answer_arrival.map(|arrival| arrival.ttl.0),
+            forward_ns: arrival
+                .zip(*departure)
+                .map(|(arrival, departure)| departure.at.nanoseconds_since(arrival.at)),
+            reply_ns: departure
+                .filter(|_| !connection.repeated)
+                .zip(answer_arrival)
+                .map(|(departure, reply)| reply.at.nanoseconds_since(departure.at)),
+        }
+    }
+}

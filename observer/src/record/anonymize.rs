@@ -1,0 +1,80 @@
+//! Records that name no client: its address is cut to its network.
+//!
+//! PURE. The addresses of the cluster stay: they are what is asked about.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::Record;
+use crate::verdict::ClientKind;
+
+/// What is left of an address: so much of the world that nobody is meant by it (the prefixes that
+/// web analytics settled on).
+const KEPT_BITS: (u8, u8) = (24, 48);
+
+/// Shortens what is a client's own address, wherever the record has it.
+pub fn anonymize(record: &mut Record) {
+    if matches!(record.client.kind, ClientKind::Pod | ClientKind::Node) {
+        return;
+    }
+    let whole = record.client.ip;
+    record.client.ip = shortened(whole);
+    record.client.recovered = record.client.recovered.map(shortened);
+    if let Some(seen) = &mut record.source_seen
+        && seen.ip == whole
+    {
+        seen.ip = shortened(whole);
+    }
+    // The sentences name addresses too.
+    let name = |sentence: &mut String| {
+        *sentence = sentence.replace(&whole.to_string(), &shortened(whole).to_string());
+    };
+    if let Some(cause) = &mut record.cause {
+        name(&mut cause.explanation);
+    }
+    if let Some(cause) = &mut record.outcome_cause {
+        name(&mut cause.explanation);
+    }
+}
+
+fn shortened(ip: IpAddr) -> IpAddr {
+    let (v4, v6) = KEPT_BITS;
+    let bits = if ip.is_ipv4() { v4 } else { v6 };
+    IpNet::new(ip, bits).map_or(ip, |network| network.network())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::whole;
+    use super::*;
+
+    #[test]
+    fn no_trace_of_a_client_is_left() {
+        let mut record = whole();
+        let seen = record.source_seen.as_mut().expect("a source");
+        seen.ip = record.client.ip;
+        let cause = record.cause.as_mut().expect("a cause");
+        cause.explanation = format!("{} was rewritten", record.client.ip);
+        let address = record.client.ip.to_string();
+        anonymize(&mut record);
+        let text = serde_json::to_string(&record).expect("JSON");
+        assert!(!text.contains(&address), "{text}");
+        assert_eq!(record.client.ip.to_string(), "203.0.113.0");
+    }
+
+    #[test]
+    fn the_clusters_own_addresses_stay() {
+        let mut record = whole();
+        record.client.kind = ClientKind::Pod;
+        let before = record.clone();
+        anonymize(&mut record);
+        assert_eq!(record, before);
+    }
+
+    #[test]
+    fn ipv6_keeps_its_site() {
+        let ip = "2001:db8:1:2:3:4:5:6".parse().expect("an address");
+        assert_eq!(shortened(ip).to_string(), "2001:db8:1::");
+    }
+}
