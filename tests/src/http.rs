@@ -8,6 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+use crate::netns::Namespace;
+
 /// How long a server may be silent.
 const SILENCE: Duration = Duration::from_secs(10);
 /// No answer that a test reads whole is longer.
@@ -24,8 +26,18 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Asks for `path` from the namespace the calling thread is in, and reads the answer to its end.
-pub fn get(server: SocketAddr, path: &str) -> Result<Answer> {
+/// Gets a path, with more header lines.
+pub fn get(
+    namespace: &Namespace,
+    from: SocketAddr,
+    path: &str,
+    headers: &[&str],
+) -> Result<Answer> {
+    assert!(headers.is_empty());
+    namespace.run(|| get_here(from, path))?
+}
+
+fn get_here(server: SocketAddr, path: &str) -> Result<Answer> {
     let failed = || format!("failed to get http://{server}{path}");
     let mut stream = TcpStream::connect_timeout(&server, SILENCE).with_context(failed)?;
     stream
@@ -56,19 +68,6 @@ impl Answer {
     }
 }
 
-/// Text as a part of a URL's query.
-pub fn escaped(text: &str) -> String {
-    let mut escaped = String::new();
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,10 +81,5 @@ mod tests {
         );
         assert_eq!(Answer::parse("nothing"), None);
         assert_eq!(Answer::parse("HTTP/1.1 x y\r\n\r\n"), None);
-    }
-
-    #[test]
-    fn what_a_query_may_not_hold_is_escaped() {
-        assert_eq!(escaped("a{b=\"c\"}+1"), "a%7Bb%3D%22c%22%7D%2B1");
     }
 }

@@ -5,22 +5,31 @@
 //! runc run that on a node of the lab, which is what a kubelet and its container runtime do with
 //! the same.
 
-use std::{path::PathBuf, process::Output};
+use std::{collections::BTreeSet, io::Write as _, path::PathBuf, process::Output, time::Duration};
 
 use serde_json::Value;
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tests::{
+    attached,
+    child::poll_until,
     demo,
     deploy::{
         Tool,
+        agent::Agent,
         container::{Container, Setup},
         file, image,
         manifests::Manifests,
         tools,
     },
+    kubeproxy::doors::{FrontDoor, Kind, front_doors},
     lab::Lab,
+    oracle::{self, Records},
     privilege,
+    traffic::{self, from_outside},
 };
+
+/// Longer than the answer time-out, and than the kernel takes to free programs.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What each test needs.
 struct Deployed {
@@ -82,6 +91,11 @@ fn output(manifests: &Manifests, setup: &Setup<'_>) -> Output {
     container.command().output().expect("runs")
 }
 
+/// What is attached on node1.
+fn attached(lab: &Lab) -> BTreeSet<u32> {
+    attached::programs(&lab.node("node1").expect("a node").namespace).expect("lists programs")
+}
+
 /// The checks of a report that are not ok, with what was found.
 fn worse(report: &Value) -> Vec<(&str, &str, &str)> {
     let checks = report["checks"].as_array().expect("checks").iter();
@@ -139,5 +153,63 @@ fn a_capability_that_is_missing_is_named() {
             worse.contains(&("capabilities", "missing", &named)),
             "{worse:?}"
         );
+    }
+}
+
+/// The whole of it: the agent in its container judges real connections as the sockets of both ends
+/// saw them, and nothing of it remains.
+#[test]
+fn a_container_of_either_overlay_observes_and_leaves_nothing() {
+    let Some(deployed) =
+        Deployed::prepare("a_container_of_either_overlay_observes_and_leaves_nothing")
+    else {
+        return;
+    };
+    let lab = &deployed.lab;
+    let mut kube_proxy = NamedTempFile::new().expect("a file");
+    write!(kube_proxy, "{}", lab.kube_proxy()).expect("written");
+    let [objects, kube_proxy] = [demo::cluster_file(), kube_proxy.path().to_owned()];
+    let doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
+    let here = |door: &FrontDoor| door.entry == "node1" && door.kind == Kind::NodePort;
+    let doors: Vec<_> = doors.into_iter().filter(here).collect();
+    for overlay in ["capabilities", "privileged"] {
+        let files = [
+            format!("--cluster-state={}", objects.display()),
+            format!("--kube-proxy-config={}", kube_proxy.display()),
+        ];
+        let setup = Setup {
+            shown: vec![objects.clone(), kube_proxy.clone()],
+            instead: None,
+            more: files.into(),
+            ..deployed.observer(&[])
+        };
+        let container = Container::new(&deployed.overlay(overlay), &setup).expect("a container");
+        let agent = Agent::start(setup.namespace, container.command()).expect("an agent");
+        let programs = attached(lab);
+        assert!(!programs.is_empty());
+
+        let opened = traffic::open(lab, &from_outside(lab, &doors)).expect("opened");
+        let all = || {
+            let records = agent.connections().expect("connections");
+            (records.len() >= opened.len()).then_some(records)
+        };
+        let records = poll_until(PATIENCE, all).expect("every connection is told of");
+        let records = Records::from([("node1".to_owned(), records)]);
+        let report = oracle::judge(lab, &opened, records);
+        let complaints: Vec<_> = report
+            .complaints()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(complaints, [] as [&str; 0], "{overlay}");
+
+        agent.stop().expect("stops");
+        assert_eq!(attached(lab), BTreeSet::new());
+        let is_gone = || {
+            attached::surviving_programs(&programs)
+                .is_empty()
+                .then_some(())
+        };
+        poll_until(PATIENCE, is_gone).expect("its programs are gone");
     }
 }

@@ -183,21 +183,35 @@ fn prometheus_scrapes_what_alerts_and_dashboard_ask_for() {
     agent.stop().expect("stops");
 }
 
-/// A metric: its type and the names of its labels.
-type Metric = (String, BTreeSet<String>);
+/// A metric.
+#[derive(Debug, Default)]
+struct Metric {
+    kind: String,
+    labels: BTreeSet<String>,
+    /// Whether the reference says that it may be absent.
+    optional: bool,
+}
 
-/// What `docs/metrics.md` says: rows of `name`, type, labels.
+/// What `docs/metrics.md` says: rows of name, type, labels, and what it means.
 fn documented() -> BTreeMap<String, Metric> {
     let text = fs::read_to_string(workspace().join("docs/metrics.md")).expect("read");
-    let rows = text.lines().filter_map(|line| line.strip_prefix("| `"));
-    rows.map(|row| {
-        let cells: Vec<&str> = row.split(" | ").collect();
-        let name = cells[0].trim_end_matches('`');
-        let labels = cells[2].split(", ").filter(|label| !label.is_empty());
-        let labels = labels.map(|label| label.trim_matches('`').to_owned());
-        (name.to_owned(), (cells[1].to_owned(), labels.collect()))
-    })
-    .collect()
+    let plain = |cell: &str| cell.trim_matches('`').to_owned();
+    let rows = text.lines().filter_map(|line| {
+        let cells: Vec<&str> = line.strip_prefix("| ")?.split(" | ").collect();
+        match cells[..] {
+            [name, kind, labels, meaning] if name.starts_with('`') => {
+                let labels = labels.split(", ").filter(|label| !label.is_empty());
+                let metric = Metric {
+                    kind: kind.to_owned(),
+                    labels: labels.map(plain).collect(),
+                    optional: meaning.contains("; absent "),
+                };
+                Some((plain(name), metric))
+            }
+            _ => None,
+        }
+    });
+    rows.collect()
 }
 
 /// What an agent serves, in the text format of Prometheus.
@@ -206,7 +220,11 @@ fn served(text: &str) -> BTreeMap<String, Metric> {
     for line in text.lines() {
         if let Some(declared) = line.strip_prefix("# TYPE ") {
             let (name, kind) = declared.split_once(' ').expect("a type");
-            metrics.insert(name.to_owned(), (kind.to_owned(), BTreeSet::new()));
+            let metric = Metric {
+                kind: kind.to_owned(),
+                ..Metric::default()
+            };
+            metrics.insert(name.to_owned(), metric);
             continue;
         }
         if line.starts_with('#') || line.is_empty() {
@@ -221,7 +239,7 @@ fn served(text: &str) -> BTreeMap<String, Metric> {
                 metrics.contains_key(family).then_some(family)
             })
             .unwrap_or(name);
-        let (_, labels) = metrics.get_mut(family).expect("declared before");
+        let metric = metrics.get_mut(family).expect("declared before");
         let inside = line[end..]
             .strip_prefix('{')
             .and_then(|rest| rest.split_once('}'));
@@ -231,7 +249,7 @@ fn served(text: &str) -> BTreeMap<String, Metric> {
         {
             let (label, _) = label.split_once('=').expect("a label");
             if label != "le" {
-                labels.insert(label.to_owned());
+                metric.labels.insert(label.to_owned());
             }
         }
     }
@@ -241,16 +259,18 @@ fn served(text: &str) -> BTreeMap<String, Metric> {
 fn compare(documented: &BTreeMap<String, Metric>, served: &BTreeMap<String, Metric>) {
     for (name, metric) in served {
         let known = documented.get(name);
-        let (kind, labels) = known.unwrap_or_else(|| panic!("{name} is not documented"));
-        assert_eq!(*kind, metric.0, "{name}");
+        let known = known.unwrap_or_else(|| panic!("{name} is not documented"));
+        assert_eq!(known.kind, metric.kind, "{name}");
         // One that has counted nothing yet has no labels.
         assert!(
-            metric.1.is_empty() || *labels == metric.1,
-            "{name}: {labels:?}, {:?}",
-            metric.1
+            metric.labels.is_empty() || known.labels == metric.labels,
+            "{name}: {known:?}, {metric:?}"
         );
     }
-    for name in documented.keys() {
-        assert!(served.contains_key(name), "{name} is not served");
+    for (name, metric) in documented {
+        assert!(
+            metric.optional || served.contains_key(name),
+            "{name} is not served"
+        );
     }
 }

@@ -57,7 +57,7 @@ impl<'a> Agent<'a> {
 
     /// What it answers.
     pub fn get(&self, server: SocketAddr, path: &str) -> Result<Answer> {
-        self.namespace.run(|| http::get(server, path))?
+        http::get(self.namespace, server, path, &[])
     }
 
     /// The connections that it remembers, oldest first.

@@ -197,12 +197,20 @@ fn capabilities(given: Option<&Capabilities>) -> Result<Vec<String>> {
     Ok(added.map(|name| format!("CAP_{name}")).collect())
 }
 
+/// All that this process has itself: no runtime can give more.
 fn every_capability() -> Result<Vec<String>> {
-    let listed = command::run(Command::new("setpriv").arg("--list-caps"))?;
-    Ok(listed
+    let status = fs::read_to_string("/proc/self/status").context("failed to read our status")?;
+    let held = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
+    let held = u64::from_str_radix(held.unwrap_or_default().trim(), 16)
+        .context("/proc/self/status tells no capabilities")?;
+    // In the order of their numbers.
+    let names = command::run(Command::new("setpriv").arg("--list-caps"))?;
+    let held = names
         .split_whitespace()
-        .map(|name| format!("CAP_{}", name.to_uppercase()))
-        .collect())
+        .enumerate()
+        .filter(|(number, _)| held & (1 << number) != 0)
+        .map(|(_, name)| format!("CAP_{}", name.to_uppercase()));
+    Ok(held.collect())
 }
 
 fn runtime_default(pod: &PodSpec) -> Result<()> {

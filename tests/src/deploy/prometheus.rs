@@ -1,6 +1,7 @@
 //! Prometheus, scraping an agent on a node of the lab.
 
 use std::{
+    fmt::Write as _,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -15,7 +16,7 @@ use tempfile::TempDir;
 use super::agent::METRICS;
 use crate::{
     child::{ChildGuard, poll_until},
-    http::{self, escaped},
+    http,
     netns::Namespace,
 };
 
@@ -72,10 +73,7 @@ impl<'a> Prometheus<'a> {
             _folder: folder,
         };
         let is_ready = || {
-            let answer = namespace
-                .run(|| http::get(ADDRESS, "/-/ready"))
-                .ok()?
-                .ok()?;
+            let answer = http::get(namespace, ADDRESS, "/-/ready", &[]).ok()?;
             (answer.status == 200).then_some(())
         };
         poll_until(START, is_ready).context("Prometheus did not start")?;
@@ -108,11 +106,34 @@ impl<'a> Prometheus<'a> {
     }
 
     fn get(&self, path: &str) -> Result<Value> {
-        let answer = self.namespace.run(|| http::get(ADDRESS, path))??;
+        let answer = http::get(self.namespace, ADDRESS, path, &[])?;
         let Ok(mut body) = serde_json::from_str::<Value>(&answer.body) else {
             bail!("{path}: {}", answer.body);
         };
         ensure!(body["status"] == "success", "{path}: {body}");
         Ok(body["data"].take())
+    }
+}
+
+/// Text as a part of a URL's query.
+fn escaped(text: &str) -> String {
+    let mut escaped = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            write!(escaped, "%{byte:02X}").expect("writing to a string cannot fail");
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_query_may_not_hold_is_escaped() {
+        assert_eq!(escaped("a{b=\"c\"}+1"), "a%7Bb%3D%22c%22%7D%2B1");
     }
 }
