@@ -1,8 +1,9 @@
 //! Source IP Observer: where a client's address was lost, by whom, because of which setting.
 //!
 //! Facts flow one way: packets → [`observation`]s → connections ([`flow`]) → [`verdict`]s →
-//! [`record`]s → people ([`output`]). [`cluster`] holds what the objects say, [`kernel`] all that
-//! touches the kernel; [`observe`] is the only place where the four meet, [`cli`] where they run.
+//! [`record`]s → people ([`output`]). [`cluster`] holds what the objects say, [`kubernetes`] gets
+//! them from the API server, [`kernel`] is all that touches the kernel; [`observe`] is the only
+//! place where the four meet, [`cli`] where they run.
 
 pub mod agent;
 pub mod cli;

@@ -40,6 +40,9 @@ pub trait Sink {
     /// Whether nobody wants more.
     fn is_done(&self) -> bool;
 
+    /// The run observes up to this moment. What still comes may have been opened later.
+    fn ends(&mut self, _at: Moment) {}
+
     /// How often it wants to know how the run stands; `None`: never.
     fn standing_interval(&self) -> Option<Duration> {
         None

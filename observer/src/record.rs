@@ -55,7 +55,7 @@ pub struct Service {
     pub name: String,
     /// The port's name, if it has one.
     pub port: Option<String>,
-    /// Its external traffic policy; `None` if nothing but its cluster address leads to it.
+    /// Its external traffic policy; `None` if neither its type has one nor `externalIPs`.
     #[serde(default)]
     pub external_traffic_policy: Option<TrafficPolicy>,
 }

@@ -11,7 +11,6 @@ use std::{
 
 use crate::privilege;
 
-pub mod agent;
 pub mod container;
 pub mod image;
 pub mod manifests;

@@ -1,29 +1,38 @@
-//! One HTTP request at a time, as little as asking a server on this machine needs.
+//! HTTP as the suites need it: by hand, so that what is sent and what comes back is known to the
+//! byte.
 
 use std::{
-    io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
-    time::Duration,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::{Shutdown, SocketAddr, TcpStream},
+    sync::{Arc, Mutex, PoisonError},
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::netns::Namespace;
 
-/// How long a server may be silent.
-const SILENCE: Duration = Duration::from_secs(10);
-/// No answer that a test reads whole is longer.
-const ANSWER_BYTES_MAX: u64 = 64 << 20;
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What a server answered.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// An answer.
+#[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status code.
+    /// Its status code.
     pub status: u16,
-    /// The lines between the status and the body.
+    /// Its status line and headers.
     pub head: String,
-    /// The body.
+    /// The rest.
     pub body: String,
+}
+
+/// Connects inside a namespace.
+pub fn connect(namespace: &Namespace, to: SocketAddr) -> Result<TcpStream> {
+    let stream = namespace.run(|| TcpStream::connect_timeout(&to, TIMEOUT))?;
+    let stream = stream.with_context(|| format!("failed to connect to {to}"))?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    stream.set_write_timeout(Some(TIMEOUT))?;
+    Ok(stream)
 }
 
 /// Gets a path, with more header lines.
@@ -33,53 +42,120 @@ pub fn get(
     path: &str,
     headers: &[&str],
 ) -> Result<Answer> {
-    assert!(headers.is_empty());
-    namespace.run(|| get_here(from, path))?
+    let mut stream = connect(namespace, from)?;
+    stream.write_all(request(path, headers).as_bytes())?;
+    read(stream)
 }
 
-fn get_here(server: SocketAddr, path: &str) -> Result<Answer> {
-    let failed = || format!("failed to get http://{server}{path}");
-    let mut stream = TcpStream::connect_timeout(&server, SILENCE).with_context(failed)?;
+/// What comes until the other end closes.
+pub fn read(mut stream: TcpStream) -> Result<Answer> {
+    let mut answer = Vec::new();
     stream
-        .set_read_timeout(Some(SILENCE))
-        .with_context(failed)?;
-    // By HTTP/1.0 no answer comes in chunks, and each ends with its connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: {server}\r\n\r\n").with_context(failed)?;
-    let mut text = String::new();
-    stream
-        .take(ANSWER_BYTES_MAX)
-        .read_to_string(&mut text)
-        .with_context(failed)?;
-    Answer::parse(&text)
-        .with_context(|| format!("no HTTP: {text:?}"))
-        .with_context(failed)
+        .read_to_end(&mut answer)
+        .context("failed to read the answer")?;
+    let answer = String::from_utf8(answer).context("the answer is not UTF-8")?;
+    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
+        bail!("no answer of HTTP: {answer:?}");
+    };
+    Ok(Answer {
+        status: status(head)?,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    })
 }
 
-impl Answer {
-    fn parse(text: &str) -> Option<Self> {
-        let (head, body) = text.split_once("\r\n\r\n")?;
-        let (line, head) = head.split_once("\r\n").unwrap_or((head, ""));
-        let status = line.strip_prefix("HTTP/1.")?.split(' ').nth(1)?;
-        Some(Self {
-            status: status.parse().ok()?,
-            head: head.to_owned(),
-            body: body.to_owned(),
+/// In HTTP/1.0 a body ends with the connection, and is not chunked.
+fn request(path: &str, headers: &[&str]) -> String {
+    let headers: String = headers.iter().flat_map(|header| [header, "\r\n"]).collect();
+    format!("GET {path} HTTP/1.0\r\nHost: agent\r\n{headers}\r\n")
+}
+
+fn status(head: &str) -> Result<u16> {
+    let status = head.split(' ').nth(1).context("no status")?;
+    status.parse().context("the status is no number")
+}
+
+/// Reads the lines of an answer that goes on.
+#[derive(Debug)]
+pub struct Follower {
+    stream: TcpStream,
+    lines: Arc<Mutex<Vec<String>>>,
+    thread: JoinHandle<()>,
+}
+
+impl Follower {
+    /// Returns once the head of the answer has come.
+    pub fn start(namespace: &Namespace, from: SocketAddr, path: &str) -> Result<Self> {
+        let mut stream = connect(namespace, from)?;
+        stream.write_all(request(path, &[]).as_bytes())?;
+        stream.set_read_timeout(None)?;
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            if reader.read_line(&mut head)? == 0 {
+                bail!("no answer: {head:?}");
+            }
+        }
+        let status = status(&head)?;
+        if status != 200 {
+            bail!("{path}: {head}");
+        }
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        let thread = thread::spawn(move || {
+            for line in reader.lines() {
+                let Ok(line) = line else { return };
+                kept.lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(line);
+            }
+        });
+        Ok(Self {
+            stream,
+            lines,
+            thread,
         })
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    /// The lines so far.
+    pub fn lines(&self) -> Vec<String> {
+        self.lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
 
-    #[test]
-    fn an_answer_is_taken_apart() {
-        let answer = Answer::parse("HTTP/1.0 200 OK\r\nA: b\r\n\r\nbody").expect("an answer");
-        assert_eq!(
-            (answer.status, &*answer.head, &*answer.body),
-            (200, "A: b", "body")
-        );
-        assert_eq!(Answer::parse("nothing"), None);
-        assert_eq!(Answer::parse("HTTP/1.1 x y\r\n\r\n"), None);
+    /// Waits until there are so many lines that are not empty.
+    pub fn wait_for(&self, number: usize, at_most: Duration) -> Result<()> {
+        let deadline = Instant::now() + at_most;
+        loop {
+            let lines = self.lines();
+            let there = lines.iter().filter(|line| !line.is_empty()).count();
+            if there >= number {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                bail!("{there} lines of {number} came within {at_most:?}");
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Hangs up; all that came.
+    pub fn stop(self) -> Result<Vec<String>> {
+        let _ended_already = self.stream.shutdown(Shutdown::Both);
+        self.wait()
+    }
+
+    /// Waits until the other end hangs up; all that came.
+    pub fn wait(self) -> Result<Vec<String>> {
+        if self.thread.join().is_err() {
+            bail!("the thread that follows has died");
+        }
+        Ok(self
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone())
     }
 }

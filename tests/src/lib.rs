@@ -7,6 +7,7 @@
 //!
 //! Truth shares no code with what it judges: nothing here depends on the crate `observer`.
 
+pub mod api_server;
 pub mod attached;
 pub mod backend;
 pub mod child;

@@ -76,17 +76,7 @@ impl Namespace {
     /// Runs `work` inside, in a thread of its own, and returns what it returned. A panic in
     /// `work` is a panic here.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
-        // The thread ends with the work, because a thread that once moved must never serve
-        // anyone who believes to be in the namespace of the process.
-        thread::scope(|scope| {
-            scope
-                .spawn(|| {
-                    self.enter()?;
-                    Ok(work())
-                })
-                .join()
-                .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
-        })
+        run_in(&self.name, work)
     }
 
     /// Starts a thread that lives inside. `prepare` runs there first and its error comes back;
@@ -178,10 +168,6 @@ impl Namespace {
         })?
     }
 
-    fn enter(&self) -> Result<()> {
-        enter(&Self::handle(&self.name)?)
-    }
-
     fn handle(name: &str) -> Result<File> {
         let path = Path::new(DIRECTORY).join(name);
         File::open(&path)
@@ -200,6 +186,22 @@ impl Drop for Namespace {
             Err(_) | Ok(()) => {}
         }
     }
+}
+
+/// The same as [`Namespace::run`], for one who only knows the name.
+pub fn run_in<T: Send>(name: &str, work: impl FnOnce() -> T + Send) -> Result<T> {
+    let here = Namespace::handle(name)?;
+    // The thread ends with the work, because a thread that once moved must never serve anyone
+    // who believes to be in the namespace of the process.
+    thread::scope(|scope| {
+        scope
+            .spawn(|| {
+                enter(&here)?;
+                Ok(work())
+            })
+            .join()
+            .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+    })
 }
 
 /// Moves the calling thread into a namespace.

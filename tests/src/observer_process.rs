@@ -64,19 +64,38 @@ impl ObserverProcess {
     pub fn start(node: &LabNode, cluster_state: &Path, more: &[&str]) -> Result<Self> {
         let cluster_state = ["--cluster-state".as_ref(), cluster_state.as_os_str()];
         let more = more.iter().map(OsStr::new);
-        Self::spawn(node, cluster_state.into_iter().chain(more))
+        Self::trace(node, cluster_state.into_iter().chain(more))
+    }
+
+    /// Runs `observer agent` in the namespace of a node, and returns once it observes.
+    pub fn start_agent(node: &LabNode, more: &[&str]) -> Result<Self> {
+        let agent = ["agent", "--node", &node.plan.name];
+        Self::spawn(node, agent.iter().chain(more).map(OsStr::new))
     }
 
     /// The same without the cluster's objects.
     pub fn start_without_objects(node: &LabNode) -> Result<Self> {
-        Self::spawn(node, [])
+        Self::trace(node, [])
+    }
+
+    fn trace<'arg>(
+        node: &'arg LabNode,
+        more: impl IntoIterator<Item = &'arg OsStr>,
+    ) -> Result<Self> {
+        let trace = ["trace", "-o", "json", "--node", &node.plan.name].map(OsStr::new);
+        Self::spawn(node, trace.into_iter().chain(more))
     }
 
     fn spawn<'arg>(node: &LabNode, more: impl IntoIterator<Item = &'arg OsStr>) -> Result<Self> {
         let mut command = node.namespace.command(binary()?);
+        command.args(more);
+        Self::by(command)
+    }
+
+    /// Runs an observer by a command that ends as the observer does and hands on its signals and
+    /// what it says; returns once it observes.
+    pub fn by(mut command: Command) -> Result<Self> {
         command
-            .args(["trace", "-o", "json", "--node", &node.plan.name])
-            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

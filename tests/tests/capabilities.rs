@@ -7,20 +7,21 @@
 use std::{
     collections::BTreeSet,
     io::Write as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     process::{Command, Output},
     time::Duration,
 };
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 use tempfile::NamedTempFile;
 use tests::{
     attached,
     child::poll_until,
-    demo,
-    deploy::agent::Agent,
+    demo, http,
     kubeproxy::doors::{Kind, Policy, front_doors},
     lab::LabNode,
-    observer_process,
+    observer_process::{self, ObserverProcess},
     oracle::{self, Records},
     privilege,
     traffic::{self, from_outside},
@@ -32,6 +33,8 @@ const NEEDED: [(&str, &str); 3] = [
     ("CAP_PERFMON", "perfmon"),
     ("CAP_NET_ADMIN", "net_admin"),
 ];
+/// Where an agent is asked.
+const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9807);
 /// Longer than the answer time-out.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -114,11 +117,14 @@ fn three_are_enough_to_observe_and_to_leave_nothing() {
     });
     let more = ["--kube-proxy-config", kube_proxy];
     let agent = observer(node, None, "agent", &more);
-    let agent = Agent::start(&node.namespace, agent).expect("an agent");
+    let agent = ObserverProcess::by(agent).expect("an agent");
     let opened = traffic::open(&lab, &from_outside(&lab, &doors)).expect("opened");
     assert!(opened.iter().any(|opened| opened.result.is_ok()));
     let all = || {
-        let records = agent.connections().expect("connections");
+        let answer = http::get(&node.namespace, API, "/v1/connections", &[]).expect("an answer");
+        let lines = answer.body.lines();
+        let records = lines.map(|line| serde_json::from_str(line).expect("a record"));
+        let records: Vec<Value> = records.collect();
         (records.len() >= opened.len()).then_some(records)
     };
     let records = poll_until(PATIENCE, all).expect("every connection is told of");
@@ -133,6 +139,7 @@ fn three_are_enough_to_observe_and_to_leave_nothing() {
 
     let programs = attached(node);
     assert!(!programs.is_empty());
-    agent.stop().expect("stops");
+    let finished = agent.stop_by(Signal::SIGTERM).expect("stops");
+    assert!(finished.status.success(), "{}", finished.stderr);
     assert_eq!(attached(node), BTreeSet::new());
 }

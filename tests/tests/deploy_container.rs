@@ -5,9 +5,19 @@
 //! runc run that on a node of the lab, which is what a kubelet and its container runtime do with
 //! the same.
 
-use std::{collections::BTreeSet, io::Write as _, path::PathBuf, process::Output, time::Duration};
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{Read as _, Write as _},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    path::PathBuf,
+    process::Output,
+    thread,
+    time::Duration,
+};
 
-use serde_json::Value;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 use tests::{
     attached,
@@ -15,19 +25,23 @@ use tests::{
     demo,
     deploy::{
         Tool,
-        agent::Agent,
         container::{Container, Setup},
         file, image,
         manifests::Manifests,
         tools,
     },
+    http,
     kubeproxy::doors::{FrontDoor, Kind, Policy, front_doors},
     lab::Lab,
+    netns::Namespace,
+    observer_process::ObserverProcess,
     oracle::{self, Records},
     privilege,
     traffic::{self, from_outside},
 };
 
+/// Where an agent is asked.
+const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9807);
 /// Longer than the answer time-out, and than the kernel takes to free programs.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -66,9 +80,10 @@ impl Deployed {
             seccomp_profile: &self.seccomp_profile,
             node: "node1",
             namespace: &self.lab.node("node1").expect("a node").namespace,
-            shown: vec![demo::cluster_file()],
+            shown: vec![(demo::cluster_file(), demo::cluster_file())],
             instead: Some(own.map(ToString::to_string).collect()),
             more: Vec::new(),
+            environment: Vec::new(),
             without: None,
         }
     }
@@ -96,6 +111,16 @@ fn attached(lab: &Lab) -> BTreeSet<u32> {
     attached::programs(&lab.node("node1").expect("a node").namespace).expect("lists programs")
 }
 
+/// What an agent remembers of connections.
+fn connections(namespace: &Namespace) -> Vec<Value> {
+    let answer = http::get(namespace, API, "/v1/connections", &[]).expect("an answer");
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let lines = answer.body.lines();
+    lines
+        .map(|line| serde_json::from_str(line).expect("a record"))
+        .collect()
+}
+
 /// The checks of a report that are not ok, with what was found.
 fn worse(report: &Value) -> Vec<(&str, &str, &str)> {
     let checks = report["checks"].as_array().expect("checks").iter();
@@ -116,6 +141,94 @@ fn the_image_holds_all_that_the_observer_needs() {
     let manifests = deployed.overlay("capabilities");
     let version = output(&manifests, &deployed.observer(&["--version"]));
     assert!(version.stdout.starts_with(b"observer "), "{version:?}");
+}
+
+/// A name of /etc/hosts, and one that a DNS server knows: by each the observer finds its way to an
+/// API server.
+#[test]
+fn names_are_resolved_in_the_image() {
+    let Some(deployed) = Deployed::prepare("names_are_resolved_in_the_image") else {
+        return;
+    };
+    let manifests = deployed.overlay("capabilities");
+    let namespace = &deployed.lab.node("node1").expect("a node").namespace;
+    let listener = namespace
+        .run(|| TcpListener::bind("127.0.0.1:0"))
+        .expect("inside");
+    let listener = listener.expect("listens");
+    let port = listener.local_addr().expect("an address").port();
+    namespace.spawn(dns).expect("a DNS server");
+    let folder = TempDir::new().expect("a directory");
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).expect("written");
+        path
+    };
+    let hosts = file("hosts", "127.0.0.1 by-hosts.test\n");
+    let resolv = file("resolv.conf", "nameserver 127.0.0.1\n");
+    for name in ["by-hosts.test", "by-dns.test"] {
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "a",
+            "clusters": [{"name": "a", "cluster": {"server": format!("http://{name}:{port}")}}],
+            "users": [{"name": "a", "user": {}}],
+            "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+        });
+        let kubeconfig = file("kubeconfig", &kubeconfig.to_string());
+        let setup = Setup {
+            shown: vec![
+                (hosts.clone(), "/etc/hosts".into()),
+                (resolv.clone(), "/etc/resolv.conf".into()),
+                (kubeconfig, "/kubeconfig".into()),
+            ],
+            ..deployed.observer(&["explain", "--kubeconfig", "/kubeconfig"])
+        };
+        let container = Container::new(&manifests, &setup).expect("a container");
+        let asked = thread::scope(|scope| {
+            let asked = scope.spawn(|| {
+                let (mut stream, _) = listener.accept().expect("somebody");
+                let mut request = [0; 1024];
+                let length = stream.read(&mut request).expect("a request");
+                String::from_utf8_lossy(&request[..length]).into_owned()
+            });
+            let output = container.command().output().expect("runs");
+            // Who is hung up on instead of answered cannot explain anything.
+            assert_eq!(output.status.code(), Some(1), "{output:?}");
+            let has_asked = || asked.is_finished().then_some(());
+            if poll_until(Duration::from_secs(1), has_asked).is_none() {
+                // So that nobody waits for ever.
+                let nobody = || TcpStream::connect(("127.0.0.1", port));
+                let _gone = namespace.run(nobody);
+                panic!("{name}: {output:?}");
+            }
+            asked.join().expect("a request")
+        });
+        assert!(asked.contains(&format!("host: {name}:{port}")), "{asked}");
+    }
+}
+
+/// A DNS server (RFC 1035) that answers whoever asks: 127.0.0.1. It ends when nobody asks any more.
+fn dns() -> anyhow::Result<impl FnOnce()> {
+    let socket = UdpSocket::bind("127.0.0.1:53")?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    Ok(move || {
+        let mut query = [0; 512];
+        while let Ok((length, from)) = socket.recv_from(&mut query) {
+            let question = &query[12..length];
+            let name = question.iter().position(|byte| *byte == 0).expect("a name");
+            let question = &question[..name + 5];
+            let asks_for_ipv4 = question[name + 1..].starts_with(&[0, 1]);
+            let answers = u8::from(asks_for_ipv4);
+            let mut answer = query[..2].to_vec();
+            // A response without an error, to one question.
+            answer.extend([0x81, 0x80, 0, 1, 0, answers, 0, 0, 0, 0]);
+            answer.extend(question);
+            if asks_for_ipv4 {
+                // The name of the question, type A, class IN, a minute, four bytes.
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 1]);
+            }
+            socket.send_to(&answer, from).expect("answered");
+        }
+    })
 }
 
 #[test]
@@ -181,19 +294,21 @@ fn a_container_of_either_overlay_observes_and_leaves_nothing() {
             format!("--kube-proxy-config={}", kube_proxy.display()),
         ];
         let setup = Setup {
-            shown: vec![objects.clone(), kube_proxy.clone()],
+            shown: [&objects, &kube_proxy]
+                .map(|file| (file.clone(), file.clone()))
+                .into(),
             instead: None,
             more: files.into(),
             ..deployed.observer(&[])
         };
         let container = Container::new(&deployed.overlay(overlay), &setup).expect("a container");
-        let agent = Agent::start(setup.namespace, container.command()).expect("an agent");
+        let agent = ObserverProcess::by(container.command()).expect("an agent");
         let programs = attached(lab);
         assert!(!programs.is_empty());
 
         let opened = traffic::open(lab, &from_outside(lab, &doors)).expect("opened");
         let all = || {
-            let records = agent.connections().expect("connections");
+            let records = connections(setup.namespace);
             (records.len() >= opened.len()).then_some(records)
         };
         let records = poll_until(PATIENCE, all).expect("every connection is told of");
@@ -206,7 +321,8 @@ fn a_container_of_either_overlay_observes_and_leaves_nothing() {
             .collect();
         assert_eq!(complaints, [] as [&str; 0], "{overlay}");
 
-        agent.stop().expect("stops");
+        let finished = agent.stop_by(Signal::SIGTERM).expect("stops");
+        assert!(finished.status.success(), "{overlay}: {}", finished.stderr);
         assert_eq!(attached(lab), BTreeSet::new());
         let is_gone = || {
             attached::surviving_programs(&programs)

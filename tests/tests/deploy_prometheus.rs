@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
     process::Command,
     thread::sleep,
@@ -16,17 +17,16 @@ use std::{
 use serde_json::Value;
 use tests::{
     command, demo,
-    deploy::{
-        Tool,
-        agent::{API, Agent, METRICS},
-        file,
-        prometheus::Prometheus,
-        tools, workspace,
-    },
+    deploy::{Tool, file, prometheus::Prometheus, tools, workspace},
+    http,
     lab::{Lab, LabNode},
-    observer_process, privilege, traffic,
+    observer_process::ObserverProcess,
+    privilege, traffic,
 };
 
+/// Where an agent is asked.
+const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9807);
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9808);
 /// What the dashboard's queries say of time.
 const RATE_INTERVAL: &str = "10s";
 const RANGE: &str = "5m";
@@ -35,15 +35,15 @@ const SCRAPES: Duration = Duration::from_secs(5);
 /// Queries of the dashboard that come to nothing where all is well.
 const ONLY_WHEN_ILL: [&str; 1] = ["source_ip_observer_unexpected_connections_total"];
 
-fn agent<'a>(node: &'a LabNode, state: &Path) -> Agent<'a> {
-    let binary = observer_process::binary().expect("an observer");
-    let mut command = node.namespace.command(binary);
-    command
-        .args(["agent", "--node", &node.plan.name, "--cluster-state"])
-        .arg(demo::cluster_file())
-        .arg("--state-dir")
-        .arg(state);
-    Agent::start(&node.namespace, command).expect("an agent")
+fn agent(node: &LabNode, state: &Path) -> ObserverProcess {
+    let objects = demo::cluster_file();
+    let arguments = [
+        "--cluster-state",
+        objects.to_str().expect("text"),
+        "--state-dir",
+        state.to_str().expect("text"),
+    ];
+    ObserverProcess::start_agent(node, &arguments).expect("an agent")
 }
 
 fn open(lab: &Lab) {
@@ -139,7 +139,8 @@ fn prometheus_scrapes_what_alerts_and_dashboard_ask_for() {
     agent(node, state.path()).stop().expect("stops");
     sleep(Duration::from_secs(1));
     let agent = agent(node, state.path());
-    let refused = agent.get(API, "/v1/connections?no=such").expect("answered");
+    let get = |from, path| http::get(&node.namespace, from, path, &[]).expect("an answer");
+    let refused = get(API, "/v1/connections?no=such");
     assert_eq!(refused.status, 400, "{refused:?}");
 
     let rules = [file("prometheus/alerts.yaml")];
@@ -150,7 +151,7 @@ fn prometheus_scrapes_what_alerts_and_dashboard_ask_for() {
         sleep(SCRAPES);
     }
 
-    let metrics = agent.get(METRICS, "/metrics").expect("metrics").body;
+    let metrics = get(METRICS, "/metrics").body;
     let mut check = Command::new(&promtool);
     let lint = command::run_with_input(check.args(["check", "metrics"]), &metrics);
     assert_eq!(lint.expect("no complaint"), "", "{metrics}");

@@ -84,6 +84,8 @@ pub(super) struct Counting {
     anonymize: bool,
     turn: watch::Receiver<Turn>,
     held: VecDeque<(Option<Moment>, Box<Record>)>,
+    /// What is opened from then on is the next agent's.
+    until: Option<Moment>,
 }
 
 impl Counting {
@@ -99,6 +101,7 @@ impl Counting {
             anonymize,
             turn,
             held: VecDeque::new(),
+            until: None,
         }
     }
 
@@ -129,6 +132,9 @@ impl Sink for Counting {
     fn take(&mut self, opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()> {
         let turn = *self.turn.borrow();
         self.let_go(turn);
+        if self.until.is_some_and(|until| opened_at >= Some(until)) {
+            return Ok(());
+        }
         match turn {
             Turn::NotYet => {
                 // The oldest are the likeliest to be counted by the other.
@@ -145,6 +151,10 @@ impl Sink for Counting {
 
     fn is_done(&self) -> bool {
         false
+    }
+
+    fn ends(&mut self, at: Moment) {
+        self.until = Some(at);
     }
 
     fn standing_interval(&self) -> Option<Duration> {

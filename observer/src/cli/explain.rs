@@ -2,14 +2,14 @@
 //! objects alone. Needs no privilege and no kernel.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
 use super::filter::ServiceName;
+use super::source::ClusterSource;
 use super::{Ending, names, say};
-use crate::cluster::{Index, KubeProxy, file};
+use crate::cluster::{Index, KubeProxy};
 use crate::output;
 use crate::verdict::Explainer;
 
@@ -18,14 +18,8 @@ pub(super) struct Options {
     /// Only this Service, or this port of it: `shop/web`, `shop/web:http`.
     #[arg(value_name = "NAMESPACE/SERVICE")]
     service: Option<ServiceName>,
-    /// A List of the cluster's objects, as `kubectl get
-    /// services,endpointslices,nodes,pods,configmaps -A -o json` prints it.
-    #[arg(long, value_name = "FILE")]
-    cluster_state: PathBuf,
-    /// kube-proxy's configuration, a `KubeProxyConfiguration` [default: the `ConfigMap` in the
-    /// cluster state; else as kubeadm sets it up].
-    #[arg(long, value_name = "FILE")]
-    kube_proxy_config: Option<PathBuf>,
+    #[command(flatten)]
+    source: ClusterSource,
     /// Only this client: a pod's address, a node's, or any other for one from outside. What goes
     /// by addresses (`loadBalancerSourceRanges`, the cluster CIDR, hairpins) is told then, too.
     #[arg(long, value_name = "ADDRESS")]
@@ -46,25 +40,30 @@ enum Format {
 pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     let Options {
         service,
-        cluster_state,
-        kube_proxy_config,
+        source,
         client,
         output,
     } = options;
-    let objects = file::objects(&cluster_state)?;
+    let objects = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(source.objects())?;
     if let Some(service) = &service
         && let Some(but) = names::service(service, Some(&objects))?
     {
         say(&format!("warning: {but}"));
     }
-    let kube_proxy = match &kube_proxy_config {
-        Some(path) => Some(file::kube_proxy(path)?),
+    let kube_proxy = match source.kube_proxy()? {
+        Some(given) => Some(given),
         None => KubeProxy::of_cluster(&objects.config_maps)
             .context("the ConfigMap of kube-proxy; give --kube-proxy-config")?,
     };
     let index = Index::build(&objects);
     if index.nodes().next().is_none() {
-        bail!("the cluster state has no Nodes: what happens depends on the node one enters by");
+        bail!(
+            "there are no Nodes among the objects: what happens depends on the node one enters by"
+        );
     }
     let entries = index.entries().iter().filter(|entry| {
         service

@@ -1,5 +1,5 @@
 //! The commands, one file each, and what they share: what is asked for (`filter`), how it is
-//! reported (`report`), names that the cluster does not have (`names`), and what kube-proxy says of
+//! reported (`report`), where the cluster's objects come from (`source`), names that the cluster does not have (`names`), and what kube-proxy says of
 //! itself (`ask`).
 
 use std::process::ExitCode;
@@ -20,6 +20,7 @@ mod man;
 mod names;
 mod replay;
 mod report;
+mod source;
 mod trace;
 
 const EXIT_CODES: &str = "\

@@ -16,17 +16,17 @@ use super::convert::{
 use super::index::{Claim, HostPort, Index, PodFacts};
 use super::lookup::Agreed;
 use super::{
-    Endpoint, Family, FrontDoorKind, Node, Objects, PodRef, Protocol, Service, ServiceEntry,
-    ServiceRef,
+    Endpoint, Family, FrontDoorKind, Node, PodRef, Protocol, Service, ServiceEntry, ServiceRef,
+    View,
 };
 
 /// The label by which an `EndpointSlice` belongs to a Service (`discovery/v1`
 /// `LabelServiceName`).
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The type of a Node's address inside the cluster (`core/v1` `NodeInternalIP`).
 const INTERNAL_IP: &str = "InternalIP";
 /// The label by which a Node belongs to a zone (`core/v1` `LabelTopologyZone`).
-const ZONE: &str = "topology.kubernetes.io/zone";
+pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// A Service's port as its `EndpointSlices` name it; a port without a name is named by nothing.
 type PortKey = (ServiceRef, Arc<str>, Protocol);
@@ -46,21 +46,23 @@ struct Builder {
 impl Index {
     /// Builds the index. Total: no object is refused, and what makes no sense in one is skipped.
     /// Of Services with the same name the last one counts.
-    pub fn build(objects: &Objects) -> Self {
+    pub fn build<'a>(objects: impl Into<View<'a>>) -> Self {
+        let objects = objects.into();
         let mut builder = Builder::default();
         builder.index.counts = objects.counts();
-        for node in &objects.nodes {
+        builder.index.pods_of = objects.pods_of.map(|node| builder.names.intern(node));
+        for node in objects.nodes {
             builder.node(node);
         }
-        for pod in &objects.pods {
+        for pod in objects.pods {
             builder.pod(pod);
         }
         builder.trust_pods_about_nodes();
-        for slice in &objects.endpoint_slices {
+        for slice in objects.endpoint_slices {
             builder.endpoint_slice(slice);
         }
         let mut services = BTreeMap::new();
-        for service in &objects.services {
+        for service in objects.services {
             services.insert(builder.name_of(&service.metadata), service);
         }
         for ((namespace, name), service) in services {

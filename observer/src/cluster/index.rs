@@ -17,9 +17,11 @@ pub(super) type Socket = (Protocol, IpAddr, u16);
 /// Everything the objects say about addresses. Immutable: a change in the cluster is a new index.
 ///
 /// Addresses are given in their own family: IPv4 never mapped into IPv6.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Index {
     pub(super) counts: Counts,
+    /// The only node whose Pods were given; `None`: all nodes' were, or none.
+    pub(super) pods_of: Option<Arc<str>>,
     /// Sorted by namespace, name, port and protocol.
     pub(super) entries: Vec<ServiceEntry>,
     /// Cluster, external and load balancer addresses that kube-proxy programs.
@@ -89,7 +91,7 @@ pub(super) enum Claim {
 }
 
 /// A port of a node that leads to a Pod.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct HostPort {
     pub(super) at: HostAddress,
     /// The port in the Pod.
@@ -112,7 +114,7 @@ pub(super) enum HostAddress {
 }
 
 /// What the `EndpointSlices` say of an endpoint's port, over all Services.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct EndpointFacts {
     pub(super) claim: Claim,
     pub(super) pod: Agreed<PodRef>,
@@ -120,7 +122,7 @@ pub(super) struct EndpointFacts {
 }
 
 /// What Pods and `EndpointSlices` say of an address.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct AddressFacts {
     /// The Pod whose own address it is; not a Pod in its node's network.
     pub(super) pod: Agreed<PodFacts>,
@@ -311,8 +313,8 @@ impl Index {
     /// - An address in `local`: the observing node's. An address of a Node: that Node's.
     /// - The address of a Pod, or of an endpoint that is a Pod: a Pod's.
     /// - Inside a Node's pod CIDR: a Pod's, or that of a tunnel or bridge, which are in no object.
-    ///   So the network address (flannel's tunnel) is unknown; and, when Pods were given, every
-    ///   address that neither a Pod nor an endpoint has.
+    ///   So the network address (flannel's tunnel) is unknown; and, when that Node's Pods were
+    ///   given, every address that neither a Pod nor an endpoint has.
     /// - Else outside the cluster, if it is far from every Pod: in none of the networks of 16 bits
     ///   (IPv4) or 48 bits (IPv6) in which a pod CIDR or a Pod lies. Those are the largest ranges
     ///   that the controller manager cuts into pod CIDRs of the usual size, so an address inside
@@ -334,8 +336,8 @@ impl Index {
         if facts.is_some_and(|facts| facts.pod != Agreed::Silent || facts.pod_endpoint) {
             return AddressKind::Pod;
         }
-        if let Some((network, _)) = self.pod_cidrs.get(ip) {
-            let vouched = self.counts.pods == 0 || facts.is_some_and(|facts| facts.endpoint);
+        if let Some((network, node)) = self.pod_cidrs.get(ip) {
+            let vouched = !self.knows_pods_of(node) || facts.is_some_and(|facts| facts.endpoint);
             let is_pod = vouched && ip != network.network();
             return if is_pod {
                 AddressKind::Pod
@@ -349,6 +351,15 @@ impl Index {
         } else {
             AddressKind::External
         }
+    }
+
+    /// Whether the Pods of the node with a pod CIDR were given.
+    fn knows_pods_of(&self, node: &Agreed<Arc<str>>) -> bool {
+        self.counts.pods > 0
+            && self
+                .pods_of
+                .as_ref()
+                .is_none_or(|only| node.as_ref().get() == Some(only))
     }
 
     fn is_node_address(&self, ip: IpAddr, local: &LocalAddresses) -> bool {

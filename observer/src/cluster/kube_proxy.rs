@@ -287,6 +287,12 @@ pub(super) fn may_be_config_map(namespace: &str, name: &str) -> bool {
     namespace == CONFIG_MAP.0 && name.starts_with(CONFIG_MAP.1)
 }
 
+/// Whether a document may be the configuration, whole or broken, as
+/// [`KubeProxy::of_cluster`] takes it.
+pub(super) fn is_config(document: &str) -> bool {
+    !matches!(KubeProxy::parse(document), Err(KubeProxyError::Kind(_))) && document.contains(KIND)
+}
+
 /// The first line of an error that may draw a picture of the document below.
 fn one_line(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();

@@ -20,7 +20,7 @@ pub(super) enum Agreed<T> {
 }
 
 /// Values by network. Looks up the network with the longest prefix that holds an address.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub(super) struct CidrMap<T> {
     /// The prefix lengths in use, longest first: a look-up tries each once, however many networks
     /// there are.

@@ -31,16 +31,19 @@ mod service;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod trim;
 
 pub use index::{AddressKind, Backend, FrontDoor, Index};
 pub use kube_proxy::{
     DetectLocal, IPVS_DEVICE, KubeProxy, KubeProxyError, NodePortAddresses, ProxyMode,
 };
-pub use objects::{Objects, ObjectsError};
+pub use objects::{Objects, ObjectsError, View};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,
 };
+
 pub use snapshot::Snapshot;
+pub use trim::Trim;
 
 /// A transport protocol that a Service port can have (`core/v1` `Protocol`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]

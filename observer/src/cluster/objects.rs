@@ -17,6 +17,9 @@ use super::kube_proxy::may_be_config_map;
 /// The command that prints what [`Objects::from_list`] reads.
 const COMMAND: &str = "kubectl get services,endpointslices,nodes,pods,configmaps -A -o json";
 
+/// The field of a `List` that holds [`Objects::pods_of`]. kubectl knows none of this name.
+const PODS_OF: &str = "podsOf";
+
 /// The objects that an [`Index`](super::Index) is built from. Any kind may be missing.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Objects {
@@ -30,6 +33,25 @@ pub struct Objects {
     pub pods: Vec<Pod>,
     /// Those `ConfigMap`s (`core/v1`) that may hold kube-proxy's configuration.
     pub config_maps: Vec<ConfigMap>,
+    /// The only node whose Pods are among them; `None`: all nodes' are, or none is.
+    pub pods_of: Option<String>,
+    /// How many objects of other kinds there were.
+    pub others: usize,
+}
+
+/// Objects, wherever they are kept: what an [`Index`](super::Index) is built from.
+#[derive(Clone, Debug, Default)]
+pub struct View<'a> {
+    /// Services.
+    pub services: Vec<&'a Service>,
+    /// `EndpointSlices`.
+    pub endpoint_slices: Vec<&'a EndpointSlice>,
+    /// Nodes.
+    pub nodes: Vec<&'a Node>,
+    /// Pods.
+    pub pods: Vec<&'a Pod>,
+    /// See [`Objects::pods_of`].
+    pub pods_of: Option<&'a str>,
     /// How many objects of other kinds there were.
     pub others: usize,
 }
@@ -112,6 +134,7 @@ impl Objects {
             nodes,
             pods,
             config_maps,
+            pods_of,
             others: _,
         } = self;
         let items: Vec<_> = values(services)
@@ -120,26 +143,16 @@ impl Objects {
             .chain(values(pods))
             .chain(values(config_maps))
             .collect();
-        json!({"apiVersion": "v1", "kind": "List", "items": items})
+        let mut list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+        if let Some(node) = pods_of {
+            list[PODS_OF] = json!(node);
+        }
+        list
     }
 
     /// How many of each kind.
     pub fn counts(&self) -> Counts {
-        let Self {
-            services,
-            endpoint_slices,
-            nodes,
-            pods,
-            config_maps: _,
-            others,
-        } = self;
-        Counts {
-            services: services.len(),
-            endpoint_slices: endpoint_slices.len(),
-            nodes: nodes.len(),
-            pods: pods.len(),
-            others: *others,
-        }
+        View::from(self).counts()
     }
 
     fn add(&mut self, item: &Value) -> Result<(), serde_json::Error> {
@@ -160,6 +173,49 @@ impl Objects {
                 self.others += 1;
                 Ok(())
             }
+        }
+    }
+}
+
+impl View<'_> {
+    /// How many of each kind.
+    pub fn counts(&self) -> Counts {
+        let Self {
+            services,
+            endpoint_slices,
+            nodes,
+            pods,
+            pods_of: _,
+            others,
+        } = self;
+        Counts {
+            services: services.len(),
+            endpoint_slices: endpoint_slices.len(),
+            nodes: nodes.len(),
+            pods: pods.len(),
+            others: *others,
+        }
+    }
+}
+
+impl<'a> From<&'a Objects> for View<'a> {
+    fn from(objects: &'a Objects) -> Self {
+        let Objects {
+            services,
+            endpoint_slices,
+            nodes,
+            pods,
+            config_maps: _,
+            pods_of,
+            others,
+        } = objects;
+        Self {
+            services: services.iter().collect(),
+            endpoint_slices: endpoint_slices.iter().collect(),
+            nodes: nodes.iter().collect(),
+            pods: pods.iter().collect(),
+            pods_of: pods_of.as_deref(),
+            others: *others,
         }
     }
 }
@@ -211,6 +267,7 @@ impl<'de> Visitor<'de> for ListVisitor {
             match key.as_str() {
                 "kind" => list.kind = Some(map.next_value()?),
                 "items" => map.next_value_seed(Items(&mut list))?,
+                PODS_OF => list.objects.pods_of = map.next_value()?,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }

@@ -74,7 +74,7 @@ pub struct Service {
 }
 
 /// One port of a Service, with its endpoints.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct ServiceEntry {
     /// The Service it is a port of.
     pub service: Arc<Service>,

@@ -1,19 +1,66 @@
-//! The cluster's objects from its API server, followed as they change.
+//! The cluster as its API server tells it: read once ([`read()`]), or followed ([`follow()`]).
+//!
+//! - How the server is reached is kubectl's way: [`Client::connect`].
+//! - Objects are trimmed as they come ([`crate::cluster::Trim`]), so that what is kept is what an
+//!   index reads.
+//! - What may not be read counts as missing, as it does in a file, and is told with the rule that
+//!   would allow it.
+//! - Everything that comes from the server is bounded in size and time, and what cannot be read of
+//!   it is told and passed over.
 
-use std::sync::Arc;
-use std::time::Instant;
+mod access;
+mod client;
+mod error;
+mod follow;
+mod read;
+mod reflect;
+mod resource;
+mod store;
 
-use crate::cluster::Snapshot;
+pub use client::Client;
+pub use error::{AccessError, ApiError};
+pub use follow::{Cluster, follow};
+pub use read::{Read, read};
 
-/// The cluster, as far as its API server has told of it.
-#[derive(Clone, Debug, Default)]
-pub struct Cluster {
-    /// Everything, once every kind was listed.
-    pub snapshot: Option<Arc<Snapshot>>,
-    /// Since when the API is not heard; `None` while it is.
-    pub away_since: Option<Instant>,
-    /// What is wrong with it, in one line.
-    pub trouble: Option<String>,
-    /// How many snapshots there were.
-    pub rebuilds: u64,
+/// The namespace of kube-proxy's `ConfigMap`.
+const KUBE_PROXY_NAMESPACE: &str = "kube-system";
+/// Its names: kubeadm's, and EKS'. Each is asked for by name, so that a Role can be limited to
+/// them (`resourceNames`).
+const KUBE_PROXY_NAMES: [&str; 2] = ["kube-proxy", "kube-proxy-config"];
+
+/// Whose Pods are wanted. Of the other kinds all objects always are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of every node.
+    Cluster,
+    /// Those of this node alone: what an observer on it needs, without the load of every Pod's
+    /// changes on every node. Pods elsewhere are known as endpoints.
+    Node(String),
+}
+
+impl Scope {
+    fn pods(&self) -> resource::Selection {
+        resource::Selection {
+            fields: match self {
+                Self::Cluster => None,
+                Self::Node(name) => Some(format!("spec.nodeName={name}")),
+            },
+            ..resource::Selection::default()
+        }
+    }
+
+    fn pods_of(&self) -> Option<&str> {
+        match self {
+            Self::Cluster => None,
+            Self::Node(name) => Some(name),
+        }
+    }
+}
+
+fn config_map(name: &str) -> resource::Selection {
+    resource::Selection {
+        namespace: Some(KUBE_PROXY_NAMESPACE.to_owned()),
+        fields: Some(format!("metadata.name={name}")),
+        labels: None,
+    }
 }

@@ -286,6 +286,7 @@ impl<S: Sink> Session<S> {
     /// Everything of before this moment is read, and what is pending comes out.
     fn end(mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Ended<S>> {
         let end = now()?;
+        self.parts.sink.ends(end);
         self.look_ups_left = LOOK_UPS_PER_TICK;
         while self.read(ring)?.moment() < end {}
         self.notice_losses()?;

@@ -11,7 +11,7 @@ use super::vocabulary::{
 };
 use crate::cluster::{
     AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, Node, PodRef,
-    ServiceEntry, ServicePort, TrafficPolicy,
+    ServiceEntry, ServicePort, ServiceType, TrafficPolicy,
 };
 use crate::flow::Connection;
 use crate::observation::{Conntrack, IfIndex};
@@ -72,7 +72,7 @@ pub struct Lost {
 pub struct Verdict {
     /// The Service and its port, if exactly one has this front door.
     pub service: Option<ServicePort>,
-    /// Its external traffic policy, if anything but its cluster address leads to it.
+    /// Its external traffic policy, if its type has one, or `externalIPs` do.
     pub external_traffic_policy: Option<TrafficPolicy>,
     /// Where it entered.
     pub front_door: FrontDoor,
@@ -125,10 +125,10 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
     Some(Verdict {
         service: scene.entry.map(ServiceEntry::service_port),
         external_traffic_policy: scene.entry.and_then(|entry| {
-            let is_asked = [Family::V4, Family::V6]
-                .iter()
-                .any(|family| entry.is_externally_accessible(*family));
-            is_asked.then_some(entry.service.external_traffic_policy)
+            let service = &entry.service;
+            let has_one =
+                service.service_type != ServiceType::ClusterIP || !service.external_ips.is_empty();
+            has_one.then_some(service.external_traffic_policy)
         }),
         front_door: scene.front_door,
         client: scene.client,

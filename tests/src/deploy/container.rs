@@ -5,7 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::manifests::Manifests;
-use crate::{child::ChildGuard, command, netns::Namespace};
+use crate::{command, netns::Namespace};
 
 mod seccomp;
 
@@ -53,12 +53,14 @@ pub struct Setup<'a> {
     pub node: &'a str,
     /// Its network.
     pub namespace: &'a Namespace,
-    /// Files and folders of the machine that are seen inside, read only, at the same path.
-    pub shown: Vec<PathBuf>,
+    /// Files and folders of the machine, and where they are seen inside, read only.
+    pub shown: Vec<(PathBuf, PathBuf)>,
     /// Arguments in place of the manifest's command and arguments.
     pub instead: Option<Vec<String>>,
     /// Arguments after the manifest's.
     pub more: Vec<String>,
+    /// More of its environment.
+    pub environment: Vec<String>,
     /// A capability that the manifest adds and this container has not.
     pub without: Option<&'a str>,
 }
@@ -87,25 +89,7 @@ impl Container {
         })
     }
 
-    /// Runs it to its end and returns what it printed; an error with what it said if it fails.
-    pub fn run(&self) -> Result<String> {
-        command::run(&mut self.command())
-    }
-
-    /// Starts it. What it prints to stderr is in the child's.
-    pub fn start(&self) -> Result<ChildGuard> {
-        let child: Child = self
-            .command()
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .context("failed to start runc")?;
-        // runc hands the signals that it gets to the container.
-        Ok(ChildGuard::new(child))
-    }
-
-    /// `runc run`, which ends with the container and as it does.
+    /// `runc run`, which ends with the container and as it does, and hands on its signals.
     pub fn command(&self) -> Command {
         let mut command = self.runc();
         command
@@ -258,6 +242,7 @@ fn environment(spec: &Spec, setup: &Setup<'_>) -> Result<Vec<String>> {
         .map(|variable| Ok(format!("{}={}", variable.name, value(variable, setup)?)))
         .collect::<Result<Vec<_>>>()?;
     environment.push("PATH=/usr/bin".to_owned());
+    environment.extend(setup.environment.iter().cloned());
     Ok(environment)
 }
 
@@ -302,9 +287,10 @@ fn mounts(pod: &PodSpec, spec: &Spec, setup: &Setup<'_>, folder: &Path) -> Resul
             "options": ["rbind", "rw"],
         }));
     }
-    for shown in &setup.shown {
+    for (source, destination) in &setup.shown {
         mounts.push(json!({
-            "destination": shown, "type": "bind", "source": shown, "options": ["rbind", "ro"],
+            "destination": destination, "type": "bind", "source": source,
+            "options": ["rbind", "ro"],
         }));
     }
     Ok(mounts)

@@ -13,7 +13,6 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::agent::METRICS;
 use crate::{
     child::{ChildGuard, poll_until},
     http,
@@ -23,6 +22,8 @@ use crate::{
 /// Where it answers, in the namespace that it runs in.
 const ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
+/// Where an agent serves its metrics.
+const METRICS: &str = "127.0.0.1:9808";
 /// The job that the alerts expect.
 const JOB: &str = "source-ip-observer";
 /// How long it may take to start.
@@ -49,7 +50,7 @@ impl<'a> Prometheus<'a> {
             "rule_files": rules,
             "scrape_configs": [{
                 "job_name": JOB,
-                "static_configs": [{"targets": [METRICS.to_string()], "labels": {"node": "node1"}}],
+                "static_configs": [{"targets": [METRICS], "labels": {"node": "node1"}}],
             }],
         });
         // What is JSON is YAML.

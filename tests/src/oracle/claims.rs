@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::SocketAddr};
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,11 +21,31 @@ pub(super) fn only_service(lab: &Lab, protocol: Protocol, endpoint: SocketAddr) 
         .collect();
     let mut services = claims.iter();
     match (services.next(), services.next()) {
-        (Some((namespace, name, port)), None) => {
-            json!({"namespace": namespace, "name": name, "port": port_name(port)})
-        }
+        (Some((namespace, name, port)), None) => service(lab, namespace, name, port),
         _ => Value::Null,
     }
+}
+
+/// A Service's port, as a record gives it.
+pub(super) fn service(lab: &Lab, namespace: &str, name: &str, port: &str) -> Value {
+    json!({
+        "namespace": namespace, "name": name, "port": port_name(port),
+        "external_traffic_policy": external_traffic_policy(lab, namespace, name),
+    })
+}
+
+/// The field of the Service, or its default where there is such a policy: for node ports, load
+/// balancers and `externalIPs`.
+fn external_traffic_policy<'lab>(lab: &'lab Lab, namespace: &str, name: &str) -> Option<&'lab str> {
+    let is_it = |service: &&Service| {
+        (namespace_of(&service.metadata), name_of(&service.metadata)) == (namespace, name)
+    };
+    let service = lab.cluster().services.iter().find(is_it)?;
+    let spec = service.spec.as_ref()?;
+    let has_type = matches!(spec.type_.as_deref(), Some("NodePort" | "LoadBalancer"));
+    let has_ips = spec.external_ips.iter().flatten().next().is_some();
+    let policy = spec.external_traffic_policy.as_deref();
+    (has_type || has_ips).then_some(policy.unwrap_or("Cluster"))
 }
 
 /// The pod behind an endpoint by its targetRef: that of the Service, or of whatever Service has

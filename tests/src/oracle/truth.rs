@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Value, json};
 
-use super::claims::{only_service, pod_name, port_name};
+use super::claims::{self, only_service, pod_name};
 use crate::{
     client::{Answer, Failure},
     kubeproxy::doors::{Found, FrontDoor, Kind, Policy},
@@ -160,9 +160,7 @@ fn service(lab: &Lab, door: &FrontDoor) -> Value {
     match door.kind {
         Kind::HostPort => Value::Null,
         Kind::Pod => only_service(lab, door.protocol, door.to),
-        _ => json!({
-            "namespace": door.namespace, "name": door.service, "port": port_name(&door.port_name),
-        }),
+        _ => claims::service(lab, &door.namespace, &door.service, &door.port_name),
     }
 }
 

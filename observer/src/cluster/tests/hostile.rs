@@ -125,7 +125,7 @@ fn paths(value: &Value, here: &str, found: &mut Vec<String>) {
 }
 
 /// Sound objects, with other values in some places.
-fn spoiled() -> impl Strategy<Value = Value> {
+pub(super) fn spoiled() -> impl Strategy<Value = Value> {
     let sound = json!({"kind": "List", "items": sound()});
     let mut found = Vec::new();
     paths(&sound, "", &mut found);

@@ -11,6 +11,7 @@ mod documents;
 mod front_doors;
 mod hostile;
 mod services;
+mod trimmed;
 
 use std::net::IpAddr;
 

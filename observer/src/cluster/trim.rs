@@ -1,0 +1,221 @@
+//! Objects cut down to what an [`Index`](super::Index) reads of them, so that a whole cluster's
+//! can be kept, and a recording of them tells no more than it must.
+//!
+//! Two trimmed objects are equal if the index would be the same, so that what changes without
+//! consequence (heartbeats of Nodes, leases in annotations) can be told from what does not.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, ContainerPort, LoadBalancerIngress, LoadBalancerStatus, Node, NodeSpec,
+    NodeStatus, ObjectReference, Pod, PodSpec, PodStatus, Service, ServicePort, ServiceSpec,
+    ServiceStatus,
+};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointPort, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::build::{SERVICE_NAME, ZONE};
+use super::convert::container_ports;
+use super::kube_proxy::is_config;
+
+/// An object of which an index reads only a part.
+pub trait Trim {
+    /// The same object with nothing but that part.
+    #[must_use]
+    fn trimmed(self) -> Self;
+}
+
+impl Trim for Service {
+    fn trimmed(self) -> Self {
+        Self {
+            metadata: named(self.metadata, None),
+            spec: self.spec.map(service_spec),
+            status: self.status.and_then(service_status),
+        }
+    }
+}
+
+impl Trim for EndpointSlice {
+    fn trimmed(self) -> Self {
+        let namespace = self.metadata.namespace.clone();
+        let endpoints = self.endpoints.map(|endpoints| {
+            let trimmed = |it| endpoint(it, namespace.as_deref());
+            let mut endpoints: Vec<_> = endpoints.into_iter().map(trimmed).collect();
+            // There are many, and collected in place they keep what they grew to.
+            endpoints.shrink_to_fit();
+            endpoints
+        });
+        let ports = self.ports.map(|ports| {
+            let port = |port: EndpointPort| EndpointPort {
+                name: port.name,
+                port: port.port,
+                protocol: port.protocol,
+                app_protocol: None,
+            };
+            ports.into_iter().map(port).collect()
+        });
+        Self {
+            address_type: self.address_type,
+            endpoints,
+            metadata: named(self.metadata, Some(SERVICE_NAME)),
+            ports,
+        }
+    }
+}
+
+impl Trim for Node {
+    fn trimmed(self) -> Self {
+        let spec = self.spec.map(|spec| NodeSpec {
+            pod_cidr: spec.pod_cidr,
+            pod_cidrs: spec.pod_cidrs,
+            ..NodeSpec::default()
+        });
+        let addresses = self.status.and_then(|status| status.addresses);
+        let status = addresses.map(|addresses| NodeStatus {
+            addresses: Some(addresses),
+            ..NodeStatus::default()
+        });
+        Self {
+            metadata: named(self.metadata, Some(ZONE)),
+            spec,
+            status,
+        }
+    }
+}
+
+impl Trim for Pod {
+    fn trimmed(self) -> Self {
+        let status = self.status.map(|status| PodStatus {
+            host_ip: status.host_ip,
+            host_ips: status.host_ips,
+            phase: status.phase,
+            pod_ip: status.pod_ip,
+            pod_ips: status.pod_ips,
+            ..PodStatus::default()
+        });
+        Self {
+            metadata: named(self.metadata, None),
+            spec: self.spec.map(pod_spec),
+            status,
+        }
+    }
+}
+
+impl Trim for ConfigMap {
+    fn trimmed(self) -> Self {
+        let data = self.data.map(|mut data: BTreeMap<_, _>| {
+            data.retain(|_, document: &mut String| is_config(document));
+            data
+        });
+        Self {
+            metadata: named(self.metadata, None),
+            data,
+            ..Self::default()
+        }
+    }
+}
+
+/// Namespace, name and one label.
+fn named(metadata: ObjectMeta, label: Option<&str>) -> ObjectMeta {
+    let labels = metadata.labels.unwrap_or_default();
+    let label = label.and_then(|name| labels.into_iter().find(|(its, _)| its == name));
+    ObjectMeta {
+        name: metadata.name,
+        namespace: metadata.namespace,
+        labels: label.map(|label| BTreeMap::from([label])),
+        ..ObjectMeta::default()
+    }
+}
+
+fn service_spec(spec: ServiceSpec) -> ServiceSpec {
+    let port = |port: ServicePort| ServicePort {
+        name: port.name,
+        node_port: port.node_port,
+        port: port.port,
+        protocol: port.protocol,
+        ..ServicePort::default()
+    };
+    ServiceSpec {
+        cluster_ip: spec.cluster_ip,
+        cluster_ips: spec.cluster_ips,
+        external_ips: spec.external_ips,
+        external_traffic_policy: spec.external_traffic_policy,
+        health_check_node_port: spec.health_check_node_port,
+        internal_traffic_policy: spec.internal_traffic_policy,
+        ip_families: spec.ip_families,
+        load_balancer_source_ranges: spec.load_balancer_source_ranges,
+        ports: spec
+            .ports
+            .map(|ports| ports.into_iter().map(port).collect()),
+        session_affinity: spec.session_affinity,
+        session_affinity_config: spec.session_affinity_config,
+        traffic_distribution: spec.traffic_distribution,
+        type_: spec.type_,
+        ..ServiceSpec::default()
+    }
+}
+
+/// The load balancer's addresses, if it has any.
+fn service_status(status: ServiceStatus) -> Option<ServiceStatus> {
+    let ingress = status.load_balancer?.ingress?;
+    let address = |ingress: LoadBalancerIngress| LoadBalancerIngress {
+        ip: ingress.ip,
+        ip_mode: ingress.ip_mode,
+        ..LoadBalancerIngress::default()
+    };
+    Some(ServiceStatus {
+        load_balancer: Some(LoadBalancerStatus {
+            ingress: Some(ingress.into_iter().map(address).collect()),
+        }),
+        ..ServiceStatus::default()
+    })
+}
+
+/// An endpoint of a slice in `namespace`.
+fn endpoint(endpoint: Endpoint, namespace: Option<&str>) -> Endpoint {
+    // kube-proxy looks at no other (`discovery/v1` `Endpoint.addresses`).
+    let mut addresses = endpoint.addresses;
+    addresses.truncate(1);
+    addresses.shrink_to_fit();
+    let target = endpoint.target_ref;
+    let target = target.filter(|target| target.kind.as_deref() == Some("Pod"));
+    Endpoint {
+        addresses,
+        conditions: endpoint.conditions,
+        hints: endpoint.hints,
+        node_name: endpoint.node_name,
+        target_ref: target.map(|target| ObjectReference {
+            kind: target.kind,
+            name: target.name,
+            // The slice's own goes without saying.
+            namespace: target
+                .namespace
+                .filter(|its| Some(its.as_str()) != namespace),
+            ..ObjectReference::default()
+        }),
+        zone: endpoint.zone,
+        ..Endpoint::default()
+    }
+}
+
+/// Where it runs, and which ports it has: all those that count, in one container.
+fn pod_spec(spec: PodSpec) -> PodSpec {
+    let port = |port: &ContainerPort| ContainerPort {
+        container_port: port.container_port,
+        host_ip: port.host_ip.clone(),
+        host_port: port.host_port,
+        protocol: port.protocol.clone(),
+        name: None,
+    };
+    let ports: Vec<_> = container_ports(&spec).map(port).collect();
+    let container = (!ports.is_empty()).then(|| Container {
+        ports: Some(ports),
+        ..Container::default()
+    });
+    PodSpec {
+        containers: container.into_iter().collect(),
+        host_network: spec.host_network,
+        node_name: spec.node_name,
+        ..PodSpec::default()
+    }
+}

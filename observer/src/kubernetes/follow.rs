@@ -1,0 +1,225 @@
+//! The cluster as it changes.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use tokio::sync::{Notify, watch};
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::{Instant, sleep_until};
+
+use super::client::Client;
+use super::reflect::{Told, reflect};
+use super::resource::{Kind, Selection};
+use super::store::{Health, Kept, Store};
+use super::{KUBE_PROXY_NAMES, Scope, config_map};
+use crate::cluster::{KubeProxy, Snapshot};
+
+/// From one index to the next: a rollout changes objects many times a second.
+const BETWEEN_BUILDS: Duration = Duration::from_secs(1);
+
+/// The cluster as it is known now.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    /// `None` until every kind was listed, or may not be.
+    pub snapshot: Option<Arc<Snapshot>>,
+    /// Since when the API server was not heard from, so that the objects may have changed
+    /// without notice; `None` while all watches are live, and at the start.
+    ///
+    /// A watch that ends is opened anew at once; only when that fails is the server away, since
+    /// the last it said. A watch that is silent for 90 s is opened anew too: an API server sends
+    /// bookmarks every minute, and one that sends none loses nothing.
+    pub away_since: Option<std::time::Instant>,
+    /// What is wrong, on one line: why the server is away, what may not be read, what could not
+    /// be understood.
+    pub trouble: Option<String>,
+    /// How many indexes were built.
+    pub rebuilds: u64,
+}
+
+/// What reflectors and the publisher share.
+struct Shared {
+    store: Mutex<Store>,
+    told: Notify,
+}
+
+/// Where in the store a reflector keeps its objects.
+type Place<K> = fn(&mut Store) -> Option<&mut Kept<K>>;
+
+/// Builds indexes and tells of them.
+struct Publisher {
+    shared: Arc<Shared>,
+    to: watch::Sender<Cluster>,
+    pods_of: Option<Arc<str>>,
+    /// If it was given.
+    kube_proxy: Option<KubeProxy>,
+    keep_objects: bool,
+    /// What is wrong with the one that the cluster has.
+    wrong_kube_proxy: Option<String>,
+}
+
+/// Follows the objects of a cluster until nobody receives any more. `kube_proxy`: its
+/// configuration, if that is known; else it is what the cluster's `ConfigMap` says.
+/// `keep_objects`: whether snapshots have the objects too, for a recording.
+///
+/// A change after a quiet time is told at once, others together, at most one index a second. It
+/// is built beside the runtime's own work.
+///
+/// Must be called in a tokio runtime.
+pub fn follow(
+    client: &Client,
+    scope: &Scope,
+    kube_proxy: Option<KubeProxy>,
+    keep_objects: bool,
+) -> watch::Receiver<Cluster> {
+    let (to, receiver) = watch::channel(Cluster::default());
+    let shared = Arc::new(Shared {
+        store: Mutex::new(Store::new(kube_proxy.is_none())),
+        told: Notify::new(),
+    });
+    let mut reflectors = JoinSet::new();
+    let all = Selection::default;
+    shared.reflect(&mut reflectors, client, all(), |store| {
+        Some(&mut store.services)
+    });
+    shared.reflect(&mut reflectors, client, all(), |store| {
+        Some(&mut store.endpoint_slices)
+    });
+    shared.reflect(&mut reflectors, client, all(), |store| {
+        Some(&mut store.nodes)
+    });
+    shared.reflect(&mut reflectors, client, scope.pods(), |store| {
+        Some(&mut store.pods)
+    });
+    if kube_proxy.is_none() {
+        let places: [Place<ConfigMap>; KUBE_PROXY_NAMES.len()] = [
+            |store| store.config_maps.as_mut().map(|[first, _]| first),
+            |store| store.config_maps.as_mut().map(|[_, second]| second),
+        ];
+        for (name, place) in KUBE_PROXY_NAMES.into_iter().zip(places) {
+            shared.reflect(&mut reflectors, client, config_map(name), place);
+        }
+    }
+    let publisher = Publisher {
+        shared,
+        to,
+        pods_of: scope.pods_of().map(Arc::from),
+        kube_proxy,
+        keep_objects,
+        wrong_kube_proxy: None,
+    };
+    tokio::spawn(async move {
+        publisher.run().await;
+        // Ends them.
+        drop(reflectors);
+    });
+    receiver
+}
+
+impl Shared {
+    /// A panic elsewhere cannot have left it half changed.
+    fn store(&self) -> MutexGuard<'_, Store> {
+        self.store.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn reflect<K: Kind>(
+        self: &Arc<Self>,
+        reflectors: &mut JoinSet<()>,
+        client: &Client,
+        selection: Selection,
+        place: Place<K>,
+    ) {
+        let shared = Arc::clone(self);
+        let client = client.clone();
+        reflectors.spawn(async move {
+            reflect(&client, &selection, |told| shared.note(place, told)).await;
+        });
+    }
+
+    fn note<K: Kind>(&self, place: Place<K>, told: Told<K>) {
+        let is_worth_telling = !matches!(told, Told::Heard);
+        let mut store = self.store();
+        let is_new = place(&mut store).is_some_and(|kept| kept.note(told));
+        store.has_changed |= is_new;
+        drop(store);
+        if is_worth_telling {
+            self.told.notify_one();
+        }
+    }
+}
+
+impl Publisher {
+    async fn run(mut self) {
+        let mut next_build = Instant::now();
+        let mut is_pending = true;
+        loop {
+            tokio::select! {
+                () = self.to.closed() => return,
+                () = self.shared.told.notified() => {}
+                () = sleep_until(next_build), if is_pending && next_build > Instant::now() => {}
+            }
+            let health = {
+                let mut store = self.shared.store();
+                is_pending |= std::mem::take(&mut store.has_changed);
+                store.health()
+            };
+            let now = Instant::now();
+            let snapshot = if is_pending && health.is_settled && now >= next_build {
+                next_build = now + BETWEEN_BUILDS;
+                is_pending = false;
+                Some(self.build().await)
+            } else {
+                None
+            };
+            self.publish(health, snapshot);
+        }
+    }
+
+    async fn build(&mut self) -> Arc<Snapshot> {
+        let moment = self.shared.store().moment();
+        let given = self.kube_proxy.clone();
+        let pods_of = self.pods_of.clone();
+        let keep_objects = self.keep_objects;
+        let built = spawn_blocking(move || {
+            let (kube_proxy, wrong) = match given {
+                Some(given) => (Some(given), None),
+                None => match moment.kube_proxy() {
+                    Ok(configured) => (configured, None),
+                    Err(error) => (None, Some(error.to_string())),
+                },
+            };
+            let snapshot = moment.snapshot(pods_of.as_deref(), kube_proxy, keep_objects);
+            (Arc::new(snapshot), wrong)
+        });
+        let (snapshot, wrong) = built
+            .await
+            .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+        self.wrong_kube_proxy = wrong.map(|error| {
+            format!("the ConfigMap of kube-proxy: {error}: it is not taken into account")
+        });
+        snapshot
+    }
+
+    fn publish(&self, health: Health, snapshot: Option<Arc<Snapshot>>) {
+        let Health {
+            is_settled: _,
+            away_since,
+            trouble,
+        } = health;
+        let troubles = [trouble, self.wrong_kube_proxy.clone()];
+        let troubles: Vec<_> = troubles.into_iter().flatten().collect();
+        let trouble = (!troubles.is_empty()).then(|| troubles.join("; "));
+        self.to.send_if_modified(|cluster| {
+            let is_new = snapshot.is_some()
+                || cluster.away_since != away_since
+                || cluster.trouble != trouble;
+            if snapshot.is_some() {
+                cluster.snapshot = snapshot;
+                cluster.rebuilds += 1;
+            }
+            cluster.away_since = away_since;
+            cluster.trouble = trouble;
+            is_new
+        });
+    }
+}
