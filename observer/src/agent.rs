@@ -33,6 +33,7 @@ use self::hub::{Counting, Hub, Turn};
 use self::metrics::Metrics;
 use self::serve::{Refusals, ended, serve};
 use crate::kernel::programs::Hook;
+use crate::kubernetes::Cluster;
 use crate::live::{self, Attached, Begin, Ended, Knowledge, Setup};
 use crate::notice::say;
 use crate::observation::Moment;
@@ -261,6 +262,12 @@ impl Server {
             );
             anyhow::Ok(())
         };
+        let telling = async {
+            if let Some(cluster) = api.cluster.clone() {
+                tell(cluster, &api.node).await;
+            }
+            std::future::pending::<()>().await;
+        };
         let breathing = async {
             match &breath {
                 Some(breath) => breathe(breath, &api).await,
@@ -270,6 +277,7 @@ impl Server {
         let mut work = std::pin::pin!(work);
         tokio::select! {
             result = &mut work => return result,
+            () = telling => {}
             () = breathing => {}
             () = ended(&mut stop) => {}
         }
@@ -294,6 +302,37 @@ async fn wait_for(api: &Api, addresses: Addresses) -> Listeners {
             Err(_) => {}
         }
         sleep(LISTEN_AGAIN).await;
+    }
+}
+
+/// Says what is wrong with the cluster's API, and that it no longer is.
+async fn tell(mut cluster: watch::Receiver<Cluster>, node: &str) {
+    let mut said = None;
+    let mut is_node_known = true;
+    loop {
+        let Cluster {
+            snapshot, trouble, ..
+        } = cluster.borrow_and_update().clone();
+        if trouble != said {
+            match &trouble {
+                Some(trouble) => say(&format!("warning: {trouble}")),
+                None => say("the cluster's objects are followed again"),
+            }
+            said = trouble;
+        }
+        if let Some(snapshot) = snapshot {
+            let is_known =
+                snapshot.index.nodes().next().is_none() || snapshot.index.node(node).is_some();
+            if is_node_known && !is_known {
+                say(&format!(
+                    "warning: there is no Node {node}: what is local cannot be told; give --node"
+                ));
+            }
+            is_node_known = is_known;
+        }
+        if cluster.changed().await.is_err() {
+            return;
+        }
     }
 }
 

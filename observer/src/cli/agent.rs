@@ -3,18 +3,17 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use super::trace::{answer_timeout, asked, configured};
+use super::source::ClusterSource;
+use super::trace::answer_timeout;
 use super::{Ending, host_name, names};
 use crate::agent::{self, Addresses};
-use crate::cluster::{Index, Snapshot, file};
 use crate::kernel::layout::SYSFS;
-use crate::live::{self, Knowledge, Setup};
+use crate::live::{self, Setup};
 use crate::observe::Settings;
 
 /// A token is a line; what is longer is another file.
@@ -25,13 +24,8 @@ pub(super) struct Options {
     /// Name of this node, as the cluster calls it [default: the host name].
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node: Option<String>,
-    /// A List of the cluster's objects, instead of their API.
-    #[arg(long, value_name = "FILE")]
-    cluster_state: Option<PathBuf>,
-    /// kube-proxy's configuration, a `KubeProxyConfiguration` [default: the `ConfigMap` in the
-    /// cluster, else what kube-proxy itself serves at 127.0.0.1:10249].
-    #[arg(long, value_name = "FILE")]
-    kube_proxy_config: Option<PathBuf>,
+    #[command(flatten)]
+    source: ClusterSource,
     /// Interface to observe; may be repeated [default: chosen by addresses and routes].
     #[arg(long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
@@ -58,8 +52,7 @@ pub(super) struct Options {
 pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     let Options {
         node,
-        cluster_state,
-        kube_proxy_config,
+        source,
         interfaces,
         answer_timeout,
         listen,
@@ -76,14 +69,6 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         );
     }
     let node = node.map_or_else(host_name, Ok)?;
-    let given = kube_proxy_config.as_deref().map(file::kube_proxy);
-    let given = given.transpose()?;
-    let objects = cluster_state.map(|path| file::objects(&path)).transpose()?;
-    names::node(&node, objects.as_ref())?;
-    let cluster = objects.map(|objects| {
-        let kube_proxy = given.or_else(|| configured(&objects)).or_else(asked);
-        Arc::new(Snapshot::new(Index::build(&objects), kube_proxy))
-    });
     let options = agent::Options {
         setup: Setup {
             interfaces,
@@ -92,11 +77,11 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
             debug_programs: false,
         },
         settings: Settings {
-            node,
+            node: node.clone(),
             epoch: live::epoch()?,
             answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
             all: false,
-            follows_cluster: false,
+            follows_cluster: source.file().is_none(),
         },
         addresses: Addresses {
             api: listen,
@@ -107,10 +92,11 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         state_directory: state_dir,
     };
     agent::run(options, async || {
-        Ok(Knowledge {
-            cluster,
-            changes: None,
-        })
+        // Observing does not wait for the cluster; connections do.
+        let knowledge = source.knowledge(&node, Duration::ZERO, false).await?;
+        let known = knowledge.cluster.as_deref();
+        names::node(&node, known.and_then(|cluster| cluster.objects.as_ref()))?;
+        Ok(knowledge)
     })?;
     Ok(Ending::Done)
 }

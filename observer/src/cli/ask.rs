@@ -4,6 +4,7 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
 use std::time::{Duration, Instant};
 
+use super::say;
 use crate::cluster::{KubeProxy, configz};
 
 /// Where kube-proxy serves its metrics by default (`metricsBindAddress`).
@@ -15,6 +16,27 @@ const ANSWER_TIMEOUT: Duration = Duration::from_millis(500);
 const ANSWER_MAX: usize = 1 << 16;
 /// A name that is never too long for a mode.
 const MODE_MAX: usize = 32;
+
+/// kube-proxy's configuration as it tells it itself, on this node.
+pub(super) fn served() -> Option<KubeProxy> {
+    match configuration(METRICS_ADDRESS) {
+        Ok(configuration) => {
+            if configuration.is_some() {
+                say(&format!(
+                    "kube-proxy's configuration is the one that it serves at {METRICS_ADDRESS}"
+                ));
+            }
+            configuration
+        }
+        Err(error) => {
+            say(&format!(
+                "warning: kube-proxy at {METRICS_ADDRESS}: {error}: its configuration is not taken \
+                 into account"
+            ));
+            None
+        }
+    }
+}
 
 /// Asks kube-proxy for its configuration. `None`: nobody answers there.
 pub(super) fn configuration(address: SocketAddr) -> Result<Option<KubeProxy>, String> {

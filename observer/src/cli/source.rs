@@ -1,13 +1,23 @@
 //! Where a command has the cluster's objects from: the API server, or a file.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
+use anyhow::bail;
 use clap::Args;
+use tokio::time::timeout;
+
+use super::ask;
 
 use crate::cluster::file::{self, FileError};
-use crate::cluster::{KubeProxy, Objects};
-use crate::kubernetes::{self, AccessError, Client, Scope};
-use crate::notice::say;
+use crate::cluster::{KubeProxy, Objects, Snapshot};
+use crate::kubernetes::{self, AccessError, Client, Cluster, KubeProxySource, Scope};
+use crate::live::Knowledge;
+use crate::notice::{say, warn};
+
+/// What follows where nothing is known of the cluster.
+const WITHOUT: &str = "until it is heard, only rewritten connections are told, and no names";
 
 /// The heading of the options that say so.
 const CLUSTER: &str = "Where the cluster's objects come from";
@@ -50,6 +60,58 @@ impl ClusterSource {
         Client::connect(self.kubeconfig.as_deref(), self.context.as_deref()).await
     }
 
+    /// What an observer on this node knows of the cluster, and will know. `patience`: how long it
+    /// may take until something is known at all. `keep_objects`: for names, and for a recording. Nothing need be known: without objects only
+    /// rewrites are told. But what was asked for by name must be there.
+    pub(super) async fn knowledge(
+        &self,
+        node: &str,
+        patience: Duration,
+        keep_objects: bool,
+    ) -> anyhow::Result<Knowledge> {
+        let given = self.kube_proxy()?;
+        if let Some(path) = self.file() {
+            let objects = file::objects(path)?;
+            let kube_proxy = given.or_else(|| configured(&objects)).or_else(ask::served);
+            return Ok(Knowledge {
+                cluster: Some(Arc::new(Snapshot::of(objects, kube_proxy))),
+                changes: None,
+            });
+        }
+        let is_asked_for = self.kubeconfig.is_some() || self.context.is_some();
+        let client = match self.client().await {
+            Ok(client) => client,
+            Err(AccessError::Nowhere) if !is_asked_for => return Ok(Knowledge::default()),
+            Err(error) if !is_asked_for => {
+                warn(&error, WITHOUT);
+                return Ok(Knowledge::default());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let served = given.is_none().then(ask::served).flatten();
+        let kube_proxy = KubeProxySource { given, served };
+        let scope = Scope::Node(node.to_owned());
+        let mut changes = kubernetes::follow(&client, &scope, kube_proxy, keep_objects);
+        let first =
+            changes.wait_for(|cluster| cluster.snapshot.is_some() || cluster.trouble.is_some());
+        let Cluster {
+            snapshot, trouble, ..
+        } = match timeout(patience, first).await {
+            Ok(Ok(first)) => first.clone(),
+            Ok(Err(_)) | Err(_) => Cluster::default(),
+        };
+        if let (None, Some(trouble)) = (&snapshot, trouble) {
+            if is_asked_for {
+                bail!(trouble);
+            }
+            say(&format!("warning: {trouble}: {WITHOUT}"));
+        }
+        Ok(Knowledge {
+            cluster: snapshot,
+            changes: Some(changes),
+        })
+    }
+
     /// All objects, once. What is missing among them is said.
     pub(super) async fn objects(&self) -> anyhow::Result<Objects> {
         if let Some(path) = self.file() {
@@ -61,4 +123,15 @@ impl ClusterSource {
         }
         Ok(read.objects)
     }
+}
+
+/// kube-proxy's configuration as the cluster's objects have it.
+fn configured(objects: &Objects) -> Option<KubeProxy> {
+    KubeProxy::of_cluster(&objects.config_maps).unwrap_or_else(|error| {
+        warn(
+            &error,
+            "the ConfigMap of kube-proxy is not taken into account",
+        );
+        None
+    })
 }

@@ -1,7 +1,6 @@
 //! `observer trace`: follow connections live on this node.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -11,18 +10,20 @@ use tokio::time::Instant;
 
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
-use super::{Ending, ask, host_name, names};
-use crate::cluster::{Index, KubeProxy, Objects, Snapshot, file};
+use super::source::ClusterSource;
+use super::{Ending, host_name, names};
 use crate::kernel::capabilities;
 use crate::kernel::layout::SYSFS;
 use crate::kernel::programs::Hook;
-use crate::live::{self, Attached, Begin, Ended, Knowledge, Setup, Sink};
-use crate::notice::{say, warn};
+use crate::live::{self, Attached, Begin, Ended, Setup, Sink};
+use crate::notice::say;
 use crate::observation::Moment;
 use crate::observe::Settings;
 use crate::record::Record;
 use crate::recording::{Header, Writer};
 
+/// How long the API server has to tell of the cluster before anything is observed without it.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// How many interfaces the line of readiness names.
 const NAMES_SHOWN: usize = 8;
 
@@ -38,15 +39,8 @@ pub(super) struct Options {
     /// Name of this node, as the cluster calls it [default: the host name].
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node: Option<String>,
-    /// A List of the cluster's objects, as `kubectl get
-    /// services,endpointslices,nodes,pods,configmaps -A -o json` prints it. Without it only
-    /// rewritten connections are reported, and no names.
-    #[arg(long, value_name = "FILE")]
-    cluster_state: Option<PathBuf>,
-    /// kube-proxy's configuration, a `KubeProxyConfiguration` [default: the `ConfigMap` in the
-    /// cluster state, else what kube-proxy itself serves at 127.0.0.1:10249].
-    #[arg(long, value_name = "FILE")]
-    kube_proxy_config: Option<PathBuf>,
+    #[command(flatten)]
+    source: ClusterSource,
     /// Interface to observe; may be repeated [default: chosen by addresses and routes].
     #[arg(long = "interface", value_name = "NAME")]
     interfaces: Vec<String>,
@@ -106,8 +100,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         report,
         all,
         node,
-        cluster_state,
-        kube_proxy_config,
+        source,
         interfaces,
         duration,
         answer_timeout,
@@ -116,30 +109,27 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         sysfs,
         debug_programs,
     } = options;
-    let objects = cluster_state.map(|path| file::objects(&path)).transpose()?;
+    // Told before anything is asked.
+    capabilities::check()?;
     let node = node.map_or_else(host_name, Ok)?;
-    names::node(&node, objects.as_ref())?;
-    if let Some(but) = report.unusual_service(objects.as_ref())? {
+    let knowledge = source.knowledge(&node, PATIENCE, true).await?;
+    let known = knowledge.cluster.as_deref();
+    let objects = known.and_then(|cluster| cluster.objects.as_ref());
+    names::node(&node, objects)?;
+    if let Some(but) = report.unusual_service(objects)? {
         say(&format!("warning: {but}"));
     }
-    let kube_proxy = match (&kube_proxy_config, &objects) {
-        (Some(path), _) => Some(file::kube_proxy(path)?),
-        (None, Some(objects)) => configured(objects).or_else(asked),
-        // Nothing is judged by it.
-        (None, None) => None,
-    };
     let settings = Settings {
         node: node.clone(),
         epoch: live::epoch()?,
         answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
         all,
-        follows_cluster: false,
+        follows_cluster: knowledge.changes.is_some(),
     };
-    // Told before anything is made.
-    capabilities::check()?;
     let recorder = record
         .map(|path| {
-            let header = Header::new(settings.clone(), kube_proxy.clone(), objects.as_ref());
+            let kube_proxy = known.and_then(|cluster| cluster.kube_proxy.clone());
+            let header = Header::new(settings.clone(), kube_proxy, objects);
             Writer::create(&path, &header)
         })
         .transpose()?;
@@ -148,19 +138,11 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
             .filter_level(log::LevelFilter::Debug)
             .init();
     }
-    let cluster = objects.map(|objects| {
-        let index = Index::build(&objects);
-        Arc::new(Snapshot::new(index, kube_proxy))
-    });
     let setup = Setup {
         interfaces,
         hook,
         sysfs,
         debug_programs,
-    };
-    let knowledge = Knowledge {
-        cluster,
-        changes: None,
     };
     let (session, ring, Attached { interfaces, hook }) = setup
         .attach(settings, knowledge, recorder, Report::new(report))
@@ -189,39 +171,6 @@ impl Sink for Report {
 
     fn is_done(&self) -> bool {
         Self::is_done(self)
-    }
-}
-
-/// kube-proxy's configuration as the cluster's objects have it.
-pub(super) fn configured(objects: &Objects) -> Option<KubeProxy> {
-    KubeProxy::of_cluster(&objects.config_maps).unwrap_or_else(|error| {
-        warn(
-            &error,
-            "the ConfigMap of kube-proxy is not taken into account",
-        );
-        None
-    })
-}
-
-/// kube-proxy's configuration as it tells it itself, on this node.
-pub(super) fn asked() -> Option<KubeProxy> {
-    match ask::configuration(ask::METRICS_ADDRESS) {
-        Ok(configuration) => {
-            if configuration.is_some() {
-                say(&format!(
-                    "kube-proxy's configuration is the one that it serves at {}",
-                    ask::METRICS_ADDRESS
-                ));
-            }
-            configuration
-        }
-        Err(error) => {
-            say(&format!(
-                "warning: kube-proxy at {}: {error}: its configuration is not taken into account",
-                ask::METRICS_ADDRESS
-            ));
-            None
-        }
     }
 }
 

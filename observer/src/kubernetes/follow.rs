@@ -51,16 +51,23 @@ struct Publisher {
     shared: Arc<Shared>,
     to: watch::Sender<Cluster>,
     pods_of: Option<Arc<str>>,
-    /// If it was given.
-    kube_proxy: Option<KubeProxy>,
+    kube_proxy: KubeProxySource,
     keep_objects: bool,
     /// What is wrong with the one that the cluster has.
     wrong_kube_proxy: Option<String>,
 }
 
-/// Follows the objects of a cluster until nobody receives any more. `kube_proxy`: its
-/// configuration, if that is known; else it is what the cluster's `ConfigMap` says.
-/// `keep_objects`: whether snapshots have the objects too, for a recording.
+/// Where kube-proxy's configuration is from, in this order; between them comes the cluster's
+/// `ConfigMap`.
+#[derive(Clone, Debug, Default)]
+pub struct KubeProxySource {
+    /// What was given.
+    pub given: Option<KubeProxy>,
+    /// What it serves itself.
+    pub served: Option<KubeProxy>,
+}
+
+/// Follows the objects of a cluster until nobody receives any more. `keep_objects`: whether snapshots have the objects too, for a recording.
 ///
 /// A change after a quiet time is told at once, others together, at most one index a second. It
 /// is built beside the runtime's own work.
@@ -69,12 +76,12 @@ struct Publisher {
 pub fn follow(
     client: &Client,
     scope: &Scope,
-    kube_proxy: Option<KubeProxy>,
+    kube_proxy: KubeProxySource,
     keep_objects: bool,
 ) -> watch::Receiver<Cluster> {
     let (to, receiver) = watch::channel(Cluster::default());
     let shared = Arc::new(Shared {
-        store: Mutex::new(Store::new(kube_proxy.is_none())),
+        store: Mutex::new(Store::new(kube_proxy.given.is_none())),
         told: Notify::new(),
     });
     let mut reflectors = JoinSet::new();
@@ -91,7 +98,7 @@ pub fn follow(
     shared.reflect(&mut reflectors, client, scope.pods(), |store| {
         Some(&mut store.pods)
     });
-    if kube_proxy.is_none() {
+    if kube_proxy.given.is_none() {
         let places: [Place<ConfigMap>; KUBE_PROXY_NAMES.len()] = [
             |store| store.config_maps.as_mut().map(|[first, _]| first),
             |store| store.config_maps.as_mut().map(|[_, second]| second),
@@ -177,15 +184,15 @@ impl Publisher {
 
     async fn build(&mut self) -> Arc<Snapshot> {
         let moment = self.shared.store().moment();
-        let given = self.kube_proxy.clone();
+        let KubeProxySource { given, served } = self.kube_proxy.clone();
         let pods_of = self.pods_of.clone();
         let keep_objects = self.keep_objects;
         let built = spawn_blocking(move || {
             let (kube_proxy, wrong) = match given {
                 Some(given) => (Some(given), None),
                 None => match moment.kube_proxy() {
-                    Ok(configured) => (configured, None),
-                    Err(error) => (None, Some(error.to_string())),
+                    Ok(configured) => (configured.or(served), None),
+                    Err(error) => (served, Some(error.to_string())),
                 },
             };
             let snapshot = moment.snapshot(pods_of.as_deref(), kube_proxy, keep_objects);

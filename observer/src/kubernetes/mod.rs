@@ -19,7 +19,7 @@ mod store;
 
 pub use client::Client;
 pub use error::{AccessError, ApiError};
-pub use follow::{Cluster, follow};
+pub use follow::{Cluster, KubeProxySource, follow};
 pub use read::{Read, read};
 
 /// The namespace of kube-proxy's `ConfigMap`.

@@ -4,6 +4,7 @@
 //! Method: `observer agent` on nodes of the demo cluster, connections through its front doors,
 //! HTTP by hand in the node's namespace, the sockets as the oracle.
 
+mod cluster;
 mod hostile;
 mod served;
 mod succession;
