@@ -8,20 +8,21 @@
 use std::{
     collections::BTreeSet,
     fs,
-    io::{Read as _, Write as _},
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
+    io::Read as _,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
     path::PathBuf,
     process::Output,
-    thread,
     time::Duration,
 };
 
+use k8s_openapi::api::rbac::v1::PolicyRule;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tempfile::{NamedTempFile, TempDir};
+use tempfile::TempDir;
 use tests::{
+    api_server::{ApiServer, Options, items},
     attached,
-    child::poll_until,
+    child::{ChildGuard, poll_until},
     demo,
     deploy::{
         Tool,
@@ -31,7 +32,7 @@ use tests::{
         tools,
     },
     http,
-    kubeproxy::doors::{FrontDoor, Kind, Policy, front_doors},
+    kubeproxy::doors::{Kind, Policy, front_doors},
     lab::Lab,
     netns::Namespace,
     observer_process::ObserverProcess,
@@ -40,6 +41,8 @@ use tests::{
     traffic::{self, from_outside},
 };
 
+/// Of the service account, and of its roles.
+const NAME: &str = "source-ip-observer";
 /// Where an agent is asked.
 const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9807);
 /// Longer than the answer time-out, and than the kernel takes to free programs.
@@ -152,11 +155,6 @@ fn names_are_resolved_in_the_image() {
     };
     let manifests = deployed.overlay("capabilities");
     let namespace = &deployed.lab.node("node1").expect("a node").namespace;
-    let listener = namespace
-        .run(|| TcpListener::bind("127.0.0.1:0"))
-        .expect("inside");
-    let listener = listener.expect("listens");
-    let port = listener.local_addr().expect("an address").port();
     namespace.spawn(dns).expect("a DNS server");
     let folder = TempDir::new().expect("a directory");
     let file = |name: &str, text: &str| {
@@ -167,6 +165,10 @@ fn names_are_resolved_in_the_image() {
     let hosts = file("hosts", "127.0.0.1 by-hosts.test\n");
     let resolv = file("resolv.conf", "nameserver 127.0.0.1\n");
     for name in ["by-hosts.test", "by-dns.test"] {
+        let listener = namespace.run(|| TcpListener::bind("127.0.0.1:0"));
+        let listener = listener.expect("inside").expect("listens");
+        listener.set_nonblocking(true).expect("set");
+        let port = listener.local_addr().expect("an address").port();
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "a",
             "clusters": [{"name": "a", "cluster": {"server": format!("http://{name}:{port}")}}],
@@ -183,25 +185,14 @@ fn names_are_resolved_in_the_image() {
             ..deployed.observer(&["explain", "--kubeconfig", "/kubeconfig"])
         };
         let container = Container::new(&manifests, &setup).expect("a container");
-        let asked = thread::scope(|scope| {
-            let asked = scope.spawn(|| {
-                let (mut stream, _) = listener.accept().expect("somebody");
-                let mut request = [0; 1024];
-                let length = stream.read(&mut request).expect("a request");
-                String::from_utf8_lossy(&request[..length]).into_owned()
-            });
-            let output = container.command().output().expect("runs");
-            // Who is hung up on instead of answered cannot explain anything.
-            assert_eq!(output.status.code(), Some(1), "{output:?}");
-            let has_asked = || asked.is_finished().then_some(());
-            if poll_until(Duration::from_secs(1), has_asked).is_none() {
-                // So that nobody waits for ever.
-                let nobody = || TcpStream::connect(("127.0.0.1", port));
-                let _gone = namespace.run(nobody);
-                panic!("{name}: {output:?}");
-            }
-            asked.join().expect("a request")
-        });
+        let _killed_when_asked = ChildGuard::new(container.command().spawn().expect("runs"));
+        let asked = poll_until(PATIENCE, || listener.accept().ok());
+        let (mut stream, _) = asked.unwrap_or_else(|| panic!("{name} leads nowhere"));
+        stream.set_nonblocking(false).expect("set");
+        stream.set_read_timeout(Some(PATIENCE)).expect("set");
+        let mut asked = [0; 1024];
+        let length = stream.read(&mut asked).expect("a request");
+        let asked = String::from_utf8_lossy(&asked[..length]);
         assert!(asked.contains(&format!("host: {name}:{port}")), "{asked}");
     }
 }
@@ -269,8 +260,9 @@ fn a_capability_that_is_missing_is_named() {
     }
 }
 
-/// The whole of it: the agent in its container judges real connections as the sockets of both ends
-/// saw them, and nothing of it remains.
+/// The whole of it, as in a cluster: the agent with the arguments of the manifest alone finds the API
+/// server by what a kubelet gives to every pod, asks for nothing that its roles do not allow, judges
+/// real connections as the sockets of both ends saw them, and leaves nothing behind.
 #[test]
 fn a_container_of_either_overlay_observes_and_leaves_nothing() {
     let Some(deployed) =
@@ -279,34 +271,34 @@ fn a_container_of_either_overlay_observes_and_leaves_nothing() {
         return;
     };
     let lab = &deployed.lab;
-    let mut kube_proxy = NamedTempFile::new().expect("a file");
-    write!(kube_proxy, "{}", lab.kube_proxy()).expect("written");
-    let [objects, kube_proxy] = [demo::cluster_file(), kube_proxy.path().to_owned()];
-    let doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
+    let cluster = Cluster::start(lab);
     // Of these connections no other node sees anything.
-    let here = |door: &FrontDoor| {
+    let mut doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
+    doors.retain(|door| {
         door.entry == "node1" && door.kind == Kind::NodePort && door.policy == Policy::Local
-    };
-    let doors: Vec<_> = doors.into_iter().filter(here).collect();
+    });
     for overlay in ["capabilities", "privileged"] {
-        let files = [
-            format!("--cluster-state={}", objects.display()),
-            format!("--kube-proxy-config={}", kube_proxy.display()),
-        ];
+        let manifests = deployed.overlay(overlay);
         let setup = Setup {
-            shown: [&objects, &kube_proxy]
-                .map(|file| (file.clone(), file.clone()))
-                .into(),
+            shown: vec![(cluster.account.path().to_owned(), ACCOUNT.into())],
+            environment: cluster.environment(),
             instead: None,
-            more: files.into(),
             ..deployed.observer(&[])
         };
-        let container = Container::new(&deployed.overlay(overlay), &setup).expect("a container");
+        let container = Container::new(&manifests, &setup).expect("a container");
         let agent = ObserverProcess::by(container.command()).expect("an agent");
+        let ready = || http::get(setup.namespace, API, "/readyz", &[]).ok();
+        let is_ready = || {
+            ready()
+                .is_some_and(|ready| ready.status == 200)
+                .then_some(())
+        };
+        assert!(poll_until(PATIENCE, is_ready).is_some(), "{:?}", ready());
         let programs = attached(lab);
         assert!(!programs.is_empty());
 
         let opened = traffic::open(lab, &from_outside(lab, &doors)).expect("opened");
+        assert!(opened.iter().any(|opened| opened.result.is_ok()));
         let all = || {
             let records = connections(setup.namespace);
             (records.len() >= opened.len()).then_some(records)
@@ -314,11 +306,8 @@ fn a_container_of_either_overlay_observes_and_leaves_nothing() {
         let records = poll_until(PATIENCE, all).expect("every connection is told of");
         let records = Records::from([("node1".to_owned(), records)]);
         let report = oracle::judge(lab, &opened, records);
-        let complaints: Vec<_> = report
-            .complaints()
-            .iter()
-            .map(ToString::to_string)
-            .collect();
+        let complaints = report.complaints();
+        let complaints: Vec<_> = complaints.iter().map(ToString::to_string).collect();
         assert_eq!(complaints, [] as [&str; 0], "{overlay}");
 
         let finished = agent.stop_by(Signal::SIGTERM).expect("stops");
@@ -330,5 +319,113 @@ fn a_container_of_either_overlay_observes_and_leaves_nothing() {
                 .then_some(())
         };
         poll_until(PATIENCE, is_gone).expect("its programs are gone");
+
+        let requests = cluster.server.requests();
+        assert!(!requests.is_empty());
+        for request in requests {
+            let rules = allowing(&manifests, &request);
+            assert_eq!(rules, 1, "{overlay}: {request}");
+        }
     }
+}
+
+/// Where a pod finds its service account.
+const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// What of a cluster a pod on node1 meets: its API server, and the account that it has there.
+struct Cluster {
+    server: ApiServer,
+    account: TempDir,
+}
+
+impl Cluster {
+    /// The demo cluster, with kube-proxy's configuration as kubeadm keeps it.
+    fn start(lab: &Lab) -> Self {
+        let namespace = &lab.node("node1").expect("a node").namespace;
+        let mut objects = items(&demo::cluster_file()).expect("the demo's objects");
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": "kube-system", "name": "kube-proxy"},
+            "data": {"config.conf": lab.kube_proxy().to_string()},
+        }));
+        let options = Options {
+            within: Some((namespace, Ipv4Addr::LOCALHOST.into())),
+            tls: true,
+            ..Options::default()
+        };
+        let server = ApiServer::start(&objects, &options).expect("an API server");
+        let kubeconfig = fs::read_to_string(server.kubeconfig()).expect("a kubeconfig");
+        let kubeconfig: Value = serde_json::from_str(&kubeconfig).expect("JSON");
+        let text = |place| {
+            kubeconfig
+                .pointer(place)
+                .and_then(Value::as_str)
+                .expect("text")
+        };
+        let account = TempDir::new().expect("a directory");
+        let write = |name, text: &str| {
+            fs::write(account.path().join(name), text).expect("written");
+        };
+        write("token", text("/users/0/user/token"));
+        write("namespace", "source-ip-observer");
+        let certificate = text("/clusters/0/cluster/certificate-authority");
+        write(
+            "ca.crt",
+            &fs::read_to_string(certificate).expect("a certificate"),
+        );
+        Self { server, account }
+    }
+
+    /// What a kubelet tells every pod.
+    fn environment(&self) -> Vec<String> {
+        let at = self.server.at();
+        vec![
+            format!("KUBERNETES_SERVICE_HOST={}", at.ip()),
+            format!("KUBERNETES_SERVICE_PORT={}", at.port()),
+        ]
+    }
+}
+
+/// How many rules of the service account's roles allow a request: `STATUS PATH?QUERY`.
+fn allowing(manifests: &Manifests, request: &str) -> usize {
+    let (_, request) = request.split_once(' ').expect("a status");
+    let (path, query) = request.split_once('?').unwrap_or((request, ""));
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    let (group, namespace, resource) = match parts[..] {
+        ["api", "v1", resource] => ("", None, resource),
+        ["api", "v1", "namespaces", namespace, resource] => ("", Some(namespace), resource),
+        ["apis", group, "v1", resource] => (group, None, resource),
+        _ => panic!("{request}"),
+    };
+    let is_watch = query
+        .split('&')
+        .any(|part| part == "watch=true" || part == "watch=1");
+    let verb = if is_watch { "watch" } else { "list" };
+    let has =
+        |list: &Option<Vec<String>>, wanted: &str| list.iter().flatten().any(|one| one == wanted);
+    // A list by a name is one by that field.
+    let of_name = |rule: &PolicyRule| {
+        let names = rule.resource_names.iter().flatten();
+        let fields: Vec<_> = names
+            .map(|name| format!("metadata.name%3D{name}"))
+            .collect();
+        let asked = query
+            .split('&')
+            .find_map(|part| part.strip_prefix("fieldSelector="));
+        rule.resource_names.is_none() || fields.iter().any(|field| Some(&**field) == asked)
+    };
+    let allows = |rule: &&PolicyRule| {
+        has(&rule.api_groups, group)
+            && has(&rule.resources, resource)
+            && rule.verbs.iter().any(|one| one == verb)
+            && of_name(rule)
+    };
+    let of_cluster = manifests.cluster_roles.iter();
+    let of_cluster = of_cluster.filter(|role| role.metadata.name.as_deref() == Some(NAME));
+    let of_namespace = manifests.roles.iter();
+    let of_namespace = of_namespace
+        .filter(|role| namespace.is_some() && role.metadata.namespace.as_deref() == namespace);
+    let rules = of_cluster.flat_map(|role| role.rules.iter().flatten());
+    let more = of_namespace.flat_map(|role| role.rules.iter().flatten());
+    rules.chain(more).filter(allows).count()
 }
