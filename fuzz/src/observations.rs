@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use observer::cluster::{Index, Snapshot};
+use observer::cluster::Snapshot;
 use observer::observation::{Entry, Moment, Observation};
 use observer::observe::{Epoch, Event, Observer, Output, Settings};
 use observer::record::Record;

@@ -84,8 +84,26 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Returns once the head of the answer has come.
+    /// Keeps the lines. Returns once the head of the answer has come.
     pub fn start(namespace: &Namespace, from: SocketAddr, path: &str) -> Result<Self> {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        let keep = move |line| {
+            kept.lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(line);
+        };
+        let follower = Self::start_with(namespace, from, path, keep)?;
+        Ok(Self { lines, ..follower })
+    }
+
+    /// Keeps nothing: each line is handed to `take`.
+    pub fn start_with(
+        namespace: &Namespace,
+        from: SocketAddr,
+        path: &str,
+        mut take: impl FnMut(String) + Send + 'static,
+    ) -> Result<Self> {
         let mut stream = connect(namespace, from)?;
         stream.write_all(request(path, &[]).as_bytes())?;
         stream.set_read_timeout(None)?;
@@ -100,19 +118,11 @@ impl Follower {
         if status != 200 {
             bail!("{path}: {head}");
         }
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&lines);
-        let thread = thread::spawn(move || {
-            for line in reader.lines() {
-                let Ok(line) = line else { return };
-                kept.lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .push(line);
-            }
-        });
+        let thread =
+            thread::spawn(move || reader.lines().map_while(Result::ok).for_each(&mut take));
         Ok(Self {
             stream,
-            lines,
+            lines: Arc::default(),
             thread,
         })
     }

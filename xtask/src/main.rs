@@ -10,6 +10,7 @@ mod fuzz;
 mod kernels;
 mod process;
 mod setup;
+mod soak;
 mod test;
 mod tidy;
 mod toolchain;
@@ -41,6 +42,9 @@ enum Command {
     Kernels(kernels::Options),
     /// Give any bytes to what reads them, until one breaks what must hold (a C++ compiler).
     Fuzz(fuzz::Options),
+    /// Keep an agent busy for minutes, a thousand new connections a second: none may be missing, and
+    /// its memory must stay where it is (root).
+    Soak(soak::Options),
     /// Check everything: format, lints, tests, lab, documentation, dependencies (root).
     Test(test::Options),
 }
@@ -52,6 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Demo => demo::run(),
         Command::Kernels(options) => kernels::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
+        Command::Soak(options) => soak::run(&options),
         Command::Test(options) => test::run(&options),
     }
 }

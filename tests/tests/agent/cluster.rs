@@ -5,10 +5,17 @@ use std::{net::IpAddr, thread, time::Duration};
 use serde_json::{Value, json};
 use tests::{
     api_server::{ApiServer, Options, items},
-    demo,
+    client, demo,
+    kubeproxy::{
+        Mode,
+        doors::{Found, Kind, front_doors},
+    },
     lab::{Lab, LabNode},
     observer_process::ObserverProcess,
     privilege,
+    protocol::Protocol,
+    scene::Scene,
+    traffic::CONNECT_TIMEOUT,
 };
 
 use super::{counted, get, records, samples, until};
@@ -169,5 +176,68 @@ fn an_agent_that_starts_before_its_api_misses_nothing() {
         body.contains(r#""name":"web""#)
     });
     until("it is ready", || is_ready(node, "cluster: followed"));
+    agent.stop().expect("stops");
+}
+
+/// Whether an object of the API makes a UDP port one that is looked at.
+fn is_of_udp(object: &Value) -> bool {
+    let ports = object.pointer("/spec/ports").or(object.get("ports"));
+    let ports = ports.and_then(Value::as_array);
+    matches!(object["kind"].as_str(), Some("Service" | "EndpointSlice"))
+        && ports.is_some_and(|ports| ports.iter().any(|port| port["protocol"] == "UDP"))
+}
+
+/// Datagrams are looked at by the ports of Services: also of those that come later.
+#[test]
+fn the_udp_ports_of_a_service_that_comes_later_are_looked_at() {
+    if !privilege::granted("the_udp_ports_of_a_service_that_comes_later_are_looked_at") {
+        return;
+    }
+    let scene = Scene::edges();
+    let lab = scene.raise(scene.settings(Mode::Nftables)).expect("raised");
+    let mut doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
+    doors.retain(|door| {
+        door.protocol == Protocol::Udp
+            && door.kind == Kind::NodePort
+            && door.endpoints == Found::Some
+            && door.to.is_ipv4()
+    });
+    let door = doors.first().expect("a door");
+    let node = lab.node(&door.entry).expect("a node");
+    let (of_udp, rest): (Vec<Value>, Vec<Value>) = items(&scene.objects)
+        .expect("the objects")
+        .into_iter()
+        .partition(is_of_udp);
+    let options = Options {
+        within: Some((&node.namespace, IpAddr::from([127, 0, 0, 1]))),
+        ..Options::default()
+    };
+    let server = ApiServer::start(&rest, &options).expect("an API server");
+    let agent = start(node, &server);
+    until("it is ready", || is_ready(node, "cluster: followed"));
+    let ask = || {
+        let answer = client::connect_by(Protocol::Udp, lab.client(), door.to, CONNECT_TIMEOUT);
+        answer.expect("answered").local.port()
+    };
+    let of_port = |port: u16| {
+        let body = get(node, "/v1/connections").body;
+        let lines: Vec<_> = body.lines().map(str::to_owned).collect();
+        records(&lines)
+            .into_iter()
+            .find(|record| record["client"]["port"] == port && record["protocol"] == "UDP")
+    };
+    let before = ask();
+    let rebuilds = || counted(&samples(node), "source_ip_observer_index_rebuilds_total");
+    let known = rebuilds();
+    of_udp.into_iter().for_each(|object| server.put(object));
+    until("they are known", || rebuilds() > known);
+    thread::sleep(Duration::from_millis(1_200));
+    let after = ask();
+    until("it is told", || of_port(after).is_some());
+    let record = of_port(after).expect("one");
+    assert_eq!(record["service"]["name"], *door.service, "{record}");
+    assert_eq!(record["front_door"]["kind"], "NodePort", "{record}");
+    assert_eq!(record["outcome"], "answered", "{record}");
+    assert_eq!(of_port(before), None, "nobody knew that this was one");
     agent.stop().expect("stops");
 }

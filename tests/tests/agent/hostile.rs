@@ -165,7 +165,7 @@ fn a_stuck_follower_is_cut_off() {
     let mut opened = 0;
     while counted(&samples(node), CUT_OFF) < 4.0 {
         assert!(
-            started.elapsed() < Duration::from_secs(60),
+            started.elapsed() < Duration::from_mins(1),
             "they are never cut off"
         );
         for _ in 0..20 {

@@ -7,6 +7,7 @@
 mod cluster;
 mod hostile;
 mod served;
+mod soak;
 mod succession;
 
 use std::{

@@ -30,9 +30,9 @@ fn followers_get_what_the_sockets_saw_and_metrics_count_it() {
     let follow = |node: &LabNode| {
         Follower::start(&node.namespace, API, "/v1/connections?follow=1").expect("followed")
     };
-    let (follower, other_follower) = (follow(node), follow(other));
+    let (reader, other_reader) = (follow(node), follow(other));
     let opened = traffic::open(&lab, &ways(&lab, "node1")).expect("opened");
-    follower.wait_for(opened.len(), SOON).expect("all of them");
+    reader.wait_for(opened.len(), SOON).expect("all of them");
 
     let recent = records(
         &get(node, "/v1/connections")
@@ -45,11 +45,11 @@ fn followers_get_what_the_sockets_saw_and_metrics_count_it() {
     let metrics = counted(&samples, "source_ip_observer_connections_total");
     let finished = agent.stop().expect("stops");
     other_agent.stop().expect("stops");
-    let lines = follower.wait().expect("the agent hangs up");
-    let of_other = records(&other_follower.wait().expect("the agent hangs up"));
-    let last = lines.last().expect("lines");
+    let lines = reader.wait().expect("the agent hangs up");
+    let of_other = records(&other_reader.wait().expect("the agent hangs up"));
+    let end = lines.last().expect("lines");
     assert_eq!(
-        serde_json::from_str::<serde_json::Value>(last).expect("JSON"),
+        serde_json::from_str::<serde_json::Value>(end).expect("JSON"),
         json!({"schema": "observer.notice/v1", "node": "node1", "kind": "ending"}),
     );
     let followed = records(&lines);
