@@ -297,9 +297,8 @@ fn the_agent_knows_what_it_is_told() {
     let metadata = metadata.and_then(|spec| spec.template.metadata.as_ref());
     let annotations = metadata.and_then(|metadata| metadata.annotations.as_ref());
     let annotations = annotations.expect("annotations");
-    for (annotation, value) in [("scrape", "true"), ("port", "9808"), ("path", "/metrics")] {
-        assert_eq!(annotations[&format!("prometheus.io/{annotation}")], value);
-    }
+    assert_eq!(annotations["source-ip-observer/metrics-port"], "9808");
+    assert!(help.contains("127.0.0.1:9808"), "{help}");
 }
 
 #[test]

@@ -52,6 +52,34 @@ fn open(lab: &Lab) {
     traffic::open(lab, &ways).expect("opened");
 }
 
+fn yaml(path: &str) -> Value {
+    let text = fs::read_to_string(file(path)).expect("read");
+    serde_saphyr::from_str(&text).expect("YAML")
+}
+
+/// How Prometheus is told to scrape.
+fn job() -> Value {
+    yaml("prometheus/scrape.yaml")["scrape_configs"][0].take()
+}
+
+/// What the operator makes of the pod monitor is what the scrape configuration says.
+#[test]
+fn the_pod_monitor_says_the_same_as_the_scrape_configuration() {
+    let monitor = yaml("prometheus/podmonitor.yaml");
+    let endpoint = &monitor["spec"]["podMetricsEndpoints"][0];
+    let job = job();
+    assert_eq!(endpoint["honorLabels"], job["honor_labels"]);
+    let relabelings = endpoint["relabelings"].to_string();
+    let relabelings = relabelings
+        .replace("sourceLabels", "source_labels")
+        .replace("targetLabel", "target_label");
+    let relabelings: Value = serde_json::from_str(&relabelings).expect("JSON");
+    assert_eq!(relabelings, job["relabel_configs"]);
+    let label = monitor["spec"]["jobLabel"].as_str().expect("a label");
+    let selected = &monitor["spec"]["selector"]["matchLabels"][label];
+    assert_eq!(*selected, job["job_name"]);
+}
+
 /// Every expression of the dashboard, with the title of its panel.
 fn dashboard() -> Vec<(String, String)> {
     let text = fs::read_to_string(file("grafana/source-ip-observer.json")).expect("read");
@@ -151,7 +179,8 @@ fn prometheus_scrapes_what_alerts_and_dashboard_ask_for() {
     assert_eq!(refused.status, 400, "{refused:?}");
 
     let rules = [file("prometheus/alerts.yaml")];
-    let prometheus = Prometheus::start(&prometheus, &node.namespace, &rules).expect("started");
+    let prometheus = Prometheus::start(&prometheus, &node.namespace, &job(), &rules);
+    let prometheus = prometheus.expect("started");
     // Twice, since what grows is seen between two scrapes.
     for _ in 0..2 {
         open(&lab);

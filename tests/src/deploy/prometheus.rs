@@ -1,6 +1,7 @@
 //! Prometheus, scraping an agent on a node of the lab.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     net::SocketAddr,
@@ -22,10 +23,20 @@ use crate::{
 /// Where it answers, in the namespace that it runs in.
 const ADDRESS: SocketAddr =
     SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 9090);
-/// Where an agent serves its metrics.
-const METRICS: &str = "127.0.0.1:9808";
-/// The job that the alerts expect.
-const JOB: &str = "source-ip-observer";
+/// What Kubernetes tells Prometheus of an agent's pod, whose metrics are at the loopback address.
+const DISCOVERED: [(&str, &str); 5] = [
+    ("__meta_kubernetes_namespace", "source-ip-observer"),
+    ("__meta_kubernetes_pod_host_ip", "127.0.0.1"),
+    (
+        "__meta_kubernetes_pod_annotation_source_ip_observer_metrics_port",
+        "9808",
+    ),
+    (
+        "__meta_kubernetes_pod_annotationpresent_source_ip_observer_metrics_port",
+        "true",
+    ),
+    ("__meta_kubernetes_pod_node_name", "node1"),
+];
 /// How long it may take to start.
 const START: Duration = Duration::from_secs(20);
 
@@ -40,18 +51,26 @@ pub struct Prometheus<'a> {
 }
 
 impl<'a> Prometheus<'a> {
-    /// Starts `program` in a namespace. It scrapes the agent there every second, and judges by
-    /// `rules` as often.
-    pub fn start(program: &Path, namespace: &'a Namespace, rules: &[PathBuf]) -> Result<Self> {
+    /// Starts `program` in a namespace. It scrapes the agent there every second as `job`, a scrape
+    /// configuration, says, but for the discovery; and judges by `rules` as often.
+    pub fn start(
+        program: &Path,
+        namespace: &'a Namespace,
+        job: &Value,
+        rules: &[PathBuf],
+    ) -> Result<Self> {
         let folder = TempDir::new().context("failed to make a directory")?;
         let config = folder.path().join("prometheus.yml");
+        let mut job = job.clone();
+        let of_job = job.as_object_mut().context("a job is an object")?;
+        of_job.remove("kubernetes_sd_configs");
+        let labels: BTreeMap<_, _> = DISCOVERED.into();
+        let discovered = json!([{"targets": ["nowhere:1"], "labels": labels}]);
+        of_job.insert("static_configs".to_owned(), discovered);
         let text = json!({
             "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
             "rule_files": rules,
-            "scrape_configs": [{
-                "job_name": JOB,
-                "static_configs": [{"targets": [METRICS], "labels": {"node": "node1"}}],
-            }],
+            "scrape_configs": [job],
         });
         // What is JSON is YAML.
         fs::write(&config, text.to_string()).context("failed to write a configuration")?;
