@@ -9,14 +9,16 @@ use std::path::PathBuf;
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 
+use self::cluster::ClusterSeen;
 use self::facts::Facts;
 use self::report::Report;
 use super::Ending;
-use crate::cluster::file;
+use super::source::ClusterSource;
 use crate::output::{self, Page};
 
 mod bundle;
 mod checks;
+mod cluster;
 mod dataplanes;
 mod facts;
 mod kube_proxy;
@@ -29,9 +31,8 @@ pub(super) struct Options {
     /// Name of this node, as the cluster calls it [default: the host name].
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node: Option<String>,
-    /// A List of the cluster's objects, as for `trace`: tells uplinks and pod networks.
-    #[arg(long, value_name = "FILE")]
-    cluster_state: Option<PathBuf>,
+    #[command(flatten)]
+    source: ClusterSource,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -52,16 +53,18 @@ enum Format {
 pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     let Options {
         node,
-        cluster_state,
+        source,
         output,
         bundle,
     } = options;
-    let objects = cluster_state.map(|path| file::objects(&path)).transpose()?;
     let facts = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the runtime")?
-        .block_on(Facts::gather(node, objects.as_ref()));
+        .block_on(async {
+            let cluster = ClusterSeen::by(&source).await?;
+            anyhow::Ok(Facts::gather(node, cluster).await)
+        })?;
     let report = Report::new(checks::all(&facts));
     if let Some(path) = bundle {
         bundle::write(&path, &facts, &report)?;

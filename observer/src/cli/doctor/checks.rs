@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::facts::{Btf, Facts, Interface};
 use super::report::Check;
-use super::{dataplanes, kube_proxy};
+use super::{cluster, dataplanes, kube_proxy};
 use crate::kernel::capabilities::NEEDED;
 
 /// The oldest kernel that the programs load on.
@@ -26,6 +26,7 @@ pub(super) fn all(facts: &Facts) -> Vec<Check> {
     checks.extend(interfaces(facts));
     checks.push(kube_proxy::check(facts));
     checks.extend(dataplanes::checks(facts));
+    checks.extend(cluster::checks(&facts.cluster));
     checks.extend(node(facts));
     checks
 }
@@ -218,7 +219,7 @@ fn interfaces(facts: &Facts) -> Vec<Check> {
                      clients from outside may come by one that is not observed",
                 )
                 .remedy(
-                    "give --cluster-state, so that Node addresses are known, or choose with \
+                    "give --kubeconfig or --cluster-state, so that Node addresses are known, or choose with \
                      `observer trace --interface NAME`",
                 ),
         );

@@ -5,9 +5,10 @@ use std::iter;
 
 use serde::Serialize;
 
+use super::cluster::{ClusterSeen, Source};
 use super::kube_proxy::{self, LegacyRules};
 use crate::cli::{ask, host_name, names};
-use crate::cluster::{Family, Index, Objects};
+use crate::cluster::{Family, Index};
 use crate::kernel::capabilities;
 use crate::kernel::conntrack::Conntrack;
 use crate::kernel::drops::DropReasons;
@@ -44,6 +45,8 @@ pub(super) struct Facts {
     pub(super) legacy_rules: LegacyRules,
     /// What kube-proxy calls its mode.
     pub(super) proxy_mode: Seen<String>,
+    /// Where the cluster's objects are from.
+    pub(super) cluster: Source,
     /// Whether the cluster's objects have this node; `None` without them.
     pub(super) node: Option<Seen<()>>,
 }
@@ -71,7 +74,9 @@ pub(super) struct Interface {
 
 impl Facts {
     /// Looks at everything, as far as this process may.
-    pub(super) async fn gather(node: Option<String>, objects: Option<&Objects>) -> Self {
+    pub(super) async fn gather(node: Option<String>, cluster: ClusterSeen) -> Self {
+        let ClusterSeen { objects, source } = cluster;
+        let objects = objects.as_ref();
         let missing_capabilities = capabilities::missing()
             .map(|missing| missing.iter().map(ToString::to_string).collect::<Vec<_>>())
             .map_err(|error| told(&error));
@@ -95,6 +100,7 @@ impl Facts {
             rules: rules(),
             legacy_rules: kube_proxy::legacy_rules(),
             proxy_mode: ask::mode(ask::METRICS_ADDRESS),
+            cluster: source,
             node: objects.map(|objects| {
                 let node = node.map_or_else(host_name, Ok);
                 let node = node.map_err(|error| format!("{error:#}"))?;

@@ -6,6 +6,7 @@ use rstest::rstest;
 
 use super::bundle;
 use super::checks;
+use super::cluster::Source;
 use super::facts::{Btf, Facts, Interface};
 use super::kube_proxy::LegacyRules;
 use super::report::{Check, Report, Status};
@@ -57,6 +58,9 @@ fn healthy() -> Facts {
             notrack: Ok(false),
         },
         proxy_mode: Ok("iptables".to_owned()),
+        cluster: Source::Api {
+            missing: Vec::new(),
+        },
         node: Some(Ok(())),
     }
 }
@@ -89,6 +93,7 @@ fn a_healthy_node_is_told_in_a_dozen_lines() {
     ok       interfaces    lo not observed: loopback
     ok       kube-proxy    iptables mode, and its rules are here
     ok       dataplane     nothing that bypasses conntrack was found
+    ok       cluster       its API server gives all that is asked of it
     ok       node          the cluster's objects have it
 
     observing can work here
@@ -197,6 +202,14 @@ fn a_kernel_without_drop_reasons_is_no_finding_and_says_why() {
     },
     "NOTRACK",
     Status::Warning
+)]
+#[case::no_api_server(
+    |facts: &mut Facts| facts.cluster = Source::Unreachable("the API server: connection refused".into()),
+    "cluster", Status::Warning
+)]
+#[case::a_kind_may_not_be_read(
+    |facts: &mut Facts| facts.cluster = Source::Api { missing: vec!["nodes: forbidden".into()] },
+    "cluster", Status::Warning
 )]
 #[case::another_node(
     |facts: &mut Facts| facts.node = Some(Err("there is no Node x".to_owned())),
