@@ -18,7 +18,7 @@ use std::{
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use tempfile::TempDir;
+use tempfile::{NamedTempFile, TempDir};
 use tests::{
     api_server::{ApiServer, Options, items},
     attached,
@@ -258,6 +258,35 @@ fn a_capability_that_is_missing_is_named() {
             "{worse:?}"
         );
     }
+}
+
+/// As those of runtimes before containerd 1.6.9 and CRI-O 1.31 do, whatever the capabilities.
+#[test]
+fn a_seccomp_profile_that_refuses_bpf_is_told() {
+    let Some(mut deployed) = Deployed::prepare("a_seccomp_profile_that_refuses_bpf_is_told") else {
+        return;
+    };
+    let profile = fs::read_to_string(&deployed.seccomp_profile).expect("a profile");
+    let mut profile: Value = serde_json::from_str(&profile).expect("JSON");
+    let rules = profile["syscalls"].as_array_mut().expect("rules");
+    for rule in rules.iter_mut() {
+        let names = rule["names"].as_array_mut().expect("names");
+        names.retain(|name| name != "bpf");
+    }
+    rules.retain(|rule| rule["names"] != json!([]));
+    rules.push(json!({"names": ["bpf"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}));
+    let older = NamedTempFile::new().expect("a file");
+    fs::write(older.path(), profile.to_string()).expect("written");
+    deployed.seccomp_profile = older.path().to_owned();
+
+    let report = deployed.doctor("capabilities", None);
+    assert_eq!(report["can_observe"], false);
+    let checks = report["checks"].as_array().expect("checks");
+    let programs = checks.iter().find(|check| check["name"] == "programs");
+    let programs = programs.expect("a check");
+    assert_eq!(programs["status"], "missing", "{programs}");
+    let remedy = programs["remedy"].as_str().expect("a remedy");
+    assert!(remedy.contains("seccomp"), "{remedy}");
 }
 
 /// The whole of it, as in a cluster: the agent with the arguments of the manifest alone finds the API
