@@ -73,9 +73,9 @@ impl ObserverProcess {
         Self::spawn(node, agent.iter().chain(more).map(OsStr::new))
     }
 
-    /// The same without the cluster's objects.
-    pub fn start_without_objects(node: &LabNode) -> Result<Self> {
-        Self::trace(node, [])
+    /// The same with these arguments alone.
+    pub fn start_with(node: &LabNode, arguments: &[&str]) -> Result<Self> {
+        Self::trace(node, arguments.iter().map(OsStr::new))
     }
 
     fn trace<'arg>(

@@ -152,12 +152,7 @@ impl Builder {
             host_ips.extend(&ips);
         } else {
             for &ip in &ips {
-                self.index
-                    .addresses
-                    .entry(ip)
-                    .or_default()
-                    .pod
-                    .add(pod.clone());
+                self.index.addresses.entry(ip).pod.add(pod.clone());
                 self.pods_live_near(IpNet::from(ip));
             }
         }
@@ -253,18 +248,14 @@ impl Builder {
                 continue;
             }
             let endpoint = endpoint_of(endpoint, address, &namespace, &mut self.names);
-            let facts = self.index.addresses.entry(address).or_default();
+            let facts = self.index.addresses.entry(address);
             facts.endpoint = true;
             facts.pod_endpoint |= endpoint.pod.is_some();
             if endpoint.pod.is_some() && !self.index.node_addresses.contains_key(&address) {
                 self.pods_live_near(IpNet::from(address));
             }
             for (name, protocol, port) in &ports {
-                let facts = self
-                    .index
-                    .endpoints
-                    .entry((*protocol, address, *port))
-                    .or_default();
+                let facts = self.index.endpoints.entry((*protocol, address, *port));
                 if let Some(pod) = &endpoint.pod {
                     facts.pod.add(pod.clone());
                 }
@@ -354,13 +345,9 @@ impl Builder {
                     node_ports.entry(key).or_default().add(place, entries);
                 }
             }
-            for endpoint in &entry.endpoints {
+            for endpoint in &*entry.endpoints {
                 let socket = (entry.protocol, endpoint.address, endpoint.port);
-                endpoints
-                    .entry(socket)
-                    .or_default()
-                    .claim
-                    .add(place, entries);
+                endpoints.entry(socket).claim.add(place, entries);
             }
         }
     }

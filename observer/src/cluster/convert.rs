@@ -259,7 +259,7 @@ pub(super) fn endpoint_of(
 /// Sorts endpoints and makes one of those that several slices name, as an endpoint that moves
 /// from slice to slice is for a moment. It is as usable as any of them says, and where it is and
 /// what it is remains if they agree.
-pub(super) fn merge(mut endpoints: Vec<Endpoint>) -> Box<[Endpoint]> {
+pub(super) fn merge(mut endpoints: Vec<Endpoint>) -> Arc<[Endpoint]> {
     endpoints.sort_by_key(|endpoint| (endpoint.address, endpoint.port));
     endpoints
         .chunk_by(|a, b| (a.address, a.port) == (b.address, b.port))

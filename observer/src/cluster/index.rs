@@ -5,7 +5,7 @@ use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::lookup::{Agreed, CidrMap};
+use super::lookup::{Agreed, CidrMap, SharedMap};
 use super::{
     Counts, Endpoint, Family, FrontDoorKind, LocalAddresses, Node, PodRef, Protocol, Service,
     ServiceEntry, ServiceRef,
@@ -29,8 +29,8 @@ pub struct Index {
     pub(super) node_ports: HashMap<(Protocol, Family, u16), Claim>,
     pub(super) load_balancer_proxies: HashMap<IpAddr, Claim>,
     pub(super) host_ports: HashMap<(Protocol, u16), Vec<HostPort>>,
-    pub(super) endpoints: HashMap<Socket, EndpointFacts>,
-    pub(super) addresses: HashMap<IpAddr, AddressFacts>,
+    pub(super) endpoints: SharedMap<Socket, EndpointFacts>,
+    pub(super) addresses: SharedMap<IpAddr, AddressFacts>,
     /// Container ports of Pods in their node's own network, at the node's addresses.
     pub(super) host_network: HashMap<Socket, Agreed<PodFacts>>,
     pub(super) nodes: BTreeMap<Arc<str>, Node>,
@@ -114,7 +114,7 @@ pub(super) enum HostAddress {
 }
 
 /// What the `EndpointSlices` say of an endpoint's port, over all Services.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct EndpointFacts {
     pub(super) claim: Claim,
     pub(super) pod: Agreed<PodRef>,
@@ -122,7 +122,7 @@ pub(super) struct EndpointFacts {
 }
 
 /// What Pods and `EndpointSlices` say of an address.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct AddressFacts {
     /// The Pod whose own address it is; not a Pod in its node's network.
     pub(super) pod: Agreed<PodFacts>,
@@ -139,6 +139,24 @@ pub(super) struct PodFacts {
 }
 
 impl Index {
+    /// Takes from the index of before what is the same in both. Objects change one by one: what
+    /// several indexes then take is little more than one does.
+    #[must_use]
+    pub fn sharing(mut self, before: &Self) -> Self {
+        self.endpoints.share(&before.endpoints);
+        self.addresses.share(&before.addresses);
+        for entry in &mut self.entries {
+            let ServiceRef { namespace, name } = &entry.service.reference;
+            let mut same = before.service(namespace, name).iter();
+            let same = same.find(|it| (it.protocol, it.port) == (entry.protocol, entry.port));
+            if let Some(before) = same {
+                share(&mut entry.service, &before.service);
+                share(&mut entry.endpoints, &before.endpoints);
+            }
+        }
+        self
+    }
+
     /// How many objects it was built from.
     pub fn counts(&self) -> Counts {
         self.counts
@@ -422,6 +440,13 @@ impl Index {
             Claim::Entry(entry) | Claim::Service(entry) => Some(&self.entries.get(entry)?.service),
             Claim::Nobody | Claim::Several => None,
         }
+    }
+}
+
+/// Takes the one of before if it is the same.
+fn share<T: PartialEq + ?Sized>(now: &mut Arc<T>, before: &Arc<T>) {
+    if *now == *before {
+        *now = Arc::clone(before);
     }
 }
 

@@ -1,7 +1,10 @@
-//! The two containers of the index: what objects agree on, and which network holds an address.
+//! The containers of the index: what objects agree on, which network holds an address, and maps
+//! that indexes share.
 
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -26,6 +29,64 @@ pub(super) struct CidrMap<T> {
     /// there are.
     prefixes: Vec<(Family, u8)>,
     networks: HashMap<IpNet, T>,
+}
+
+/// Into how many parts a [`SharedMap`] is cut: a change costs one of them.
+const PARTS: usize = 256;
+
+/// A map in parts, so that the indexes before and after a change have in common what is the same
+/// in both.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct SharedMap<K: Eq + Hash, V> {
+    /// By the keys' hash; none while it is empty.
+    parts: Vec<Arc<HashMap<K, V>>>,
+}
+
+impl<K: Eq + Hash, V> Default for SharedMap<K, V> {
+    fn default() -> Self {
+        Self { parts: Vec::new() }
+    }
+}
+
+impl<K: Eq + Hash, V> SharedMap<K, V> {
+    /// The value of a key.
+    pub(super) fn get(&self, key: &K) -> Option<&V> {
+        self.parts.get(part_of(key))?.get(key)
+    }
+
+    /// All keys, in any order.
+    pub(super) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.parts.iter().flat_map(|part| part.keys())
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Clone + Default> SharedMap<K, V> {
+    /// The value of a key, made if it is new.
+    pub(super) fn entry(&mut self, key: K) -> &mut V {
+        if self.parts.is_empty() {
+            self.parts.resize_with(PARTS, Arc::default);
+        }
+        let part = &mut self.parts[part_of(&key)];
+        Arc::make_mut(part).entry(key).or_default()
+    }
+}
+
+impl<K: Eq + Hash, V: PartialEq> SharedMap<K, V> {
+    /// Takes the other's parts where they are equal.
+    pub(super) fn share(&mut self, other: &Self) {
+        for (part, other) in self.parts.iter_mut().zip(&other.parts) {
+            if part == other {
+                *part = Arc::clone(other);
+            }
+        }
+    }
+}
+
+/// The same in every map.
+fn part_of(key: &impl Hash) -> usize {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    usize::from(hasher.finish().to_le_bytes()[0])
 }
 
 impl<T: PartialEq> Agreed<T> {

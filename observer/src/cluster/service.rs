@@ -87,7 +87,7 @@ pub struct ServiceEntry {
     /// The port at the nodes' addresses, in the families of [`Service::cluster_ips`].
     pub node_port: Option<u16>,
     /// Sorted by address and port, each once; so IPv4 comes before IPv6.
-    pub(super) endpoints: Box<[Endpoint]>,
+    pub(super) endpoints: Arc<[Endpoint]>,
 }
 
 /// Where a Service port's connections can go.

@@ -184,6 +184,7 @@ impl Publisher {
 
     async fn build(&mut self) -> Arc<Snapshot> {
         let moment = self.shared.store().moment();
+        let before = self.to.borrow().snapshot.clone();
         let KubeProxySource { given, served } = self.kube_proxy.clone();
         let pods_of = self.pods_of.clone();
         let keep_objects = self.keep_objects;
@@ -195,7 +196,8 @@ impl Publisher {
                     Err(error) => (served, Some(error.to_string())),
                 },
             };
-            let snapshot = moment.snapshot(pods_of.as_deref(), kube_proxy, keep_objects);
+            let before = before.as_deref();
+            let snapshot = moment.snapshot(before, pods_of.as_deref(), kube_proxy, keep_objects);
             (Arc::new(snapshot), wrong)
         });
         let (snapshot, wrong) = built

@@ -205,9 +205,11 @@ impl Store {
 }
 
 impl Moment {
-    /// Builds the index. `pods_of`: the only node whose Pods are there.
+    /// Builds the index, which shares with the one `before` what is the same. `pods_of`: the only
+    /// node whose Pods are there.
     pub(super) fn snapshot(
         &self,
+        before: Option<&Snapshot>,
         pods_of: Option<&str>,
         kube_proxy: Option<KubeProxy>,
         keep_objects: bool,
@@ -227,8 +229,12 @@ impl Moment {
             pods_of,
             others: 0,
         };
+        let index = Index::build(view);
         Snapshot {
-            index: Index::build(view),
+            index: match before {
+                Some(before) => index.sharing(&before.index),
+                None => index,
+            },
             kube_proxy,
             objects: keep_objects.then(|| self.objects(pods_of)),
         }

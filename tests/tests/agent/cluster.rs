@@ -229,7 +229,9 @@ fn the_udp_ports_of_a_service_that_comes_later_are_looked_at() {
     let before = ask();
     let rebuilds = || counted(&samples(node), "source_ip_observer_index_rebuilds_total");
     let known = rebuilds();
-    of_udp.into_iter().for_each(|object| server.put(object));
+    for object in of_udp {
+        server.put(object);
+    }
     until("they are known", || rebuilds() > known);
     thread::sleep(Duration::from_millis(1_200));
     let after = ask();

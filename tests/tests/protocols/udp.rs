@@ -459,7 +459,7 @@ fn a_flow_that_is_older_than_the_observation_is_not_told(#[values(true, false)] 
     let observer = if has_objects {
         ObserverProcess::start(node1, &world.objects, &[])
     } else {
-        ObserverProcess::start_without_objects(node1)
+        ObserverProcess::start_with(node1, &[])
     };
     let observer = observer.expect("observes");
     ask_all();
@@ -478,7 +478,7 @@ fn without_cluster_state_every_port_is_followed() {
     }
     let world = World::raise();
     let node = world.lab.node("node1").expect("a node");
-    let observer = ObserverProcess::start_without_objects(node).expect("observes");
+    let observer = ObserverProcess::start_with(node, &[]).expect("observes");
     let answer = client::connect_by(Protocol::Udp, world.lab.client(), at(NODE1, ECHO), PATIENCE)
         .expect("answered");
     // A process of the node whose reply stays there.

@@ -1,9 +1,5 @@
-//! The API server as a source of the cluster's objects.
-//!
-//! Goal: what the observer knows by the API server is what the API server has, however it behaves;
-//! and what cannot be known is said. Method: an API server of the tests' own, which misbehaves on
-//! command, and the binary as a user runs it; what it says is compared with what it says of the
-//! same objects in a file.
+//! `observer explain` by an API server: what it says is compared with what it says of the same
+//! objects in a file.
 
 use std::{
     fs,
@@ -15,9 +11,11 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{
-    api_server::{ApiServer, Faults, Options, items},
+    api_server::{ApiServer, Faults, Options},
     demo, observer_process,
 };
+
+use super::{demo_items, server};
 
 /// The observer, without anything of this machine's own clusters.
 fn explain(arguments: &[&str]) -> Command {
@@ -68,14 +66,6 @@ fn of_file(path: &Path) -> String {
     let mut command = explain(&["--cluster-state"]);
     command.arg(path);
     printed(command)
-}
-
-fn demo_items() -> Vec<Value> {
-    items(&demo::cluster_file()).expect("the demo's objects")
-}
-
-fn server() -> ApiServer {
-    ApiServer::start(&demo_items(), &Options::default()).expect("an API server")
 }
 
 /// The demo's objects and many Services more.
