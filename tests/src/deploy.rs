@@ -11,10 +11,12 @@ use std::{
 
 use crate::privilege;
 
+pub mod cluster;
 pub mod container;
 pub mod image;
 pub mod manifests;
 pub mod prometheus;
+pub mod roles;
 
 /// A tool, or a file, that the step `deploy` brings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

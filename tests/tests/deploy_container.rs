@@ -15,21 +15,20 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::rbac::v1::PolicyRule;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 use tests::{
-    api_server::{ApiServer, Options, items},
     attached,
     child::{ChildGuard, poll_until},
     demo,
     deploy::{
         Tool,
+        cluster::{ACCOUNT, Cluster},
         container::{Container, Setup},
         file, image,
         manifests::Manifests,
-        tools,
+        roles, tools,
     },
     http,
     kubeproxy::doors::{Kind, Policy, front_doors},
@@ -41,7 +40,7 @@ use tests::{
     traffic::{self, from_outside},
 };
 
-/// Of the service account, and of its roles.
+/// Of the agent's roles.
 const NAME: &str = "source-ip-observer";
 /// Where an agent is asked.
 const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9807);
@@ -300,7 +299,8 @@ fn a_container_of_either_overlay_observes_and_leaves_nothing() {
         return;
     };
     let lab = &deployed.lab;
-    let cluster = Cluster::start(lab);
+    let node = lab.node("node1").expect("a node");
+    let cluster = Cluster::start(node, lab.kube_proxy()).expect("a cluster");
     // Of these connections no other node sees anything.
     let mut doors = front_doors(lab.cluster(), lab.kube_proxy()).expect("front doors");
     doors.retain(|door| {
@@ -309,7 +309,7 @@ fn a_container_of_either_overlay_observes_and_leaves_nothing() {
     for overlay in ["capabilities", "privileged"] {
         let manifests = deployed.overlay(overlay);
         let setup = Setup {
-            shown: vec![(cluster.account.path().to_owned(), ACCOUNT.into())],
+            shown: vec![(cluster.account().to_owned(), ACCOUNT.into())],
             environment: cluster.environment(),
             instead: None,
             ..deployed.observer(&[])
@@ -349,112 +349,11 @@ fn a_container_of_either_overlay_observes_and_leaves_nothing() {
         };
         poll_until(PATIENCE, is_gone).expect("its programs are gone");
 
-        let requests = cluster.server.requests();
+        let requests = cluster.requests();
         assert!(!requests.is_empty());
         for request in requests {
-            let rules = allowing(&manifests, &request);
+            let rules = roles::allowing(&manifests, NAME, &request);
             assert_eq!(rules, 1, "{overlay}: {request}");
         }
     }
-}
-
-/// Where a pod finds its service account.
-const ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-
-/// What of a cluster a pod on node1 meets: its API server, and the account that it has there.
-struct Cluster {
-    server: ApiServer,
-    account: TempDir,
-}
-
-impl Cluster {
-    /// The demo cluster, with kube-proxy's configuration as kubeadm keeps it.
-    fn start(lab: &Lab) -> Self {
-        let namespace = &lab.node("node1").expect("a node").namespace;
-        let mut objects = items(&demo::cluster_file()).expect("the demo's objects");
-        objects.push(json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"namespace": "kube-system", "name": "kube-proxy"},
-            "data": {"config.conf": lab.kube_proxy().to_string()},
-        }));
-        let options = Options {
-            within: Some((namespace, Ipv4Addr::LOCALHOST.into())),
-            tls: true,
-            ..Options::default()
-        };
-        let server = ApiServer::start(&objects, &options).expect("an API server");
-        let kubeconfig = fs::read_to_string(server.kubeconfig()).expect("a kubeconfig");
-        let kubeconfig: Value = serde_json::from_str(&kubeconfig).expect("JSON");
-        let text = |place| {
-            kubeconfig
-                .pointer(place)
-                .and_then(Value::as_str)
-                .expect("text")
-        };
-        let account = TempDir::new().expect("a directory");
-        let write = |name, text: &str| {
-            fs::write(account.path().join(name), text).expect("written");
-        };
-        write("token", text("/users/0/user/token"));
-        write("namespace", "source-ip-observer");
-        let certificate = text("/clusters/0/cluster/certificate-authority");
-        write(
-            "ca.crt",
-            &fs::read_to_string(certificate).expect("a certificate"),
-        );
-        Self { server, account }
-    }
-
-    /// What a kubelet tells every pod.
-    fn environment(&self) -> Vec<String> {
-        let at = self.server.at();
-        vec![
-            format!("KUBERNETES_SERVICE_HOST={}", at.ip()),
-            format!("KUBERNETES_SERVICE_PORT={}", at.port()),
-        ]
-    }
-}
-
-/// How many rules of the service account's roles allow a request: `STATUS PATH?QUERY`.
-fn allowing(manifests: &Manifests, request: &str) -> usize {
-    let (_, request) = request.split_once(' ').expect("a status");
-    let (path, query) = request.split_once('?').unwrap_or((request, ""));
-    let parts: Vec<&str> = path.split('/').skip(1).collect();
-    let (group, namespace, resource) = match parts[..] {
-        ["api", "v1", resource] => ("", None, resource),
-        ["api", "v1", "namespaces", namespace, resource] => ("", Some(namespace), resource),
-        ["apis", group, "v1", resource] => (group, None, resource),
-        _ => panic!("{request}"),
-    };
-    let is_watch = query
-        .split('&')
-        .any(|part| part == "watch=true" || part == "watch=1");
-    let verb = if is_watch { "watch" } else { "list" };
-    let has =
-        |list: &Option<Vec<String>>, wanted: &str| list.iter().flatten().any(|one| one == wanted);
-    // A list by a name is one by that field.
-    let of_name = |rule: &PolicyRule| {
-        let names = rule.resource_names.iter().flatten();
-        let fields: Vec<_> = names
-            .map(|name| format!("metadata.name%3D{name}"))
-            .collect();
-        let asked = query
-            .split('&')
-            .find_map(|part| part.strip_prefix("fieldSelector="));
-        rule.resource_names.is_none() || fields.iter().any(|field| Some(&**field) == asked)
-    };
-    let allows = |rule: &&PolicyRule| {
-        has(&rule.api_groups, group)
-            && has(&rule.resources, resource)
-            && rule.verbs.iter().any(|one| one == verb)
-            && of_name(rule)
-    };
-    let of_cluster = manifests.cluster_roles.iter();
-    let of_cluster = of_cluster.filter(|role| role.metadata.name.as_deref() == Some(NAME));
-    let of_namespace = manifests.roles.iter();
-    let of_namespace = of_namespace
-        .filter(|role| namespace.is_some() && role.metadata.namespace.as_deref() == namespace);
-    let rules = of_cluster.flat_map(|role| role.rules.iter().flatten());
-    let more = of_namespace.flat_map(|role| role.rules.iter().flatten());
-    rules.chain(more).filter(allows).count()
 }

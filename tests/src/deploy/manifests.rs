@@ -69,7 +69,7 @@ impl Manifests {
         Self::render(kubectl, &here)
     }
 
-    fn parse(text: &str) -> Result<Self> {
+    pub(super) fn parse(text: &str) -> Result<Self> {
         let objects: Vec<Value> = serde_saphyr::from_multiple(text)?;
         let mut manifests = Self::default();
         for object in &objects {
