@@ -33,8 +33,8 @@ const STATUS_MAX: usize = 64 << 10;
 /// A way to an API server.
 #[derive(Clone)]
 pub struct Client {
-    kube: kube::Client,
-    server: Arc<str>,
+    pub(super) kube: kube::Client,
+    pub(super) server: Arc<str>,
 }
 
 /// What a request is about: for its path, and for what is said of it.

@@ -16,6 +16,8 @@ mod read;
 mod reflect;
 mod resource;
 mod store;
+#[cfg(test)]
+mod tests;
 
 pub use client::Client;
 pub use error::{AccessError, ApiError};

@@ -1,7 +1,6 @@
 //! `observer agent` by an API server: what it knows follows what the server has.
 
 use std::{
-    collections::BTreeMap,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     thread,
     time::{Duration, Instant},
@@ -75,28 +74,21 @@ impl Followed {
         http::get(&node.namespace, METRICS, path, &[]).expect("an answer")
     }
 
-    fn samples(&self) -> BTreeMap<String, f64> {
+    /// A sample of its metrics that is a whole number.
+    fn sample(&self, name: &str) -> Option<u64> {
         let text = self.get("/metrics").body;
-        let samples = text.lines().filter(|line| !line.starts_with('#'));
-        samples
-            .map(|line| {
-                let (name, value) = line.rsplit_once(' ').expect("a sample");
-                (name.to_owned(), value.parse().expect("a number"))
-            })
-            .collect()
-    }
-
-    fn sample(&self, name: &str) -> Option<f64> {
-        let name = format!("source_ip_observer_{name}");
-        self.samples().get(&name).copied()
+        let name = format!("source_ip_observer_{name} ");
+        let value = text.lines().find_map(|line| line.strip_prefix(&name))?;
+        let value = value.trim_end_matches(".0").parse();
+        Some(value.expect("a whole number"))
     }
 
     /// How many objects of a kind it knows.
-    fn objects(&self, kind: &str) -> Option<f64> {
+    fn objects(&self, kind: &str) -> Option<u64> {
         self.sample(&format!("cluster_objects{{kind=\"{kind}\"}}"))
     }
 
-    pub(super) fn rebuilds(&self) -> f64 {
+    pub(super) fn rebuilds(&self) -> u64 {
         self.sample("index_rebuilds_total").expect("a counter")
     }
 
@@ -119,9 +111,9 @@ impl Followed {
 
     /// Waits until it knows as many objects of a kind as the server has.
     pub(super) fn until_it_knows(&self, kind: &str, number: usize) {
-        let wanted = number.to_string();
+        let wanted = u64::try_from(number).ok();
         self.until(&format!("{number} objects of kind {kind}"), |followed| {
-            followed.objects(kind).map(|it| it.to_string()).as_ref() == Some(&wanted)
+            followed.objects(kind) == wanted
         });
     }
 }
@@ -155,7 +147,7 @@ fn all_that_the_server_has_is_known_and_changes_are_noticed(#[case] streaming_li
     for kind in ["Service", "EndpointSlice", "Node"] {
         followed.until_it_knows(kind, number_of(kind));
     }
-    assert_eq!(followed.sample("api_up"), Some(1.0));
+    assert_eq!(followed.sample("api_up"), Some(1));
     // Each kind was asked for in one way.
     let requests = followed.server.requests();
     let asked = |what: &str| {
@@ -186,7 +178,7 @@ fn all_that_the_server_has_is_known_and_changes_are_noticed(#[case] streaming_li
         })
     };
     followed.server.put(pod("node1"));
-    followed.until("another Pod", |it| it.objects("Pod") == Some(pods + 1.0));
+    followed.until("another Pod", |it| it.objects("Pod") == Some(pods + 1));
     followed.server.put(pod("node2"));
     followed.until("none", |it| it.objects("Pod") == Some(pods));
 }
@@ -213,7 +205,7 @@ fn what_changes_nothing_builds_nothing_and_a_burst_builds_little() {
     node["metadata"]["name"] = json!("another");
     followed.server.put(node);
     followed.until_it_knows("Node", nodes.len() + 1);
-    assert_eq!(followed.rebuilds() - before, 1.0);
+    assert_eq!(followed.rebuilds() - before, 1);
 
     let began = Instant::now();
     for number in 0..200 {
@@ -221,9 +213,9 @@ fn what_changes_nothing_builds_nothing_and_a_burst_builds_little() {
         thread::sleep(Duration::from_millis(10));
     }
     followed.until_it_knows("Service", services + 200);
-    let built = followed.rebuilds() - before - 1.0;
-    let at_most = began.elapsed().as_secs_f64() + 2.0;
-    assert!((1.0..=at_most).contains(&built), "{built} of {at_most}");
+    let built = followed.rebuilds() - before - 1;
+    let at_most = began.elapsed().as_secs() + 2;
+    assert!((1..=at_most).contains(&built), "{built} of {at_most}");
 }
 
 /// Whatever becomes of a watch, no change is missed, and the server does not count as away.
@@ -254,11 +246,10 @@ fn a_watch_that_fails_is_taken_up_again(
             .server
             .delete("Service", "more", &format!("service-{}", round - 1));
         followed.server.put(service(100 + round));
-        let wanted = (services + 1 + round).to_string();
+        let wanted = u64::try_from(services + 1 + round).ok();
         followed.until("the change", |followed| {
-            assert_eq!(followed.sample("api_up"), Some(1.0));
-            let known = followed.objects("Service").map(|it| it.to_string());
-            known.as_ref() == Some(&wanted)
+            assert_eq!(followed.sample("api_up"), Some(1));
+            followed.objects("Service") == wanted
         });
     }
     assert_eq!(followed.get("/readyz").status, 200);
@@ -277,7 +268,7 @@ fn a_server_that_goes_away_is_noticed_and_what_changed_meanwhile_known_later(
     followed.until_ready();
     let services = number_of("Service");
     followed.server.go_away();
-    followed.until("away", |it| it.sample("api_up") == Some(0.0));
+    followed.until("away", |it| it.sample("api_up") == Some(0));
     let ready = followed.get("/readyz");
     assert_eq!(ready.status, 200, "{ready:?}");
     assert!(ready.body.contains("last heard from"), "{ready:?}");
@@ -300,7 +291,7 @@ fn a_server_that_goes_away_is_noticed_and_what_changed_meanwhile_known_later(
     }
     followed.server.come_back().expect("listens again");
     followed.until_it_knows("Service", services + 1);
-    followed.until("back", |it| it.sample("api_up") == Some(1.0));
+    followed.until("back", |it| it.sample("api_up") == Some(1));
     let ready = followed.get("/readyz").body;
     assert!(!ready.contains("last heard"), "{ready}");
 }
@@ -320,13 +311,13 @@ fn a_server_in_trouble_is_away(#[case] status: u16) {
         .server
         .misbehave(|faults| faults.status = Some(status));
     followed.server.order(Order::End);
-    followed.until("away", |it| it.sample("api_up") == Some(0.0));
+    followed.until("away", |it| it.sample("api_up") == Some(0));
     let ready = followed.get("/readyz").body;
     assert!(ready.contains(&format!("{status} for")), "{ready}");
     followed.server.put(service(0));
     followed.server.misbehave(|faults| faults.status = None);
     followed.until_it_knows("Service", number_of("Service") + 1);
-    followed.until("back", |it| it.sample("api_up") == Some(1.0));
+    followed.until("back", |it| it.sample("api_up") == Some(1));
 }
 
 #[test]
@@ -341,7 +332,7 @@ fn before_the_server_lets_one_in_nothing_is_ready() {
         .server
         .misbehave(|faults| faults.unauthorized = false);
     followed.until_ready();
-    followed.until("up", |it| it.sample("api_up") == Some(1.0));
+    followed.until("up", |it| it.sample("api_up") == Some(1));
 }
 
 #[test]
@@ -356,7 +347,7 @@ fn what_may_not_be_read_is_missing_until_it_may() {
     for part in ["403", "resources: [nodes]", "get, list, watch"] {
         assert!(ready.contains(part), "{part} in {ready}");
     }
-    assert_eq!(followed.sample("api_up"), Some(1.0));
+    assert_eq!(followed.sample("api_up"), Some(1));
     followed.server.misbehave(|faults| faults.forbidden.clear());
     followed.until_it_knows("Node", number_of("Node"));
     followed.until("no trouble", |it| !it.get("/readyz").body.contains("nodes"));
