@@ -88,8 +88,14 @@ impl ObserverProcess {
 
     fn spawn<'arg>(node: &LabNode, more: impl IntoIterator<Item = &'arg OsStr>) -> Result<Self> {
         let mut command = node.namespace.command(binary()?);
+        command.args(more);
+        Self::by(command)
+    }
+
+    /// Runs an observer by a command that ends as the observer does and hands on its signals and
+    /// what it says; returns once it observes.
+    pub fn by(mut command: Command) -> Result<Self> {
         command
-            .args(more)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
