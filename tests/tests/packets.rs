@@ -137,11 +137,9 @@ fn an_answer_that_waits_within_the_node_is_told_with_its_arrival() {
             ("ipv4/neigh/eth0/retrans_time_ms", "20"),
         ])
         .expect("patient");
-    let addresses = lab.client_addresses().into_iter();
-    let forget = addresses.filter(IpAddr::is_ipv4);
-    let forget: String = forget
-        .map(|address| format!("neighbour delete {address} dev eth0\n"))
-        .collect();
+    let mut addresses = lab.client_addresses().into_iter();
+    let address = addresses.find(IpAddr::is_ipv4).expect("an IPv4 address");
+    let forget = format!("neighbour delete {address} dev eth0\n");
     node.namespace.ip(&forget).expect("forgotten");
 
     let directory = TempDir::new().expect("a directory");
