@@ -9,13 +9,13 @@ use std::{
     fs, io,
     net::{IpAddr, Ipv4Addr},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use etherparse::PacketBuilder;
 use serde_json::json;
 use tempfile::TempDir;
-use tests::{demo, observer_process::ObserverProcess, privilege};
+use tests::{child::poll_until, demo, observer_process::ObserverProcess, privilege};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 const CLIENT: [u8; 4] = [198, 18, 0, 9];
@@ -87,7 +87,7 @@ fn headers_in_pieces_and_fragments_are_one_connection() {
 
     let observer = ObserverProcess::start(node, &demo::cluster_file(), &[]).expect("observes");
     inject.send(&packet()).expect("sent");
-    thread::sleep(Duration::from_millis(500));
+    observer.wait_for_records(1).expect("printed");
     let finished = observer.stop().expect("stops");
     let of_ours = |record: &&serde_json::Value| {
         record.pointer("/client/port") == Some(&json!(CLIENT_PORT))
@@ -148,15 +148,11 @@ fn an_answer_that_waits_within_the_node_is_told_with_its_arrival() {
     let observer = ObserverProcess::start(node, &demo::cluster_file(), &record).expect("observes");
     let answer = thread::scope(|scope| {
         let opening = scope.spawn(connect);
-        let deadline = Instant::now() + PATIENCE;
-        let is_given_up = || {
+        let given_up = || {
             let recorded = fs::read_to_string(&recording).expect("a recording");
-            recorded.contains("answer_arrival")
+            recorded.contains("answer_arrival").then_some(())
         };
-        while !is_given_up() {
-            assert!(Instant::now() < deadline, "nothing waited");
-            thread::sleep(Duration::from_millis(10));
-        }
+        poll_until(PATIENCE, given_up).expect("it waited");
         answers_to_arp(true).expect("heard");
         opening.join().expect("no panic").expect("answered")
     });
