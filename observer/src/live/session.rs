@@ -39,7 +39,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often conntrack's module is looked for while it is not loaded.
 const MODULE_TICK: Duration = Duration::from_secs(1);
 /// After this long an answer that arrived and did not leave is taken as meant for this node: the
-/// way through a node takes microseconds.
+/// way through a node takes microseconds, mostly. One that leaves later is told all the same.
 const ANSWER_DELIVERED_NS: u64 = 50_000_000;
 /// Questions to conntrack in one tick, so that a flood of dropped packets does not become a
 /// flood of questions. One takes some ten microseconds.
