@@ -25,8 +25,8 @@ const PROMETHEUS: &str = "usr/bin/prometheus";
 const PROMTOOL: &str = "usr/bin/promtool";
 const SECCOMP_PROFILE: &str = "usr/share/containers/seccomp.json";
 
-/// The suites of this step. In the step `lab` they say that they are here.
-const SUITES: [&str; 3] = ["deploy", "deploy_container", "deploy_prometheus"];
+/// The suites of this step.
+pub(crate) const SUITES: [&str; 3] = ["deploy", "deploy_container", "deploy_prometheus"];
 
 /// Fetches the tools into the cache folder, unless they are there. None of them is installed on
 /// the machine: Debian's package of Prometheus would start it.

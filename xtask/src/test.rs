@@ -32,6 +32,11 @@ pub(crate) struct Options {
 /// How long each fuzz target is run in the step `fuzz`.
 const FUZZ_SECONDS: u32 = 20;
 
+/// The suites whose tests can run beside each other.
+const WAITING: [&str; 2] = ["agent", "kubernetes"];
+/// So many at a time.
+const WAITING_THREADS: u32 = 4;
+
 type Step<'a> = (&'static str, Box<dyn Fn() -> anyhow::Result<()> + 'a>);
 
 /// What one step came to.
@@ -130,6 +135,7 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
             }),
         ),
         ("lab", Box::new(move || lab(no_skips))),
+        ("waiting", Box::new(move || waiting(no_skips))),
         ("deploy-setup", Box::new(deploy::install)),
         ("deploy", Box::new(move || deploy::step(no_skips))),
         (
@@ -165,9 +171,14 @@ fn lab(no_skips: bool) -> anyhow::Result<()> {
     command
         .env("OBSERVER_BIN", workspace::observer()?)
         .env("SCENARIO_TABLE", &table)
-        // The suites count what they left in the kernel: one at a time.
-        .args(["--package", "tests", "--no-fail-fast"])
-        .args(["--", "--test-threads=1"]);
+        .args(["--package", "tests", "--no-fail-fast", "--lib", "--bins"]);
+    for suite in suites()? {
+        if !WAITING.contains(&&*suite) && !deploy::SUITES.contains(&&*suite) {
+            command.args(["--test", &suite]);
+        }
+    }
+    // The suites count what they left in the kernel: one at a time.
+    command.args(["--", "--test-threads=1"]);
     let result = process::run(with_skips(&mut command, no_skips));
     if let Ok(table) = fs::read_to_string(&table) {
         process::say(&format!(
@@ -175,6 +186,39 @@ fn lab(no_skips: bool) -> anyhow::Result<()> {
         ));
     }
     result
+}
+
+/// The suites that mostly wait: for time-outs, for servers that are slow on purpose.
+fn waiting(no_skips: bool) -> anyhow::Result<()> {
+    let mut command = process::cargo("test");
+    command.env("OBSERVER_BIN", workspace::observer()?).args([
+        "--package",
+        "tests",
+        "--no-fail-fast",
+    ]);
+    for suite in WAITING {
+        command.args(["--test", suite]);
+    }
+    command.args(["--", &format!("--test-threads={WAITING_THREADS}")]);
+    process::run(with_skips(&mut command, no_skips))
+}
+
+/// The names of all suites.
+fn suites() -> anyhow::Result<Vec<String>> {
+    let folder = workspace::root().join("tests/tests");
+    let read = || {
+        let mut suites = Vec::new();
+        for entry in fs::read_dir(&folder)? {
+            let path = entry?.path();
+            let is_suite = path.is_dir() || path.extension().is_some_and(|end| end == "rs");
+            let name = path.file_stem().and_then(|name| name.to_str());
+            suites.extend(name.filter(|_| is_suite).map(str::to_owned));
+        }
+        Ok::<_, std::io::Error>(suites)
+    };
+    let mut suites = read().with_context(|| format!("cannot read {}", folder.display()))?;
+    suites.sort();
+    Ok(suites)
 }
 
 /// Whether a test that cannot run here may be skipped, or fails.
