@@ -88,8 +88,23 @@ impl ObserverProcess {
 
     fn spawn<'arg>(node: &LabNode, more: impl IntoIterator<Item = &'arg OsStr>) -> Result<Self> {
         let mut command = node.namespace.command(binary()?);
+        command.args(more);
+        Self::run(command)
+    }
+
+    /// Runs `observer trace --cluster -o json`, which is on no node, and returns once it follows
+    /// agents.
+    pub fn start_across(kubeconfig: &Path, more: &[&str]) -> Result<Self> {
+        let mut command = Command::new(binary()?);
         command
-            .args(more)
+            .args(["trace", "--cluster", "-o", "json", "--kubeconfig"])
+            .arg(kubeconfig)
+            .args(more);
+        Self::run(command)
+    }
+
+    fn run(mut command: Command) -> Result<Self> {
+        command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -150,17 +165,23 @@ impl ObserverProcess {
     }
 
     /// Asks it by a signal to end, and returns all it said.
-    pub fn stop_by(self, signal: Signal) -> Result<Finished> {
+    pub fn stop_by(mut self, signal: Signal) -> Result<Finished> {
+        self.child.signal(signal)?;
+        self.wait()
+            .with_context(|| format!("the observer got the signal {signal}"))
+    }
+
+    /// Waits until it ends by itself, and returns all it said.
+    pub fn wait(self) -> Result<Finished> {
         let Self {
             mut child,
             stdout,
             stderr,
         } = self;
-        child.signal(signal)?;
         let Some(status) = child.wait(STOP_TIMEOUT)? else {
             drop(child);
             bail!(
-                "the observer did not end within {STOP_TIMEOUT:?} of {signal}; it said:\n{}",
+                "the observer did not end within {STOP_TIMEOUT:?}; it said:\n{}",
                 text(stderr)?.join("\n")
             );
         };
