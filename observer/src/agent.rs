@@ -22,21 +22,20 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
-use self::api::Api;
+use self::api::{Api, Room};
 use self::breath::Breath;
-use self::handover::{Held, Start};
+use self::handover::Succession;
 use self::hub::{Counting, Hub, Turn};
 use self::metrics::Metrics;
 use self::serve::{Refusals, ended, serve};
 use crate::kernel::programs::Hook;
 use crate::kubernetes::Cluster;
-use crate::live::{self, Attached, Begin, Ended, Knowledge, Setup};
+use crate::live::{self, Attached, Begin, Knowledge, Setup};
 use crate::notice::say;
-use crate::observation::Moment;
 use crate::observe::Settings;
 
 /// How often it is kept that there is an agent: half of the gap that a restart may leave.
@@ -44,7 +43,7 @@ const BREATH: Duration = Duration::from_millis(500);
 /// While the agent before still has the address.
 const LISTEN_AGAIN: Duration = Duration::from_millis(50);
 /// How long what is under way may take once all is to end: longer than for each connection.
-const DRAIN: Duration = Duration::from_secs(3);
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// How an agent is to run.
 #[derive(Debug)]
@@ -63,15 +62,34 @@ pub struct Options {
     pub state_directory: Option<PathBuf>,
 }
 
-/// Runs until SIGTERM or Ctrl-C. `knowledge` is made on the thread that serves, where what it
+/// Runs until SIGTERM or Ctrl-C. `knowledge` is called in the runtime that serves, where what it
 /// follows is followed.
-pub fn run<F>(options: Options, knowledge: F) -> anyhow::Result<()>
-where
-    F: AsyncFnOnce() -> anyhow::Result<Knowledge>,
-{
+pub fn run(
+    options: Options,
+    knowledge: impl FnOnce() -> anyhow::Result<Knowledge>,
+) -> anyhow::Result<()> {
     let serving = runtime()?;
-    let knowledge = serving.block_on(knowledge())?;
-    runtime()?.block_on(observe(options, knowledge, serving))
+    let handle = serving.handle().clone();
+    let knowledge = {
+        let _serving = handle.enter();
+        knowledge()?
+    };
+    // Ends with its sender, however this ends.
+    let (stop, stopped) = watch::channel(false);
+    let thread = thread::Builder::new()
+        .name("serve".to_owned())
+        .spawn(move || {
+            let mut served = stopped;
+            serving.block_on(ended(&mut served));
+            // Not waiting for what does not end: a plugin for credentials, a name's look-up.
+            serving.shutdown_background();
+        })
+        .context("cannot start the thread that serves")?;
+    let result = runtime()?.block_on(observe(options, knowledge, &handle));
+    drop(stop);
+    let joined = thread.join();
+    result?;
+    joined.map_err(|_panic| anyhow!("the thread that serves has died"))
 }
 
 fn runtime() -> anyhow::Result<Runtime> {
@@ -81,7 +99,7 @@ fn runtime() -> anyhow::Result<Runtime> {
         .context("cannot start the runtime")
 }
 
-async fn observe(options: Options, knowledge: Knowledge, serving: Runtime) -> anyhow::Result<()> {
+async fn observe(options: Options, knowledge: Knowledge, serving: &Handle) -> anyhow::Result<()> {
     let Options {
         setup,
         settings,
@@ -97,15 +115,15 @@ async fn observe(options: Options, knowledge: Knowledge, serving: Runtime) -> an
     });
     let breath = breath.transpose()?;
     let last_breath = breath.as_ref().and_then(Breath::last);
-    let start = handover::start().context("cannot look for another agent of this node")?;
-    let (turn, whose_turn) = watch::channel(match &start {
-        Start::Alone(_) => Turn::From(Moment(0)),
-        Start::After(_) => Turn::NotYet,
-    });
+    let (turn, whose_turn) = watch::channel(Turn::NotYet);
+    let succession =
+        Succession::begin(turn).context("cannot look for another agent of this node")?;
     // Before anything is attached, if nobody else may have them.
-    let listeners = match &start {
-        Start::Alone(_) => Some(addresses.listen()?),
-        Start::After(_) => None,
+    let listeners = if succession.waits() {
+        say("another agent of this node still counts: waiting for its last word");
+        None
+    } else {
+        Some(addresses.listen()?)
     };
     let hub = Arc::new(Hub::new());
     let cluster = knowledge.changes.clone();
@@ -114,26 +132,13 @@ async fn observe(options: Options, knowledge: Knowledge, serving: Runtime) -> an
         Arc::clone(&hub),
         Arc::clone(&metrics),
         anonymize,
-        whose_turn.clone(),
+        (succession, whose_turn.clone()),
+        last_breath,
     );
     let (session, ring, Attached { interfaces, hook }) =
         setup.attach(settings, knowledge, None, counting).await?;
     let hook = hook.as_ref().map_or_else(String::new, Hook::to_string);
     metrics.built(&node, &hook);
-    let turns = match start {
-        Start::Alone(held) => {
-            // Unknown where the agent before this one left no word.
-            if let Some(last) = last_breath {
-                metrics.gap(live::now()?.nanoseconds_since(last));
-            }
-            Turns::Mine(held)
-        }
-        Start::After(other) => {
-            say("another agent of this node still counts: waiting for its last word");
-            metrics.gap(0);
-            Turns::Next(handover::wait(other, turn))
-        }
-    };
     let (stop, stopped) = watch::channel(false);
     let server = Server {
         api: Arc::new(Api {
@@ -147,7 +152,7 @@ async fn observe(options: Options, knowledge: Knowledge, serving: Runtime) -> an
             turn: whose_turn,
             stop: stopped,
             token,
-            followers: Api::followers(),
+            room: Room::default(),
         }),
         addresses,
         breath,
@@ -158,39 +163,11 @@ async fn observe(options: Options, knowledge: Knowledge, serving: Runtime) -> an
         addresses.api,
         addresses.metrics
     ));
-    let server = thread::Builder::new()
-        .name("serve".to_owned())
-        .spawn(move || serving.block_on(server.run(listeners)))
-        .context("cannot start the thread that serves")?;
+    let serving = serving.spawn(server.run(listeners));
     let ended = session.follow(ring, Begin::Now, None).await;
-    if let Ok(Ended { at, .. }) = &ended {
-        turns.hand_over(*at);
-    }
     stop.send_replace(true);
-    server
-        .join()
-        .map_err(|_panic| anyhow!("the thread that serves has died"))??;
+    serving.await.context("what serves has died")??;
     ended.map(drop)
-}
-
-/// Whose turn it is to count.
-enum Turns {
-    Mine(Held),
-    Next(thread::JoinHandle<Held>),
-}
-
-impl Turns {
-    fn hand_over(self, at: Moment) {
-        let held = match self {
-            Self::Mine(held) => Some(held),
-            Self::Next(waiting) if waiting.is_finished() => waiting.join().ok(),
-            // It never was this agent's turn.
-            Self::Next(_) => None,
-        };
-        if let Some(held) = held {
-            held.hand_over(at);
-        }
-    }
 }
 
 /// Where the agent is asked.
@@ -244,7 +221,10 @@ impl Server {
         let work = async {
             let listeners = match listeners {
                 Some(listeners) => listeners,
-                None => wait_for(&api, addresses).await,
+                None => match wait_for(&api, addresses).await {
+                    Some(listeners) => listeners,
+                    None => return Ok(()),
+                },
             };
             let [api_listener, metrics_listener] =
                 [listeners.api, listeners.metrics].map(tokio::net::TcpListener::from_std);
@@ -289,12 +269,12 @@ impl Server {
     }
 }
 
-/// The addresses, once the agent before has let them go.
-async fn wait_for(api: &Api, addresses: Addresses) -> Listeners {
+/// The addresses, once the agent before has let them go; `None` if all is to end first.
+async fn wait_for(api: &Api, addresses: Addresses) -> Option<Listeners> {
     let mut said = false;
-    loop {
+    while !*api.stop.borrow() {
         match addresses.listen() {
-            Ok(listeners) => return listeners,
+            Ok(listeners) => return Some(listeners),
             Err(error) if *api.turn.borrow() != Turn::NotYet && !said => {
                 said = true;
                 say(&format!("warning: {error}: trying again"));
@@ -303,6 +283,7 @@ async fn wait_for(api: &Api, addresses: Addresses) -> Listeners {
         }
         sleep(LISTEN_AGAIN).await;
     }
+    None
 }
 
 /// Says what is wrong with the cluster's API, and that it no longer is.

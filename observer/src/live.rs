@@ -19,7 +19,7 @@ use self::interfaces::{Choice, Interfaces};
 pub use self::missed::{Loss, Lost, Missed, Standing};
 use self::session::Awaited;
 pub use self::session::{Begin, Ended, Ring, Session, Stop};
-use crate::cluster::{IPVS_DEVICE, Protocol, Snapshot};
+use crate::cluster::{Protocol, Snapshot};
 use crate::kernel::capabilities;
 use crate::kernel::drops::DropReasons;
 use crate::kernel::layout::{LayoutError, Resolver};
@@ -40,8 +40,14 @@ pub trait Sink {
     /// Whether nobody wants more.
     fn is_done(&self) -> bool;
 
-    /// The run observes up to this moment. What still comes may have been opened later.
-    fn ends(&mut self, _at: Moment) {}
+    /// From this moment on no connection is missed.
+    fn attached(&mut self, _at: Moment) {}
+
+    /// The run is to end at this moment; what still comes may have been opened later. Whether it may
+    /// go on until what was opened before is through: somebody else has the rest.
+    fn ends(&mut self, _at: Moment) -> bool {
+        false
+    }
 
     /// How often it wants to know how the run stands; `None`: never.
     fn standing_interval(&self) -> Option<Duration> {
@@ -121,11 +127,7 @@ impl Setup {
         programs.follow_udp(&udp_ports(cluster.as_deref(), settings.all))?;
         let interfaces = Interfaces::new(Choice(interfaces), cluster.clone());
         let links = Links::read().await?;
-        if let Some(cluster) = &cluster
-            && cluster.kube_proxy.is_none()
-        {
-            warn_of_ipvs(&links);
-        }
+        let epoch = settings.epoch;
         let mut session = Session::new(session::Parts {
             programs,
             all: settings.all,
@@ -133,6 +135,7 @@ impl Setup {
             observer: Observer::new(settings, cluster.clone()),
             cluster,
             away_since: None,
+            epoch,
             changes,
             sink,
             recorder,
@@ -155,16 +158,6 @@ fn udp_ports(cluster: Option<&Snapshot>, all: bool) -> UdpPorts {
     match cluster {
         Some(cluster) if !all => UdpPorts::Only(cluster.index.ports(Protocol::Udp)),
         _ => UdpPorts::All,
-    }
-}
-
-/// Without a word of kube-proxy's configuration its default mode is expected.
-fn warn_of_ipvs(links: &Links) {
-    if links.find(IPVS_DEVICE).is_some() {
-        say(&format!(
-            "warning: {IPVS_DEVICE} is here, as in kube-proxy's IPVS mode, but its configuration is \
-             not known: iptables mode is expected; give --kube-proxy-config"
-        ));
     }
 }
 

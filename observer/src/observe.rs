@@ -3,8 +3,7 @@
 //! PURE: [`Event`]s are all that an [`Observer`] ever learns, so that a recording of them gives
 //! the same records again.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::mem;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -79,6 +78,8 @@ pub enum Event {
     /// The cluster's objects are current; or they may have changed unnoticed since this moment,
     /// because their API is not heard.
     ClusterHeard(Option<Moment>),
+    /// The wall clock was set: it reads otherwise from now on.
+    Clock(Epoch),
     /// Observations were lost, at any time before this moment.
     Lost(Moment),
     /// It is this late now.
@@ -122,8 +123,10 @@ pub struct Observer {
     interfaces: BTreeMap<IfIndex, String>,
     /// Connections that wait for conntrack's word.
     asked: HashMap<Identity, Connection>,
-    /// Connections that wait for word of the cluster, the oldest first.
-    waiting: VecDeque<Connection>,
+    /// Connections that wait for word of the cluster, each until a moment.
+    waiting: Vec<(Moment, Connection)>,
+    /// Those that could not, because too many did.
+    waiting_full: u64,
     now: Moment,
 }
 
@@ -134,11 +137,12 @@ impl Observer {
         Self {
             flow: Flow::new(settings.answer_timeout_ns),
             local: LocalAddresses::new(settings.node.as_str(), []),
+            cluster: History::new(cluster, settings.answer_timeout_ns + CHANGE_NS),
             settings,
-            cluster: History::new(cluster),
             interfaces: BTreeMap::new(),
             asked: HashMap::new(),
-            waiting: VecDeque::new(),
+            waiting: Vec::new(),
+            waiting_full: 0,
             now: Moment(0),
         }
     }
@@ -152,16 +156,16 @@ impl Observer {
             ),
             Event::Tick(now) => {
                 self.now = now;
-                (self.reconsidered(), self.flow.tick(now))
+                (self.reconsidered(|until| until <= now), self.flow.tick(now))
             }
             Event::End => {
                 // No more word comes.
                 self.settings.follows_cluster = false;
-                (self.reconsidered(), self.flow.finish())
+                (self.reconsidered(|_| true), self.flow.finish())
             }
             Event::Cluster(since, snapshot) => {
                 self.cluster.add(since, snapshot);
-                (self.reconsidered(), Vec::new())
+                (self.reconsidered(|_| true), Vec::new())
             }
             Event::Existing {
                 identity,
@@ -176,7 +180,11 @@ impl Observer {
                 return Vec::new();
             }
             Event::ClusterHeard(away_since) => {
-                self.cluster.heard(away_since);
+                self.cluster.heard(self.now, away_since);
+                return Vec::new();
+            }
+            Event::Clock(epoch) => {
+                self.settings.epoch = epoch;
                 return Vec::new();
             }
             Event::Interfaces(Interfaces { names, addresses }) => {
@@ -202,7 +210,7 @@ impl Observer {
             return Vec::new();
         }
         let connection = Connection::existing(identity, reply, replied);
-        self.judged(connection).into_iter().collect()
+        self.judged(&connection).into_iter().collect()
     }
 
     /// Conntrack's word on one that waits for it.
@@ -220,7 +228,7 @@ impl Observer {
             None => connection,
         };
         connection.drop_reason = drop_reason;
-        self.judged(connection).into_iter().collect()
+        self.judged(&connection).into_iter().collect()
     }
 
     /// What could not be kept.
@@ -228,10 +236,26 @@ impl Observer {
         self.flow.losses()
     }
 
+    /// Connections that were judged without waiting for word of the cluster: too many did.
+    pub const fn waiting_full(&self) -> u64 {
+        self.waiting_full
+    }
+
+    /// Whether nothing waits any more that was opened before this moment.
+    pub fn is_through_with(&self, moment: Moment) -> bool {
+        let mut waiting = self
+            .asked
+            .values()
+            .chain(self.waiting.iter().map(|(_, waiting)| waiting));
+        let is_before = |opened_at: Moment| opened_at < moment;
+        !self.flow.has_pending_before(moment)
+            && !waiting.any(|connection| connection.opened_at.is_some_and(is_before))
+    }
+
     /// A connection whose answer is missing is conntrack's affair first.
     fn concluded(&mut self, connection: Connection) -> Option<Output> {
         if !connection.is_unanswered() {
-            return self.judged(connection);
+            return self.judged(&connection);
         }
         let identity = connection.identity;
         let may_be_reported = self.cluster.is_empty()
@@ -245,34 +269,45 @@ impl Observer {
 
     /// The record of a connection; `None` if nobody asks about it, or if it waits for word of the
     /// cluster.
-    fn judged(&mut self, connection: Connection) -> Option<Output> {
-        if self.cluster.is_empty() && self.may_wait(&connection, FIRST_WORD_NS) {
-            self.waiting.push_back(connection);
+    fn judged(&mut self, connection: &Connection) -> Option<Output> {
+        if self.cluster.is_empty() && self.waits(connection, FIRST_WORD_NS) {
             return None;
         }
-        let record = self.record(&connection)?;
-        let is_unexplained = record.as_expected == Some(false) || record.front_door.kind.is_none();
-        if is_unexplained && self.may_wait(&connection, CHANGE_NS) {
-            self.waiting.push_back(connection);
+        let record = self.record(connection)?;
+        let is_unexplained = record.as_expected == Some(false)
+            || (record.front_door.kind.is_none() && !self.settings.all);
+        if is_unexplained && self.waits(connection, CHANGE_NS) {
             return None;
         }
         Some(Output::Record(connection.opened_at, Box::new(record)))
     }
 
-    /// What waits is judged anew; what need wait no longer comes out.
-    fn reconsidered(&mut self) -> Vec<Output> {
-        let waiting = mem::take(&mut self.waiting);
-        waiting
-            .into_iter()
-            .filter_map(|connection| self.judged(connection))
+    /// What waits is judged anew, if its time is up or word has come.
+    fn reconsidered(&mut self, is_due: impl Fn(Moment) -> bool) -> Vec<Output> {
+        let due: Vec<_> = self
+            .waiting
+            .extract_if(.., |(until, _)| is_due(*until))
+            .collect();
+        due.into_iter()
+            .filter_map(|(_, connection)| self.judged(&connection))
             .collect()
     }
 
-    fn may_wait(&self, connection: &Connection, limit_ns: u64) -> bool {
-        let is_young = |opened_at| self.now.nanoseconds_since(opened_at) < limit_ns;
-        self.settings.follows_cluster
-            && self.waiting.len() < WAITING_MAX
-            && connection.opened_at.is_some_and(is_young)
+    /// Lets a connection wait until it is so old; not if it is already.
+    fn waits(&mut self, connection: &Connection, age_ns: u64) -> bool {
+        let Some(Moment(opened_at)) = connection.opened_at else {
+            return false;
+        };
+        let until = Moment(opened_at.saturating_add(age_ns));
+        if !self.settings.follows_cluster || until <= self.now {
+            return false;
+        }
+        if self.waiting.len() == WAITING_MAX {
+            self.waiting_full += 1;
+            return false;
+        }
+        self.waiting.push((until, connection.clone()));
+        true
     }
 
     /// By the cluster as it was when the opening packet came. Where that comes out otherwise than

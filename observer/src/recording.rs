@@ -18,10 +18,8 @@ use crate::observe::{Event, Settings};
 /// The value of [`Header::schema`].
 pub const SCHEMA: &str = "observer.recording/v1";
 
-/// A longer line is no event of ours; the header, with the cluster's objects, may be.
-const EVENT_BYTES_MAX: u64 = 16 << 20;
-/// More than the objects of any cluster take.
-const HEADER_BYTES_MAX: u64 = 1 << 30;
+/// More than the objects of any cluster take, which the header has, and events may.
+const LINE_BYTES_MAX: u64 = 1 << 30;
 
 /// Its owner's, to read and write.
 const MODE: u32 = 0o600;
@@ -204,7 +202,7 @@ impl Reader {
             reason,
         };
         let mut line = Vec::new();
-        io::Read::take(&mut file, HEADER_BYTES_MAX)
+        io::Read::take(&mut file, LINE_BYTES_MAX)
             .read_until(b'\n', &mut line)
             .map_err(failed)?;
         if line.trim_ascii().is_empty() {
@@ -243,7 +241,7 @@ impl Reader {
 
     fn event(&mut self) -> Result<Event, RecordingError> {
         let mut line = Vec::new();
-        io::Read::take(&mut self.file, EVENT_BYTES_MAX)
+        io::Read::take(&mut self.file, LINE_BYTES_MAX)
             .read_until(b'\n', &mut line)
             .map_err(|reason| RecordingError::Read {
                 path: self.path.clone(),

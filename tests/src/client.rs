@@ -55,6 +55,9 @@ pub enum Failure {
     /// Nobody answered in time.
     #[error("timed out")]
     TimedOut,
+    /// Somebody accepted, and said nothing in time.
+    #[error("accepted, and then nothing came")]
+    Silent,
     /// `ECONNRESET`: the connection was ended from outside.
     #[error("connection reset")]
     Reset,
@@ -129,6 +132,10 @@ pub fn connect_from_here(
         return Udp::open_here(source, to)?.exchange(timeout);
     }
     let deadline = Instant::now() + timeout;
+    let source = match protocol {
+        Protocol::Sctp => source.or_else(|| usual_source(to)),
+        Protocol::Tcp | Protocol::Udp => source,
+    };
     let stream = open(protocol, source, to).map_err(ConnectError::at_once)?;
     let started = start_connecting(stream.as_raw_fd(), &SockaddrStorage::from(to));
     // Known from here on, so that also a connection that fails can be found again by its port.
@@ -241,6 +248,21 @@ fn any_like(like: SocketAddr) -> IpAddr {
     }
 }
 
+/// The address that this host's packets to a place have, for an SCTP socket to be bound to. One that
+/// is bound to none tells its peer all addresses of its host (RFC 9260, 5.1.2), which no NAT
+/// rewrites: the peer probes the others at a port of the NAT's, where the host knows of no
+/// association, and its ABORT (RFC 9260, 8.4) ends the one that there is.
+fn usual_source(to: SocketAddr) -> Option<IpAddr> {
+    let probe = || -> io::Result<IpAddr> {
+        let socket = UdpSocket::bind((any_like(to), 0))?;
+        // Sends nothing.
+        socket.connect(to)?;
+        Ok(socket.local_addr()?.ip())
+    };
+    // Where there is no way, the connection itself will say so.
+    probe().ok()
+}
+
 /// A socket of a protocol with connections that has its port already.
 fn open(protocol: Protocol, source: Option<IpAddr>, to: SocketAddr) -> Result<TcpStream, Failure> {
     let family = match to {
@@ -269,11 +291,15 @@ fn finish(mut stream: TcpStream, deadline: Instant) -> Result<Line, Failure> {
         .max(Duration::from_millis(1));
     stream.set_read_timeout(Some(left))?;
     let mut line = String::new();
-    stream
+    let read = stream
         .by_ref()
         .take(ANSWER_BYTES_MAX as u64)
-        .read_to_string(&mut line)?;
-    parse(line)
+        .read_to_string(&mut line);
+    match read.map_err(Failure::from) {
+        Ok(_) => parse(line),
+        Err(Failure::TimedOut) => Err(Failure::Silent),
+        Err(other) => Err(other),
+    }
 }
 
 fn parse(line: String) -> Result<Line, Failure> {

@@ -15,6 +15,7 @@ pub mod client;
 pub mod cluster;
 pub mod command;
 pub mod demo;
+pub mod deploy;
 pub mod http;
 pub mod kubeproxy;
 pub mod lab;

@@ -6,7 +6,11 @@ use std::{
     io::{BufRead as _, BufReader, Read},
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
-    sync::mpsc::{self, RecvTimeoutError, Sender},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc::{self, RecvTimeoutError},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -15,7 +19,11 @@ use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::{child::ChildGuard, command, lab::LabNode};
+use crate::{
+    child::{ChildGuard, poll_until},
+    command,
+    lab::LabNode,
+};
 
 /// The variable that names the observer to run.
 pub const OBSERVER_BIN: &str = "OBSERVER_BIN";
@@ -25,6 +33,10 @@ pub const READY: &str = "observing";
 const READY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long it may take to end after Ctrl-C.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the records of what is over may take to come. They take milliseconds; a busy machine
+/// gets more.
+const RECORDS_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The observer to run: `OBSERVER_BIN`, else the release build of this workspace.
 pub fn binary() -> Result<PathBuf> {
@@ -42,6 +54,8 @@ pub fn binary() -> Result<PathBuf> {
 #[derive(Debug)]
 pub struct ObserverProcess {
     child: ChildGuard,
+    /// How many lines it has printed.
+    printed: Arc<AtomicUsize>,
     stdout: JoinHandle<Vec<String>>,
     stderr: JoinHandle<Vec<String>>,
 }
@@ -89,7 +103,7 @@ impl ObserverProcess {
     fn spawn<'arg>(node: &LabNode, more: impl IntoIterator<Item = &'arg OsStr>) -> Result<Self> {
         let mut command = node.namespace.command(binary()?);
         command.args(more);
-        Self::run(command)
+        Self::by(command)
     }
 
     /// Runs `observer trace --cluster -o json`, which is on no node, and returns once it follows
@@ -100,10 +114,12 @@ impl ObserverProcess {
             .args(["trace", "--cluster", "-o", "json", "--kubeconfig"])
             .arg(kubeconfig)
             .args(more);
-        Self::run(command)
+        Self::by(command)
     }
 
-    fn run(mut command: Command) -> Result<Self> {
+    /// Runs an observer by a command that ends as the observer does and hands on its signals and
+    /// what it says; returns once it observes.
+    pub fn by(mut command: Command) -> Result<Self> {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -112,19 +128,25 @@ impl ObserverProcess {
             .spawn()
             .with_context(|| format!("failed to start {command:?}"))?;
         let (ready, when_ready) = mpsc::channel();
-        let stdout = collect(
-            child.stdout.take().context("the observer has no stdout")?,
-            None,
-        );
-        let stderr = collect(
-            child.stderr.take().context("the observer has no stderr")?,
-            Some(ready),
-        );
+        let mut ready = Some(ready);
+        let printed = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&printed);
+        let stdout = child.stdout.take().context("the observer has no stdout")?;
+        let stdout = collect(stdout, move |_| {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        let stderr = child.stderr.take().context("the observer has no stderr")?;
+        let stderr = collect(stderr, move |line| {
+            if let Some(ready) = ready.take_if(|_| line.starts_with(READY)) {
+                let _gave_up_waiting = ready.send(());
+            }
+        });
         let mut child = ChildGuard::new(child);
         let why = match when_ready.recv_timeout(READY_TIMEOUT) {
             Ok(()) => {
                 return Ok(Self {
                     child,
+                    printed,
                     stdout,
                     stderr,
                 });
@@ -148,13 +170,20 @@ impl ObserverProcess {
         self.child.id()
     }
 
+    /// Waits until it has printed so many records.
+    pub fn wait_for_records(&self, number: usize) -> Result<()> {
+        let printed = || self.printed.load(Ordering::Relaxed);
+        poll_until(RECORDS_TIMEOUT, || (printed() >= number).then_some(())).with_context(|| {
+            format!(
+                "it printed {} records of {number} within {RECORDS_TIMEOUT:?}",
+                printed()
+            )
+        })
+    }
+
     /// Kills it, so that it can clean up nothing, and returns what it had printed.
     pub fn kill(self) -> Result<Vec<Value>> {
-        let Self {
-            child,
-            stdout,
-            stderr: _,
-        } = self;
+        let Self { child, stdout, .. } = self;
         drop(child);
         records(&text(stdout)?)
     }
@@ -175,6 +204,7 @@ impl ObserverProcess {
     pub fn wait(self) -> Result<Finished> {
         let Self {
             mut child,
+            printed: _,
             stdout,
             stderr,
         } = self;
@@ -216,18 +246,16 @@ pub fn join(files: &[PathBuf], arguments: &[&str]) -> Result<String> {
     )
 }
 
-/// Collects lines until the other end is closed; tells `ready` of the line that it waits for.
-fn collect(from: impl Read + Send + 'static, ready: Option<Sender<()>>) -> JoinHandle<Vec<String>> {
+/// Collects lines until the other end is closed; shows each to `look`.
+fn collect(
+    from: impl Read + Send + 'static,
+    mut look: impl FnMut(&str) + Send + 'static,
+) -> JoinHandle<Vec<String>> {
     thread::spawn(move || {
-        let mut ready = ready;
         let mut lines = Vec::new();
         for line in BufReader::new(from).lines() {
             let Ok(line) = line else { break };
-            if line.starts_with(READY)
-                && let Some(ready) = ready.take()
-            {
-                let _gave_up_waiting = ready.send(());
-            }
+            look(&line);
             lines.push(line);
         }
         lines

@@ -60,6 +60,11 @@ pub fn skipped(test: &str, why: &str) {
     say(&format!("SKIPPED: {test}: {why}"));
 }
 
+/// Says that `test` is run by `command`, which brings what it needs. That is no skipped test.
+pub fn elsewhere(test: &str, command: &str) {
+    say(&format!("NOT HERE: {test}: `{command}` runs it"));
+}
+
 /// Also when the output of passing tests is hidden: past the test harness, which captures only
 /// what is printed by macros.
 fn say(line: &str) {

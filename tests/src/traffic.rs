@@ -26,7 +26,9 @@ pub use steady::{Pace, steadily};
 pub const CONNECT_TIMEOUT: Duration = Duration::from_millis(2_500);
 
 /// The same for SCTP, which repeats what got lost only after three seconds (RFC 9260, 16:
-/// RTO.Initial), and needs four packets before there is data.
+/// RTO.Initial), and needs four packets before there is data. What overtakes the last of them is
+/// lost (`net/sctp/sm_statetable.c`, `TYPE_SCTP_DATA`), and overtaking is usual between the
+/// processors of a busy machine.
 pub const SCTP_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// Who connects.

@@ -4,7 +4,7 @@
 //! Method: observers on a node of the demo cluster, by TCX and by clsact; what is attached, and
 //! in which order, is the kernel's own answer; connections show whether everybody still works.
 
-use std::{collections::BTreeSet, thread::sleep, time::Duration};
+use std::{collections::BTreeSet, time::Duration};
 
 use aya::programs::{
     LinkOrder, TcAttachType,
@@ -28,8 +28,6 @@ use tests::{
 /// The interface of a node towards the client and the other nodes.
 const UPLINK: &str = "eth0";
 const CONNECTIONS: usize = 5;
-/// A record follows the answer to the client within milliseconds.
-const PRINTED: Duration = Duration::from_millis(500);
 /// How long the observer may take to follow a change of interfaces.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How many programs TCX takes on one side (`include/linux/bpf_mprog.h`, `bpf_mprog_max`).
@@ -204,7 +202,7 @@ fn one_observer_killed_leaves_the_other_at_work(#[case] hook: Hook) {
     let living = start(node, hook);
     let of_both = programs(&node.namespace);
     let opened = open(&lab, node);
-    sleep(PRINTED);
+    killed.wait_for_records(opened.len()).expect("printed");
     are_reported(&opened, &killed.kill().expect("killed"));
 
     let left = programs(&node.namespace);

@@ -20,6 +20,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{
+    child::poll_until,
     client,
     cluster::Cluster,
     command, demo,
@@ -128,6 +129,15 @@ fn on_the_host(name: &str, node_port: u16, port: u16) -> [Value; 2] {
 
 fn at(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse::<IpAddr>().expect("an address"), port)
+}
+
+/// How many packets the first rule of a chain took.
+fn counted(namespace: &Namespace, chain: &str) -> u64 {
+    let mut list = namespace.command("iptables");
+    let listed = command::run(list.args(["-v", "-S", chain, "1"])).expect("a rule");
+    let (_, counters) = listed.split_once(" -c ").expect("its counters");
+    let packets = counters.split_whitespace().next().expect("packets");
+    packets.parse().expect("a number")
 }
 
 fn iptables(namespace: &Namespace, rule: &str) {
@@ -369,7 +379,8 @@ fn a_repeated_opening_is_one_connection_with_its_whole_wait() {
         thread::scope(|scope| {
             let opened =
                 scope.spawn(|| client::connect(world.lab.client(), at(NODE2, 30085), PATIENCE));
-            thread::sleep(Duration::from_millis(500));
+            let is_dropped = || (counted(pod, "INPUT") > 0).then_some(());
+            poll_until(PATIENCE, is_dropped).expect("the first is dropped");
             iptables(pod, "-F INPUT");
             opened.join().expect("no panic").expect("answered");
         });

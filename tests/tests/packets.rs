@@ -1,11 +1,12 @@
-//! Packets as no ordinary client sends them, through a whole node.
+//! Packets as no ordinary client sends them, or no quick node passes them on, through a whole node.
 //!
 //! Goal: a packet whose headers lie in several parts of memory, and that leaves in fragments, is
-//! one connection as any other. Method: hand the kernel such a packet by a tun device, as a
-//! network card would, and look at the record.
+//! one connection as any other; and so is one whose answer waits on its way. Method: hand the
+//! kernel such a packet by a tun device, as a network card would, or keep the client's link address
+//! from the node; and look at the record.
 
 use std::{
-    io,
+    fs, io,
     net::{IpAddr, Ipv4Addr},
     thread,
     time::Duration,
@@ -13,7 +14,8 @@ use std::{
 
 use etherparse::PacketBuilder;
 use serde_json::json;
-use tests::{demo, observer_process::ObserverProcess, privilege};
+use tempfile::TempDir;
+use tests::{child::poll_until, demo, observer_process::ObserverProcess, privilege};
 use tun_rs::{DeviceBuilder, Layer, SyncDevice};
 
 const CLIENT: [u8; 4] = [198, 18, 0, 9];
@@ -26,6 +28,10 @@ const PAYLOAD: usize = 5_000;
 const VNET_HEADER: usize = 10;
 /// Bytes that the kernel puts into the linear part: the IP header, and nothing of TCP's.
 const LINEAR: u16 = 20;
+
+/// A node port of a pod on this node alone.
+const LOCAL_DOOR: (Ipv4Addr, u16) = (Ipv4Addr::new(172, 31, 0, 11), 30_081);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 fn device() -> io::Result<SyncDevice> {
     DeviceBuilder::new()
@@ -81,7 +87,7 @@ fn headers_in_pieces_and_fragments_are_one_connection() {
 
     let observer = ObserverProcess::start(node, &demo::cluster_file(), &[]).expect("observes");
     inject.send(&packet()).expect("sent");
-    thread::sleep(Duration::from_millis(500));
+    observer.wait_for_records(1).expect("printed");
     let finished = observer.stop().expect("stops");
     let of_ours = |record: &&serde_json::Value| {
         record.pointer("/client/port") == Some(&json!(CLIENT_PORT))
@@ -98,6 +104,70 @@ fn headers_in_pieces_and_fragments_are_one_connection() {
         ("/path/0/in", json!("inject0")),
         ("/path/0/ttl_in", json!(64)),
         ("/path/0/ttl_out", json!(63)),
+    ] {
+        assert_eq!(
+            record.pointer(field),
+            Some(&expected),
+            "{field} of {record}"
+        );
+    }
+}
+
+/// The node asks for the link address of the client, which keeps it to itself until the observer
+/// has given the answer up as one that left no more.
+#[test]
+fn an_answer_that_waits_within_the_node_is_told_with_its_arrival() {
+    if !privilege::granted("an_answer_that_waits_within_the_node_is_told_with_its_arrival") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let connect = || lab.connect(LOCAL_DOOR.into(), PATIENCE);
+    // From now on the client asks for no link address, which would tell its own.
+    connect().expect("answered");
+    let answers_to_arp = |yes| {
+        let ignored = if yes { "0" } else { "8" };
+        let client = lab.client();
+        client.set_parameters(&[("ipv4/conf/all/arp_ignore", ignored)])
+    };
+    answers_to_arp(false).expect("silent");
+    node.namespace
+        .set_parameters(&[
+            ("ipv4/neigh/eth0/mcast_solicit", "1000"),
+            ("ipv4/neigh/eth0/retrans_time_ms", "20"),
+        ])
+        .expect("patient");
+    let mut addresses = lab.client_addresses().into_iter();
+    let address = addresses.find(IpAddr::is_ipv4).expect("an IPv4 address");
+    let forget = format!("neighbour delete {address} dev eth0\n");
+    node.namespace.ip(&forget).expect("forgotten");
+
+    let directory = TempDir::new().expect("a directory");
+    let recording = directory.path().join("recording");
+    let record = ["--record", recording.to_str().expect("UTF-8")];
+    let observer = ObserverProcess::start(node, &demo::cluster_file(), &record).expect("observes");
+    let answer = thread::scope(|scope| {
+        let opening = scope.spawn(connect);
+        let given_up = || {
+            let recorded = fs::read_to_string(&recording).expect("a recording");
+            recorded.contains("answer_arrival").then_some(())
+        };
+        poll_until(PATIENCE, given_up).expect("it waited");
+        answers_to_arp(true).expect("heard");
+        opening.join().expect("no panic").expect("answered")
+    });
+    let finished = observer.stop().expect("stops");
+    let [record] = &finished.records[..] else {
+        panic!(
+            "one connection: {:?}; {}",
+            finished.records, finished.stderr
+        )
+    };
+    for (field, expected) in [
+        ("/client/port", json!(answer.local.port())),
+        ("/outcome", json!("answered")),
+        ("/source_ip", json!("preserved")),
+        ("/path/0/reply_ttl_in", json!(64)),
     ] {
         assert_eq!(
             record.pointer(field),

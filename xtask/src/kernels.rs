@@ -8,8 +8,6 @@ mod image;
 mod initramfs;
 mod machine;
 
-use std::fs::{self, File};
-use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
@@ -24,7 +22,7 @@ use self::image::Image;
 use self::initramfs::Initramfs;
 use self::machine::{Machine, Outcome};
 use crate::process::{cargo, find, output, say};
-use crate::{build, setup, workspace};
+use crate::{build, folders, setup, workspace};
 
 /// What `cargo xtask kernels` takes.
 #[derive(Debug, Args)]
@@ -181,7 +179,7 @@ fn try_on(kernels: &[Kernel], suites: &[Suite], update: bool) -> anyhow::Result<
     build::run()?;
     let binaries = Binaries::build(suites)?;
     let folder = workspace::target()?.join("kernels");
-    let _held_to_the_end = lock(&folder)?;
+    let _held_to_the_end = folders::lock(&folder)?;
     let initramfs = folder.join("initramfs");
     let mut environment = vec!["OBSERVER_BIN=/sbin/observer".to_owned()];
     for (suite, only) in suites {
@@ -232,17 +230,6 @@ fn try_on(kernels: &[Kernel], suites: &[Suite], update: bool) -> anyhow::Result<
     Ok(passed)
 }
 
-/// Makes a folder and waits until nobody else is at work in it, for as long as the file is held.
-fn lock(folder: &Path) -> anyhow::Result<File> {
-    let lock = || {
-        fs::create_dir_all(folder)?;
-        let file = File::create(folder.join("lock"))?;
-        file.lock()?;
-        Ok::<_, io::Error>(file)
-    };
-    lock().with_context(|| format!("cannot lock {}", folder.display()))
-}
-
 /// Fills the root file system of a machine.
 fn fill(path: &Path, image: &Image, binaries: &Binaries) -> anyhow::Result<()> {
     let mut initramfs = Initramfs::create(path)?;
@@ -255,14 +242,14 @@ fn fill(path: &Path, image: &Image, binaries: &Binaries) -> anyhow::Result<()> {
         let from = find(tool).with_context(|| format!("there is no {tool}"))?;
         initramfs.program(&from, &Path::new("/sbin").join(tool))?;
     }
-    for extension in image::entries(Path::new(EXTENSIONS))? {
+    for extension in folders::entries(Path::new(EXTENSIONS))? {
         initramfs.program(&extension, &extension)?;
     }
     for data in DATA.map(|data| workspace::root().join(data)) {
         initramfs.folder(&data, &data)?;
     }
     let modules = Path::new("/lib/modules").join(&image.release);
-    for index in image::entries(&image.modules)?
+    for index in folders::entries(&image.modules)?
         .iter()
         .filter(|entry| entry.is_file())
     {

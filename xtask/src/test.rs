@@ -9,7 +9,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::toolchain::Toolchain;
-use crate::{deny, fuzz, kernels, process, setup, tidy, workspace};
+use crate::{deny, deploy, fuzz, kernels, process, setup, tidy, workspace};
 
 /// What `cargo xtask test` takes.
 #[derive(Debug, Args)]
@@ -130,6 +130,8 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
             }),
         ),
         ("lab", Box::new(move || lab(no_skips))),
+        ("deploy-setup", Box::new(deploy::install)),
+        ("deploy", Box::new(move || deploy::step(no_skips))),
         (
             "kernels",
             Box::new(move || kernels::step(options.all, no_skips)),
@@ -176,7 +178,7 @@ fn lab(no_skips: bool) -> anyhow::Result<()> {
 }
 
 /// Whether a test that cannot run here may be skipped, or fails.
-fn with_skips(tests: &mut Command, no_skips: bool) -> &mut Command {
+pub(crate) fn with_skips(tests: &mut Command, no_skips: bool) -> &mut Command {
     if no_skips {
         tests.env("OBSERVER_REQUIRE_PRIVILEGED", "1");
     }

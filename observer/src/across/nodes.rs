@@ -250,3 +250,6 @@ fn seconds(duration: Duration) -> String {
 fn major(version: &str) -> &str {
     version.split('.').next().unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,28 +4,31 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::extract::{RawQuery, Request, State};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
+use futures_util::stream;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use subtle::ConstantTimeEq as _;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use super::hub::{Hub, Turn};
 use super::lines::Lines;
 use super::metrics::SharedMetrics;
 use super::query::Query;
-use super::serve::Refusals;
+use super::serve::{Life, Refusals};
 use crate::kernel::links::Links;
 use crate::kubernetes::Cluster;
 
 /// Readers that follow at a time.
 const FOLLOWERS_MAX: usize = 64;
+/// Long answers that are under way at a time: each is held until it is read.
+const LONG_MAX: usize = 8;
 const NDJSON: &str = "application/x-ndjson";
 /// The text format of Prometheus.
 const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -48,13 +51,25 @@ pub(super) struct Api {
     pub(super) stop: watch::Receiver<bool>,
     /// What `/v1` asks for.
     pub(super) token: Option<String>,
-    pub(super) followers: Arc<Semaphore>,
+    pub(super) room: Room,
 }
 
-impl Api {
-    /// As many as there may be.
-    pub(super) fn followers() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(FOLLOWERS_MAX))
+/// For how many readers there is room.
+#[derive(Debug)]
+pub(super) struct Room {
+    followers: Arc<Semaphore>,
+    recent: Arc<Semaphore>,
+    metrics: Arc<Semaphore>,
+}
+
+impl Default for Room {
+    fn default() -> Self {
+        let of = |number| Arc::new(Semaphore::new(number));
+        Self {
+            followers: of(FOLLOWERS_MAX),
+            recent: of(LONG_MAX),
+            metrics: of(LONG_MAX),
+        }
     }
 }
 
@@ -73,6 +88,8 @@ enum ApiError {
     Method,
     #[error("{FOLLOWERS_MAX} readers follow already")]
     Followers,
+    #[error("{LONG_MAX} readers ask for the same already")]
+    Busy,
     #[error("the node's interfaces cannot be read: {0}")]
     Links(String),
 }
@@ -104,6 +121,12 @@ fn finished(routes: Router<Arc<Api>>, api: &Arc<Api>) -> Router {
         .method_not_allowed_fallback(async |State(api): State<Arc<Api>>| {
             refused(&api, &ApiError::Method)
         })
+        .layer(middleware::map_request(
+            async |Extension(life): Extension<Life>, request: Request| {
+                life.asks();
+                request
+            },
+        ))
         .layer(middleware::map_response(async |mut response: Response| {
             let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
             response.headers_mut().insert(VERSION_HEADER, version);
@@ -119,6 +142,7 @@ fn refused(api: &Api, error: &ApiError) -> Response {
         ApiError::Path => (StatusCode::NOT_FOUND, "not_found"),
         ApiError::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
         ApiError::Followers => (StatusCode::SERVICE_UNAVAILABLE, "too_many_followers"),
+        ApiError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
         ApiError::Links(_) => (StatusCode::INTERNAL_SERVER_ERROR, "links"),
     };
     api.refusals.refuse(reason);
@@ -143,10 +167,15 @@ async fn authorized(State(api): State<Arc<Api>>, request: Request, next: Next) -
 
 /// Programs are attached before anything is served.
 async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, String) {
-    let mut is_ready = true;
+    let interfaces = api.hub.standing().interfaces;
+    let mut is_ready = !interfaces.is_empty();
     let mut text = format!(
         "programs: attached to {} by {}\n",
-        api.hub.standing().interfaces.join(", "),
+        if is_ready {
+            interfaces.join(", ")
+        } else {
+            "nothing".to_owned()
+        },
         api.hook
     );
     if *api.turn.borrow() == Turn::NotYet {
@@ -160,9 +189,12 @@ async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, String) {
             trouble,
             ..
         } = cluster.borrow().clone();
-        is_ready &= snapshot.is_some();
+        // Nobody tells of it any more, if that has died.
+        let is_followed = cluster.has_changed().is_ok();
+        is_ready &= snapshot.is_some() && is_followed;
         let so_far = match (&snapshot, away_since) {
             (None, _) => "its objects are not known yet".to_owned(),
+            (Some(_), None) if !is_followed => "nobody follows it any more".to_owned(),
             (Some(_), None) => "followed".to_owned(),
             (Some(_), Some(since)) => {
                 format!("last heard from {} s ago", since.elapsed().as_secs())
@@ -183,27 +215,54 @@ async fn ready(State(api): State<Arc<Api>>) -> (StatusCode, String) {
 }
 
 async fn metrics(State(api): State<Arc<Api>>) -> Response {
+    let Ok(permit) = Arc::clone(&api.room.metrics).try_acquire_owned() else {
+        return refused(&api, &ApiError::Busy);
+    };
     match api.metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, METRICS_TEXT)], text).into_response(),
+        Ok(text) => {
+            let body = held([Bytes::from(text)].into_iter(), permit);
+            ([(header::CONTENT_TYPE, METRICS_TEXT)], body).into_response()
+        }
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
 }
 
-async fn connections(State(api): State<Arc<Api>>, RawQuery(query): RawQuery) -> Response {
+/// A body that has its place until it is read.
+fn held(
+    chunks: impl Iterator<Item = Bytes> + Send + 'static,
+    permit: OwnedSemaphorePermit,
+) -> Body {
+    let chunks = stream::unfold((chunks, permit), async |(mut chunks, permit)| {
+        let chunk = chunks.next()?;
+        Some((Ok::<_, Infallible>(chunk), (chunks, permit)))
+    });
+    Body::from_stream(chunks)
+}
+
+async fn connections(
+    State(api): State<Arc<Api>>,
+    Extension(life): Extension<Life>,
+    RawQuery(query): RawQuery,
+) -> Response {
     let query = match Query::parse(query.as_deref().unwrap_or_default()) {
         Ok(query) => query,
         Err(error) => return refused(&api, &ApiError::Query(error)),
     };
+    let (room, full) = if query.follow {
+        (&api.room.followers, ApiError::Followers)
+    } else {
+        (&api.room.recent, ApiError::Busy)
+    };
+    let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
+        return refused(&api, &full);
+    };
     let (recent, followed) = api.hub.records();
     let lines = Lines::new(&query, recent);
     let body = if query.follow {
-        let Ok(permit) = Arc::clone(&api.followers).try_acquire_owned() else {
-            return refused(&api, &ApiError::Followers);
-        };
+        life.follows();
         Body::from_stream(lines.followed_by(query.filter, followed, Arc::clone(&api), permit))
     } else {
-        let chunks = lines.map(Ok::<_, Infallible>);
-        Body::from_stream(futures_util::stream::iter(chunks))
+        held(lines, permit)
     };
     ([(header::CONTENT_TYPE, NDJSON)], body).into_response()
 }

@@ -29,6 +29,9 @@ struct Kept {
 impl Breath {
     /// In a directory, which must exist.
     pub(super) fn in_directory(directory: &Path) -> io::Result<Self> {
+        if !fs::metadata(directory)?.is_dir() {
+            return Err(io::ErrorKind::NotADirectory.into());
+        }
         Ok(Self {
             path: directory.join(FILE),
             boot: fs::read_to_string(BOOT_ID)?.trim().to_owned(),

@@ -1,6 +1,6 @@
 //! Where the thread that observes leaves its records, for those who ask for them.
 //!
-//! It never waits for a reader: what is recent is kept in a ring, and whoever follows reads from
+//! Nobody there waits for a reader: what is recent is kept in a ring, and whoever follows reads from
 //! another one. Who falls a whole ring behind has missed something, and is told so.
 
 use std::collections::VecDeque;
@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
+use super::handover::Succession;
 use super::metrics::SharedMetrics;
 use crate::live::{Sink, Standing};
 use crate::observation::Moment;
@@ -72,8 +73,6 @@ pub(super) enum Turn {
     NotYet,
     /// From this one on: those opened before are the other's.
     From(Moment),
-    /// The other ended without a word: what came out by then is its own.
-    Found,
 }
 
 /// Takes the records of a run.
@@ -83,6 +82,11 @@ pub(super) struct Counting {
     metrics: SharedMetrics,
     anonymize: bool,
     turn: watch::Receiver<Turn>,
+    succession: Option<Succession>,
+    /// When the agent before this one last observed, as far as that was kept.
+    last_breath: Option<Moment>,
+    attached_at: Option<Moment>,
+    is_gap_told: bool,
     held: VecDeque<(Option<Moment>, Box<Record>)>,
     /// What is opened from then on is the next agent's.
     until: Option<Moment>,
@@ -93,13 +97,18 @@ impl Counting {
         hub: Arc<Hub>,
         metrics: SharedMetrics,
         anonymize: bool,
-        turn: watch::Receiver<Turn>,
+        (succession, turn): (Succession, watch::Receiver<Turn>),
+        last_breath: Option<Moment>,
     ) -> Self {
         Self {
             hub,
             metrics,
             anonymize,
             turn,
+            succession: Some(succession),
+            last_breath,
+            attached_at: None,
+            is_gap_told: false,
             held: VecDeque::new(),
             until: None,
         }
@@ -114,37 +123,52 @@ impl Counting {
     }
 
     /// Once it is this agent's turn, what was held is counted, but for what the one before has.
-    fn let_go(&mut self, turn: Turn) {
-        let from = match turn {
-            Turn::NotYet => return,
-            Turn::From(from) => Some(from),
-            Turn::Found => None,
+    fn take_turn(&mut self) -> Option<Moment> {
+        let Turn::From(from) = *self.turn.borrow() else {
+            return None;
         };
+        self.tell_gap(from);
         for (opened_at, record) in mem::take(&mut self.held) {
-            if from.is_some() && opened_at >= from {
+            if opened_at >= Some(from) {
                 self.count(record);
             }
+        }
+        Some(from)
+    }
+
+    /// From the other's last word on, or from the last breath of one that is gone; not known if
+    /// there was neither.
+    fn tell_gap(&mut self, from: Moment) {
+        let Some(attached_at) = self.attached_at.filter(|_| !self.is_gap_told) else {
+            return;
+        };
+        self.is_gap_told = true;
+        let last = if from == Moment(0) {
+            self.last_breath
+        } else {
+            Some(from)
+        };
+        if let Some(last) = last {
+            self.metrics.gap(attached_at.nanoseconds_since(last));
         }
     }
 }
 
 impl Sink for Counting {
     fn take(&mut self, opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()> {
-        let turn = *self.turn.borrow();
-        self.let_go(turn);
         if self.until.is_some_and(|until| opened_at >= Some(until)) {
             return Ok(());
         }
-        match turn {
-            Turn::NotYet => {
+        match self.take_turn() {
+            None => {
                 // The oldest are the likeliest to be counted by the other.
                 if self.held.len() == HELD {
                     self.held.pop_front();
                 }
                 self.held.push_back((opened_at, record));
             }
-            Turn::From(from) if opened_at < Some(from) => {}
-            Turn::From(_) | Turn::Found => self.count(record),
+            Some(from) if opened_at < Some(from) => {}
+            Some(_) => self.count(record),
         }
         Ok(())
     }
@@ -153,8 +177,15 @@ impl Sink for Counting {
         false
     }
 
-    fn ends(&mut self, at: Moment) {
+    fn attached(&mut self, at: Moment) {
+        self.attached_at = Some(at);
+        self.take_turn();
+    }
+
+    fn ends(&mut self, at: Moment) -> bool {
         self.until = Some(at);
+        let succession = self.succession.take();
+        succession.is_some_and(|succession| succession.hand_over(at))
     }
 
     fn standing_interval(&self) -> Option<Duration> {
@@ -162,8 +193,7 @@ impl Sink for Counting {
     }
 
     fn standing(&mut self, standing: &Standing) {
-        let turn = *self.turn.borrow();
-        self.let_go(turn);
+        self.take_turn();
         self.metrics.stands(standing);
         self.hub.standing.send_replace(standing.clone());
     }

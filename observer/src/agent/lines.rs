@@ -9,7 +9,7 @@ use futures_util::stream::{Stream, unfold};
 use serde_json::{Value, json};
 use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::api::Api;
 use super::query::Query;
@@ -98,12 +98,14 @@ impl Follower {
             return Some(recent);
         }
         let mut chunk = Vec::new();
+        // From the last chunk on, whatever passes by the filter meanwhile.
+        let heartbeat = Instant::now() + HEARTBEAT;
         while chunk.is_empty() {
             let Self { records, stop, .. } = self;
             let came = tokio::select! {
                 // What has come is told before the end is.
                 biased;
-                came = timeout(HEARTBEAT, records.recv()) => came,
+                came = timeout_at(heartbeat, records.recv()) => came,
                 () = ended(stop) => Ok(Err(RecvError::Closed)),
             };
             match came {

@@ -33,13 +33,13 @@ pub(super) struct Options {
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = answer_timeout)]
     answer_timeout: Duration,
     /// Where the API is served. Beyond this host only with --token-file.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9807")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9807", value_parser = address)]
     listen: SocketAddr,
     /// What the API asks for: `Authorization: Bearer` and the first line of this file.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     /// Where metrics and probes are served beside the API.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9808")]
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9808", value_parser = address)]
     metrics_listen: SocketAddr,
     /// Shorten clients' addresses in what is served: IPv4 to 24 bits, IPv6 to 48.
     #[arg(long)]
@@ -91,14 +91,26 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         anonymize,
         state_directory: state_dir,
     };
-    agent::run(options, async || {
+    agent::run(options, || {
         // Observing does not wait for the cluster; connections do.
-        let knowledge = source.knowledge(&node, Duration::ZERO, false).await?;
+        let knowledge = source.knowledge_to_come(&node)?;
         let known = knowledge.cluster.as_deref();
         names::node(&node, known.and_then(|cluster| cluster.objects.as_ref()))?;
         Ok(knowledge)
     })?;
     Ok(Ending::Done)
+}
+
+/// An address and a port. Kubernetes puts no brackets around an IPv6 address (`status.hostIP`).
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let unbracketed = || {
+        let (ip, port) = text.rsplit_once(':')?;
+        Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
+    };
+    text.parse()
+        .ok()
+        .or_else(unbracketed)
+        .ok_or_else(|| "expected an address and a port, as in 127.0.0.1:9807".to_owned())
 }
 
 /// The first line of a file.
@@ -113,4 +125,24 @@ pub(super) fn token(file: &Path) -> anyhow::Result<String> {
         );
     }
     Ok(token.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use rstest::rstest;
+
+    use super::*;
+
+    #[rstest]
+    #[case("127.0.0.1:9807", Some("127.0.0.1:9807"))]
+    #[case("[2001:db8::1]:9808", Some("[2001:db8::1]:9808"))]
+    #[case("2001:db8::1:9808", Some("[2001:db8::1]:9808"))]
+    #[case("127.0.0.1", None)]
+    #[case("localhost:9807", None)]
+    #[case(":9807", None)]
+    #[case("127.0.0.1:98070", None)]
+    fn an_address_is_one_with_a_port(#[case] text: &str, #[case] expected: Option<&str>) {
+        let expected = expected.map(|expected| expected.parse().expect("an address"));
+        assert_eq!(address(text).ok(), expected);
+    }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpStream};
+use std::sync::Once;
 use std::time::{Duration, Instant};
 
 use super::say;
@@ -17,25 +18,30 @@ const ANSWER_MAX: usize = 1 << 16;
 /// A name that is never too long for a mode.
 const MODE_MAX: usize = 32;
 
-/// kube-proxy's configuration as it tells it itself, on this node.
+/// kube-proxy's configuration as it tells it itself, on this node. What is found is said once.
 pub(super) fn served() -> Option<KubeProxy> {
     match configuration(METRICS_ADDRESS) {
         Ok(configuration) => {
             if configuration.is_some() {
-                say(&format!(
+                say_once(&format!(
                     "kube-proxy's configuration is the one that it serves at {METRICS_ADDRESS}"
                 ));
             }
             configuration
         }
         Err(error) => {
-            say(&format!(
+            say_once(&format!(
                 "warning: kube-proxy at {METRICS_ADDRESS}: {error}: its configuration is not taken \
                  into account"
             ));
             None
         }
     }
+}
+
+fn say_once(line: &str) {
+    static SAID: Once = Once::new();
+    SAID.call_once(|| say(line));
 }
 
 /// Asks kube-proxy for its configuration. `None`: nobody answers there.

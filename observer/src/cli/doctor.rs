@@ -12,8 +12,8 @@ use clap::{Args, ValueEnum};
 use self::cluster::ClusterSeen;
 use self::facts::Facts;
 use self::report::Report;
-use super::Ending;
 use super::source::ClusterSource;
+use super::{Ending, block_on};
 use crate::output::{self, Page};
 
 mod bundle;
@@ -57,14 +57,10 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         output,
         bundle,
     } = options;
-    let facts = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(async {
-            let cluster = ClusterSeen::by(&source).await?;
-            anyhow::Ok(Facts::gather(node, cluster).await)
-        })?;
+    let facts = block_on(async {
+        let cluster = ClusterSeen::by(&source).await?;
+        Ok(Facts::gather(node, cluster).await)
+    })?;
     let report = Report::new(checks::all(&facts));
     if let Some(path) = bundle {
         bundle::write(&path, &facts, &report)?;

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 
 use super::filter::ServiceName;
 use super::source::ClusterSource;
-use super::{Ending, names, say};
+use super::{Ending, block_on, names, say};
 use crate::cluster::{Index, KubeProxy};
 use crate::output;
 use crate::verdict::Explainer;
@@ -44,11 +44,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         client,
         output,
     } = options;
-    let objects = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(source.objects())?;
+    let objects = block_on(source.objects())?;
     if let Some(service) = &service
         && let Some(but) = names::service(service, Some(&objects))?
     {

@@ -128,6 +128,18 @@ pub fn run(Cli { command }: Cli) -> ExitCode {
     }
 }
 
+/// Runs on a runtime of this thread. What does not end of what it began (a look-up of a name, a
+/// plugin for credentials) is left behind.
+fn block_on<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    let result = runtime.block_on(work);
+    runtime.shutdown_background();
+    result
+}
+
 /// This node's name, where none is given.
 fn host_name() -> anyhow::Result<String> {
     let name = nix::unistd::gethostname().context("cannot read the host name; give --node")?;

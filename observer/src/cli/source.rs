@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clap::Args;
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::ask;
@@ -60,56 +62,102 @@ impl ClusterSource {
         Client::connect(self.kubeconfig.as_deref(), self.context.as_deref()).await
     }
 
+    /// What is known of the cluster from a file, if that is what is given.
+    fn of_file(&self) -> anyhow::Result<Option<Snapshot>> {
+        let Some(path) = self.file() else {
+            return Ok(None);
+        };
+        let objects = file::objects(path)?;
+        let given = self.kube_proxy()?;
+        let kube_proxy = given.or_else(|| configured(&objects)).or_else(ask::served);
+        Ok(Some(Snapshot::of(objects, kube_proxy)))
+    }
+
+    /// What an observer on this node knows of the cluster at once, and what it will know. Waits for
+    /// nobody: the API server is reached when it can be.
+    ///
+    /// Must be called in a tokio runtime.
+    pub(super) fn knowledge_to_come(&self, node: &str) -> anyhow::Result<Knowledge> {
+        if let Some(snapshot) = self.of_file()? {
+            return Ok(Knowledge {
+                cluster: Some(Arc::new(snapshot)),
+                changes: None,
+            });
+        }
+        Ok(Knowledge {
+            cluster: None,
+            changes: Some(self.followed(node, false)?),
+        })
+    }
+
     /// What an observer on this node knows of the cluster, and will know. `patience`: how long it
-    /// may take until something is known at all. `keep_objects`: for names, and for a recording. Nothing need be known: without objects only
+    /// may take until something is known at all. Nothing need be known: without objects only
     /// rewrites are told. But what was asked for by name must be there.
     pub(super) async fn knowledge(
         &self,
         node: &str,
         patience: Duration,
-        keep_objects: bool,
     ) -> anyhow::Result<Knowledge> {
-        let given = self.kube_proxy()?;
-        if let Some(path) = self.file() {
-            let objects = file::objects(path)?;
-            let kube_proxy = given.or_else(|| configured(&objects)).or_else(ask::served);
+        if let Some(snapshot) = self.of_file()? {
             return Ok(Knowledge {
-                cluster: Some(Arc::new(Snapshot::of(objects, kube_proxy))),
+                cluster: Some(Arc::new(snapshot)),
                 changes: None,
             });
         }
         let is_asked_for = self.kubeconfig.is_some() || self.context.is_some();
-        let client = match self.client().await {
-            Ok(client) => client,
+        // What is wrong with it is told now, not followed.
+        match self.client().await {
+            Ok(_) => {}
             Err(AccessError::Nowhere) if !is_asked_for => return Ok(Knowledge::default()),
             Err(error) if !is_asked_for => {
                 warn(&error, WITHOUT);
                 return Ok(Knowledge::default());
             }
             Err(error) => return Err(error.into()),
-        };
-        let served = given.is_none().then(ask::served).flatten();
-        let kube_proxy = KubeProxySource { given, served };
-        let scope = Scope::Node(node.to_owned());
-        let mut changes = kubernetes::follow(&client, &scope, kube_proxy, keep_objects);
+        }
+        let mut changes = self.followed(node, true)?;
         let first =
-            changes.wait_for(|cluster| cluster.snapshot.is_some() || cluster.trouble.is_some());
+            changes.wait_for(|cluster| cluster.snapshot.is_some() || cluster.away_since.is_some());
         let Cluster {
             snapshot, trouble, ..
         } = match timeout(patience, first).await {
             Ok(Ok(first)) => first.clone(),
             Ok(Err(_)) | Err(_) => Cluster::default(),
         };
-        if let (None, Some(trouble)) = (&snapshot, trouble) {
-            if is_asked_for {
-                bail!(trouble);
-            }
-            say(&format!("warning: {trouble}: {WITHOUT}"));
+        match (&snapshot, trouble) {
+            (None, Some(trouble)) if is_asked_for => bail!(trouble),
+            (None, Some(trouble)) => say(&format!("warning: {trouble}: {WITHOUT}")),
+            (Some(_), Some(trouble)) => say(&format!("warning: {trouble}")),
+            (_, None) => {}
         }
         Ok(Knowledge {
             cluster: snapshot,
             changes: Some(changes),
         })
+    }
+
+    /// The cluster as it changes. `keep_objects`: for names, and for a recording.
+    fn followed(
+        &self,
+        node: &str,
+        keep_objects: bool,
+    ) -> Result<watch::Receiver<Cluster>, FileError> {
+        let kube_proxy = KubeProxySource {
+            given: self.kube_proxy()?,
+            served: Some(ask::served),
+        };
+        let scope = Scope::Node(node.to_owned());
+        let source = self.clone();
+        let connect = move || {
+            let source = source.clone();
+            Box::pin(async move { source.client().await }) as BoxFuture<'static, _>
+        };
+        Ok(kubernetes::follow_by(
+            connect,
+            scope,
+            kube_proxy,
+            keep_objects,
+        ))
     }
 
     /// All objects, once. What is missing among them is said.

@@ -5,7 +5,6 @@ mod across;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::Args;
 use jiff::SignedDuration;
 use tokio::time::Instant;
@@ -14,7 +13,7 @@ use self::across::AgentOptions;
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
 use super::source::ClusterSource;
-use super::{Ending, host_name, names};
+use super::{Ending, block_on, host_name, names};
 use crate::kernel::capabilities;
 use crate::kernel::layout::SYSFS;
 use crate::kernel::programs::Hook;
@@ -93,11 +92,7 @@ fn duration(text: &str) -> Result<Duration, String> {
 }
 
 pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the runtime")?
-        .block_on(trace(options))
+    block_on(trace(options))
 }
 
 async fn trace(options: Options) -> anyhow::Result<Ending> {
@@ -121,7 +116,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     // Told before anything is asked.
     capabilities::check()?;
     let node = node.map_or_else(host_name, Ok)?;
-    let knowledge = source.knowledge(&node, PATIENCE, true).await?;
+    let knowledge = source.knowledge(&node, PATIENCE).await?;
     let known = knowledge.cluster.as_deref();
     let objects = known.and_then(|cluster| cluster.objects.as_ref());
     names::node(&node, objects)?;

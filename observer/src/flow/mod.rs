@@ -10,7 +10,6 @@
 //! first of another on the same addresses and ports.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use hashlink::LruCache;
 use observer_ebpf::FLOW_IDLE_NS;
@@ -21,12 +20,14 @@ use crate::observation::{
 };
 
 mod connection;
+mod pending;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
 
 pub use connection::{Answer, Answered, Connection, Refusal, Translation};
+use pending::{AnswerKey, Pending, Stray};
 
 /// Connections that may wait for their answer at once; more are counted and let go.
 const PENDING_MAX: usize = 100_000;
@@ -55,31 +56,6 @@ pub struct Flow {
     losses: Losses,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Pending {
-    /// With its zone.
-    identity: Identity,
-    opened_at: Moment,
-    arrival: Option<Arrival>,
-    departure: Departure,
-    translation: Translation,
-    stray: Option<Arrival>,
-    /// Whether its opening packet was seen again: what has no arrival may be the repetition's.
-    repeated: bool,
-}
-
-/// What an answer is known by, wherever it comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct AnswerKey {
-    protocol: Protocol,
-    /// Whom it is for.
-    seen: SocketAddr,
-    /// Which opening packet it answers. So an answer from another than the backend is found, too.
-    sequence: u32,
-    /// Who answers, where no sequence number tells: one client's port may speak UDP with many.
-    from: Option<SocketAddr>,
-}
-
 /// A connection that came out.
 ///
 /// A new TCP or SCTP connection has a new sequence number; what is told again under the same one
@@ -100,21 +76,6 @@ impl Reported {
         let is_idle = at.nanoseconds_since(self.at) >= FLOW_IDLE_NS;
         let is_another = left_as.is_some() && left_as != self.left_as;
         protocol == Protocol::Udp && (is_idle || is_another)
-    }
-}
-
-impl AnswerKey {
-    fn new(protocol: Protocol, reply: Tuple, sequence: u32) -> Self {
-        Self {
-            protocol,
-            seen: reply.destination,
-            sequence,
-            from: (protocol == Protocol::Udp).then_some(reply.source),
-        }
-    }
-
-    fn of(identity: &Identity, reply: Tuple) -> Self {
-        Self::new(identity.protocol, reply, identity.sequence)
     }
 }
 
@@ -166,6 +127,12 @@ impl Flow {
         self.pending.keys().any(is_it) || self.reported.iter().any(|(one, _)| is_it(one))
     }
 
+    /// Whether a connection that was opened before this moment waits.
+    pub fn has_pending_before(&self, moment: Moment) -> bool {
+        let mut pending = self.pending.values();
+        pending.any(|pending| pending.opened_at < moment)
+    }
+
     /// The connections that the answer time-out ends at `now`, oldest first.
     pub fn tick(&mut self, now: Moment) -> Vec<Connection> {
         let timeout = self.answer_timeout_ns;
@@ -188,12 +155,13 @@ impl Flow {
             opening,
         } = passage;
         let at = departure.at;
+        let key = identity.on_arrival();
+        let arrival = arrival.or_else(|| self.pending.get_mut(&key)?.take_slow(kind, reply));
         let Some(answer) = kind.answers(Answered { at, arrival }) else {
             let translation = Translation { reply, conntrack };
             self.forward(identity, translation, arrival, departure);
             return None;
         };
-        let key = identity.on_arrival();
         if self.pending.contains_key(&key) {
             return self.complete(key, answer);
         }
@@ -205,7 +173,8 @@ impl Flow {
                 interface: departure.interface,
                 ttl: departure.ttl,
             });
-            self.goes_astray(AnswerKey::of(&identity, reply), arrival);
+            let answer = AnswerKey::of(&identity, reply);
+            self.goes_astray(answer, Stray::new(kind, reply, arrival));
             return None;
         };
         // Never forwarded: this node itself answered.
@@ -292,7 +261,7 @@ impl Flow {
         let pending = self.pending.get(&key)?;
         let is_from_here = pending.arrival.is_none();
         if !is_from_here || pending.translation.reply != reply {
-            self.goes_astray(answer, arrival);
+            self.goes_astray(answer, Stray::new(kind, reply, arrival));
             return None;
         }
         let answer = kind.answers(Answered {
@@ -302,14 +271,14 @@ impl Flow {
         self.complete(key, answer)
     }
 
-    /// An answer came back and will not reach the client as its connection's.
-    fn goes_astray(&mut self, answer: AnswerKey, arrival: Arrival) {
+    /// An answer came back and will not reach the client as its connection's, or not soon.
+    fn goes_astray(&mut self, answer: AnswerKey, stray: Stray) {
         let pending = self
             .by_answer
             .get(&answer)
             .and_then(|key| self.pending.get_mut(key));
         if let Some(pending) = pending {
-            pending.stray.get_or_insert(arrival);
+            pending.stray.get_or_insert(stray);
         }
     }
 
@@ -346,7 +315,7 @@ impl Flow {
             departure: Some(departure),
             translation: Some(translation),
             answer,
-            stray,
+            stray: stray.map(|Stray { arrival, .. }| arrival),
             doubtful,
             repeated,
             ..Connection::bare(identity)

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use std::net::SocketAddr;
 
 use proptest::prelude::*;
+use rstest::rstest;
 
 use super::*;
 use crate::cluster::Protocol;
@@ -300,6 +301,40 @@ fn a_reply_that_stays_answers_a_client_of_this_node_and_nobody_else() {
     };
     assert_eq!(unanswered.answer, Answer::None);
     assert_eq!(unanswered.stray, Some(arrived(200, VETH)), "it went astray");
+}
+
+#[rstest]
+#[case::as_it_came(Kind::Reply, Kind::Reply, true)]
+#[case::as_another_came(Kind::Reply, Kind::Reset, false)]
+fn what_was_taken_for_one_that_stays_and_leaves_is_the_answer(
+    #[case] came: Kind,
+    #[case] left: Kind,
+    #[case] is_it: bool,
+) {
+    let mut flow = Flow::new(TIMEOUT);
+    let one = identity(1, 7);
+    flow.observe(forward(one, 100));
+    flow.observe(Observation::AnswerArrival {
+        kind: came,
+        protocol: Protocol::Tcp,
+        reply: reply(&one),
+        sequence: 7,
+        arrival: arrived(200, VETH),
+    });
+    let leaves = Observation::Passage(passage(left, one, None, 900));
+    let Connection { answer, stray, .. } = flow.observe(leaves).expect("one");
+    let (Answer::Accepted(answered) | Answer::Refused(_, answered)) = answer else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(answered.at, Moment(900));
+    let (of_the_answer, of_a_stray) = (answered.arrival, stray);
+    let arrival = Some(arrived(200, VETH));
+    let expected = if is_it {
+        (arrival, None)
+    } else {
+        (None, arrival)
+    };
+    assert_eq!((of_the_answer, of_a_stray), expected);
 }
 
 #[test]

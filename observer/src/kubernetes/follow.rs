@@ -3,12 +3,14 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use k8s_openapi::api::core::v1::ConfigMap;
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinSet, spawn_blocking};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::Client;
+use super::error::AccessError;
 use super::reflect::{Told, reflect};
 use super::resource::{Kind, Selection};
 use super::store::{Health, Kept, Store};
@@ -63,8 +65,85 @@ struct Publisher {
 pub struct KubeProxySource {
     /// What was given.
     pub given: Option<KubeProxy>,
-    /// What it serves itself.
-    pub served: Option<KubeProxy>,
+    /// Asks for what it serves itself; it may begin to later than the observer.
+    pub served: Option<fn() -> Option<KubeProxy>>,
+}
+
+/// So long the API server may be away before it is reached anew: with credentials that are read
+/// again, and plugins that are run again.
+const CONNECT_ANEW: Duration = Duration::from_mins(1);
+/// From one try to reach it to the next.
+const BETWEEN_TRIES: Duration = Duration::from_secs(5);
+
+/// The same as [`follow`], by a way that may not be open yet, or no longer: `connect` finds it, and
+/// is asked again while it fails and when the server is away for a minute.
+pub fn follow_by<C>(
+    connect: C,
+    scope: Scope,
+    kube_proxy: KubeProxySource,
+    keep_objects: bool,
+) -> watch::Receiver<Cluster>
+where
+    C: Fn() -> BoxFuture<'static, Result<Client, AccessError>> + Send + 'static,
+{
+    let (to, receiver) = watch::channel(Cluster::default());
+    tokio::spawn(async move {
+        let began = std::time::Instant::now();
+        while !to.is_closed() {
+            match connect().await {
+                Ok(client) => {
+                    let from = follow(&client, &scope, kube_proxy.clone(), keep_objects);
+                    hand_on(from, &to).await;
+                }
+                Err(error) => {
+                    to.send_modify(|cluster| {
+                        cluster.away_since.get_or_insert(began);
+                        cluster.trouble = Some(error.to_string());
+                    });
+                    sleep(BETWEEN_TRIES).await;
+                }
+            }
+        }
+    });
+    receiver
+}
+
+/// Tells what one way tells, until nobody listens or it is to be found anew. What was known stays
+/// known until more is.
+async fn hand_on(mut from: watch::Receiver<Cluster>, to: &watch::Sender<Cluster>) {
+    let is_lost = |cluster: &Cluster| {
+        let away = cluster.away_since.map(|since| since.elapsed());
+        away.is_some_and(|away| away > CONNECT_ANEW)
+    };
+    loop {
+        tokio::select! {
+            changed = from.changed() => if changed.is_err() { return },
+            () = sleep(CONNECT_ANEW) => if is_lost(&from.borrow()) { return },
+            () = to.closed() => return,
+        }
+        let Cluster {
+            snapshot,
+            away_since,
+            trouble,
+            rebuilds: _,
+        } = from.borrow_and_update().clone();
+        to.send_modify(|cluster| {
+            let is_new = match (&cluster.snapshot, &snapshot) {
+                (Some(known), Some(new)) => !Arc::ptr_eq(known, new),
+                (None, Some(_)) => true,
+                (_, None) => false,
+            };
+            // A new way that has not told of anything yet does not end the absence.
+            if cluster.snapshot.is_none() || away_since.is_some() || snapshot.is_some() {
+                cluster.away_since = away_since;
+            }
+            if is_new {
+                cluster.snapshot = snapshot;
+                cluster.rebuilds += 1;
+            }
+            cluster.trouble = trouble;
+        });
+    }
 }
 
 /// Follows the objects of a cluster until nobody receives any more. `keep_objects`: whether snapshots have the objects too, for a recording.
@@ -189,11 +268,12 @@ impl Publisher {
         let pods_of = self.pods_of.clone();
         let keep_objects = self.keep_objects;
         let built = spawn_blocking(move || {
+            let ask = || served.and_then(|ask| ask());
             let (kube_proxy, wrong) = match given {
                 Some(given) => (Some(given), None),
                 None => match moment.kube_proxy() {
-                    Ok(configured) => (configured.or(served), None),
-                    Err(error) => (served, Some(error.to_string())),
+                    Ok(configured) => (configured.or_else(ask), None),
+                    Err(error) => (ask(), Some(error.to_string())),
                 },
             };
             let before = before.as_deref();

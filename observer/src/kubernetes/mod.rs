@@ -25,7 +25,7 @@ mod tests;
 pub use agents::{AgentPod, Agents, LABEL, PodName, agents};
 pub use client::{Client, Forwarded};
 pub use error::{AccessError, ApiError, one_line};
-pub use follow::{Cluster, KubeProxySource, follow};
+pub use follow::{Cluster, KubeProxySource, follow, follow_by};
 pub use lines::{Splitter, TooLong};
 pub use read::{Read, names, read};
 

@@ -9,6 +9,7 @@
 //! nor of bookmarks, and goes on after a line that it could not read, as if that were no change.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::mem;
 use std::time::Duration;
 
 use kube::core::Status;
@@ -30,6 +31,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const WATCH_SECONDS: u64 = 300;
 /// A watch that lasted so long was no failure, whatever ended it.
 const STEADY: Duration = Duration::from_secs(10);
+
+/// Of a list, so many objects that cannot be read are told.
+const UNREADABLE_MAX: usize = 8;
 
 /// The annotation of the bookmark that ends a streamed list.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
@@ -60,6 +64,8 @@ struct Reflector<'a, K, F> {
     version: Option<String>,
     /// Whether the server may have streaming lists.
     streams: bool,
+    /// What could not be read of a list that is being streamed.
+    unreadable: Vec<String>,
     kind: std::marker::PhantomData<fn() -> K>,
 }
 
@@ -98,6 +104,7 @@ pub(super) async fn reflect<K: Kind>(
         tell,
         version: None,
         streams: true,
+        unreadable: Vec::new(),
         kind: std::marker::PhantomData,
     };
     let mut backoff = Backoff::START;
@@ -133,6 +140,7 @@ impl<K: Kind, F: FnMut(Told<K>)> Reflector<'_, K, F> {
             ];
             match self.watch(&wanted).await {
                 Ok(lines) => {
+                    self.unreadable.clear();
                     return Ok(Open {
                         lines,
                         initial: Some(Vec::new()),
@@ -223,6 +231,10 @@ impl<K: Kind, F: FnMut(Told<K>)> Reflector<'_, K, F> {
                         && let Some(all) = initial.take()
                     {
                         (self.tell)(Told::All(all));
+                        // Told after the list, which begins anew with what is known.
+                        for unreadable in mem::take(&mut self.unreadable) {
+                            (self.tell)(Told::Unreadable(unreadable));
+                        }
                         (self.tell)(Told::Live);
                     }
                     // From the middle of a list there is no going on.
@@ -243,7 +255,11 @@ impl<K: Kind, F: FnMut(Told<K>)> Reflector<'_, K, F> {
     fn list_one(&mut self, text: &str, initial: &mut Vec<K>) -> Result<(), ApiError> {
         match serde_json::from_str::<K>(text) {
             Ok(object) => initial.push(object.trimmed()),
-            Err(error) => (self.tell)(Told::Unreadable(resource::describe::<K>(text, &error))),
+            Err(error) if self.unreadable.len() < UNREADABLE_MAX => {
+                let unreadable = resource::describe::<K>(text, &error);
+                self.unreadable.push(unreadable);
+            }
+            Err(_) => {}
         }
         if initial.len() > OBJECTS_MAX {
             return Err(self.unreadable(format!("there are more than {OBJECTS_MAX}")));

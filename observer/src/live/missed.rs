@@ -15,6 +15,9 @@ pub struct Lost {
     pub evicted: u64,
     /// UDP flows that the full map forgot to make room.
     pub flows_evicted: u64,
+    /// Connections that were judged before anything was known of the cluster, or of its change: too
+    /// many waited for that.
+    pub waiting_full: u64,
     /// Connections whose outcome conntrack was not asked for, or did not tell: too many at once.
     pub not_looked_up: u64,
 }
@@ -54,13 +57,14 @@ pub struct Loss {
 
 impl Missed {
     /// Every way in which observations can be lost.
-    pub fn losses(&self) -> [Loss; 11] {
+    pub fn losses(&self) -> [Loss; 12] {
         let Lost {
             pending_full,
             undecodable,
             evicted,
             // Nothing is lost by that, unless the flow goes on.
             flows_evicted: _,
+            waiting_full,
             not_looked_up,
         } = self.lost;
         let count = |counter| self.counters.get(counter);
@@ -106,6 +110,11 @@ impl Missed {
                 count(Counter::Unattended),
             ),
             ("pending_full", "too many pending", pending_full),
+            (
+                "waiting_full",
+                "judged without waiting for the cluster",
+                waiting_full,
+            ),
             ("undecodable", "undecodable", undecodable),
             ("not_looked_up", "not looked up", not_looked_up),
         ]

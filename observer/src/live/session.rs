@@ -1,4 +1,4 @@
-//! One run of `observer trace`, from readiness to the summary.
+//! One run, from readiness to the summary.
 
 use std::collections::VecDeque;
 use std::future;
@@ -9,16 +9,18 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
+use jiff::SignedDuration;
 use observer_ebpf::{ArrivalKey, ROLE_OPENING};
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::clock::{moment, now};
+use super::clock::{epoch, moment, now};
 use super::interfaces::Interfaces;
 use super::missed::{Lost, Missed, Standing};
 use super::{Sink, udp_ports};
-use crate::cluster::Snapshot;
+use crate::cluster::{IPVS_DEVICE, Snapshot};
 use crate::kernel::conntrack::{self, Conntrack};
 use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::Links;
@@ -29,7 +31,7 @@ use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
 use crate::observation::Conntrack::Untracked;
 use crate::observation::{Entry, Identity, Moment, Observation};
-use crate::observe::{Event, Observer, Output};
+use crate::observe::{Epoch, Event, Observer, Output};
 use crate::recording::Writer;
 
 /// How often what waits is looked at: the grain of the answer time-out.
@@ -37,7 +39,7 @@ const TICK: Duration = Duration::from_millis(100);
 /// How often conntrack's module is looked for while it is not loaded.
 const MODULE_TICK: Duration = Duration::from_secs(1);
 /// After this long an answer that arrived and did not leave is taken as meant for this node: the
-/// way through a node takes microseconds.
+/// way through a node takes microseconds, mostly. One that leaves later is told all the same.
 const ANSWER_DELIVERED_NS: u64 = 50_000_000;
 /// Questions to conntrack in one tick, so that a flood of dropped packets does not become a
 /// flood of questions. One takes some ten microseconds.
@@ -46,6 +48,8 @@ const LOOK_UPS_PER_TICK: u32 = 500;
 /// ring buffer.
 const READ_MAX: u32 = 8_192;
 
+/// A clock that is off by less since it was last told of is not told.
+const CLOCK_STEP: SignedDuration = SignedDuration::from_millis(50);
 /// Of each item in a ring buffer, beside what is in it (`BPF_RINGBUF_HDR_SZ`).
 const ITEM_HEADER_BYTES: u64 = 8;
 
@@ -64,6 +68,8 @@ pub(super) struct Parts<S> {
     /// The latest that the observer was told of.
     pub(super) cluster: Option<Arc<Snapshot>>,
     pub(super) away_since: Option<Moment>,
+    /// As the observer was last told.
+    pub(super) epoch: Epoch,
     pub(super) changes: Option<watch::Receiver<Cluster>>,
     pub(super) interfaces: Interfaces,
     pub(super) sink: S,
@@ -136,6 +142,7 @@ pub struct Session<S> {
     observations_lost: u64,
     /// The most bytes that one reading found, since it was last told.
     ring_buffer_used: u64,
+    is_ipvs_told: bool,
     lost: Lost,
 }
 
@@ -146,8 +153,6 @@ pub struct Ended<S> {
     pub sink: S,
     /// What it missed.
     pub missed: Missed,
-    /// Up to when it observed.
-    pub at: Moment,
 }
 
 impl<S: Sink> Session<S> {
@@ -162,6 +167,7 @@ impl<S: Sink> Session<S> {
             look_ups_left: LOOK_UPS_PER_TICK,
             observations_lost: 0,
             ring_buffer_used: 0,
+            is_ipvs_told: false,
             lost: Lost::default(),
         }
     }
@@ -174,6 +180,8 @@ impl<S: Sink> Session<S> {
             ..
         } = &mut self.parts;
         let attached = interfaces.attach(programs, links)?;
+        self.parts.sink.attached(now()?);
+        self.look_for_ipvs(links);
         self.feed(Event::Interfaces(links.interfaces()))?;
         Ok(attached)
     }
@@ -280,13 +288,32 @@ impl<S: Sink> Session<S> {
                 _ = hangup.recv() => break,
             }
         }
+        let end = now()?;
+        if self.parts.sink.ends(end) {
+            self.see_through(&mut ring, end).await?;
+        }
         self.end(ring.get_mut())
+    }
+
+    /// Goes on until nothing waits any more that was opened before this moment: an answer time-out
+    /// at most.
+    async fn see_through(
+        &mut self,
+        ring: &mut AsyncFd<RingBuf<MapData>>,
+        end: Moment,
+    ) -> anyhow::Result<()> {
+        let at_most =
+            Instant::now() + Duration::from_nanos(self.parts.answer_timeout_ns) + 2 * TICK;
+        while Instant::now() < at_most && !self.parts.observer.is_through_with(end) {
+            sleep(TICK).await;
+            self.tick(ring.get_mut()).await?;
+        }
+        Ok(())
     }
 
     /// Everything of before this moment is read, and what is pending comes out.
     fn end(mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Ended<S>> {
         let end = now()?;
-        self.parts.sink.ends(end);
         self.look_ups_left = LOOK_UPS_PER_TICK;
         while self.read(ring)?.moment() < end {}
         self.notice_losses()?;
@@ -299,7 +326,6 @@ impl<S: Sink> Session<S> {
         Ok(Ended {
             sink: self.parts.sink,
             missed,
-            at: end,
         })
     }
 
@@ -308,6 +334,7 @@ impl<S: Sink> Session<S> {
         self.lost.evicted = usage.arrivals_evicted;
         self.lost.flows_evicted = usage.flows_evicted;
         self.lost.pending_full = self.parts.observer.losses().pending_full;
+        self.lost.waiting_full = self.parts.observer.waiting_full();
         Ok(Standing {
             missed: Missed {
                 counters: self.parts.programs.counters()?,
@@ -382,6 +409,7 @@ impl<S: Sink> Session<S> {
             ..
         } = &mut self.parts;
         if let Some(links) = interfaces.changed(programs).await {
+            self.look_for_ipvs(&links);
             self.feed(Event::Interfaces(links.interfaces()))?;
         }
         // However late this is: silence is judged as of what was read, or the answer of many
@@ -390,8 +418,35 @@ impl<S: Sink> Session<S> {
         self.notice_losses()?;
         self.expire(now, self.parts.answer_timeout_ns)?;
         self.feed(Event::Tick(now))?;
+        self.look_at_the_clock()?;
         if let Some(recorder) = &mut self.parts.recorder {
             recorder.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Without a word of kube-proxy's configuration its default mode is expected.
+    fn look_for_ipvs(&mut self, links: &Links) {
+        let cluster = self.parts.cluster.as_ref();
+        if !self.is_ipvs_told
+            && cluster.is_some_and(|cluster| cluster.kube_proxy.is_none())
+            && links.find(IPVS_DEVICE).is_some()
+        {
+            self.is_ipvs_told = true;
+            say(&format!(
+                "warning: {IPVS_DEVICE} is here, as in kube-proxy's IPVS mode, but its \
+                 configuration is not known: iptables mode is expected; give --kube-proxy-config"
+            ));
+        }
+    }
+
+    /// A node may start with a wrong clock, or be suspended.
+    fn look_at_the_clock(&mut self) -> anyhow::Result<()> {
+        let epoch = epoch()?;
+        let off = epoch.0.duration_since(self.parts.epoch.0).abs();
+        if off > CLOCK_STEP {
+            self.parts.epoch = epoch;
+            self.feed(Event::Clock(epoch))?;
         }
         Ok(())
     }

@@ -6,31 +6,37 @@ use std::sync::Arc;
 use crate::cluster::Snapshot;
 use crate::observation::Moment;
 
-/// How many snapshots are kept: each may be as large as the cluster.
-const KEPT: usize = 3;
+/// How many snapshots are kept at most: there is one a second. They share what did not change.
+const KEPT: usize = 32;
+/// How many times away from the API are remembered.
+const AWAYS_KEPT: usize = 8;
 /// kube-proxy follows a change of the objects within this time, before or after the observer has
 /// heard of it (`pkg/proxy/runner`: it programs once a second at most, and large rule sets take
 /// their time).
 const SETTLING_NS: u64 = 5_000_000_000;
 
-/// The last few snapshots of the cluster.
+/// The snapshots of the cluster that connections may still have gone by.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// With the moment since when each holds; the newest last.
     snapshots: VecDeque<(Moment, Arc<Snapshot>)>,
-    /// Since when the objects may have changed unnoticed.
-    away_since: Option<Moment>,
+    /// How long one is needed after another took its place.
+    needed_ns: u64,
+    /// When the API was not heard: from, and up to; the last may go on.
+    aways: VecDeque<(Moment, Option<Moment>)>,
 }
 
 impl History {
-    /// The cluster as it was from the beginning.
-    pub(super) fn new(snapshot: Option<Arc<Snapshot>>) -> Self {
+    /// The cluster as it was from the beginning. `oldest_ns`: how old a connection may be when it
+    /// is judged.
+    pub(super) fn new(snapshot: Option<Arc<Snapshot>>, oldest_ns: u64) -> Self {
         Self {
             snapshots: snapshot
                 .map(|first| (Moment(0), first))
                 .into_iter()
                 .collect(),
-            away_since: None,
+            needed_ns: oldest_ns.saturating_add(SETTLING_NS),
+            aways: VecDeque::new(),
         }
     }
 
@@ -39,14 +45,36 @@ impl History {
         // The first tells of before, too: there is nothing else that does.
         let since = if self.is_empty() { Moment(0) } else { since };
         self.snapshots.push_back((since, snapshot));
-        while self.snapshots.len() > KEPT {
+        // The second in line took the place of the first.
+        while self.snapshots.len() > KEPT
+            || self
+                .snapshots
+                .get(1)
+                .is_some_and(|(replaced, _)| since.nanoseconds_since(*replaced) > self.needed_ns)
+        {
             self.snapshots.pop_front();
         }
     }
 
-    /// The objects are current, or were last known to be at this moment.
-    pub(super) fn heard(&mut self, away_since: Option<Moment>) {
-        self.away_since = away_since;
+    /// The objects are current as of now, or were last known to be at this moment.
+    pub(super) fn heard(&mut self, now: Moment, away_since: Option<Moment>) {
+        let goes_on = self.aways.back_mut().filter(|(_, until)| until.is_none());
+        match (away_since, goes_on) {
+            (Some(since), None) => {
+                self.aways.push_back((since, None));
+                if self.aways.len() > AWAYS_KEPT {
+                    self.aways.pop_front();
+                }
+            }
+            (Some(since), Some(away)) => away.0 = since,
+            (None, Some(away)) => away.1 = Some(now),
+            (None, None) => {}
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.snapshots.len()
     }
 
     /// Whether nothing is known of the cluster.
@@ -81,8 +109,10 @@ impl History {
     /// How old the objects' last sign of life was at a moment, in seconds; `None` if they were
     /// current.
     pub(super) fn stale_s(&self, moment: Moment) -> Option<u64> {
-        let since = self.away_since.filter(|since| *since <= moment)?;
-        Some(moment.nanoseconds_since(since) / 1_000_000_000)
+        let mut aways = self.aways.iter();
+        let (since, _) = aways
+            .find(|(since, until)| *since <= moment && until.is_none_or(|until| moment < until))?;
+        Some(moment.nanoseconds_since(*since) / 1_000_000_000)
     }
 
     fn place(&self, moment: Moment) -> usize {

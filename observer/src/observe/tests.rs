@@ -217,16 +217,51 @@ fn records_say_how_old_the_objects_are() {
     assert_eq!(stale_s(&mut observer, 60 * SECOND), None);
 }
 
-/// Each may be as large as the cluster.
+/// A connection may have waited for its answer, while much else changed.
 #[test]
-fn few_snapshots_are_kept() {
-    let mut history = History::new(None);
+fn snapshots_are_kept_as_long_as_a_connection_may_have_gone_by_them() {
+    let mut observer = following(Some(cluster(TrafficPolicy::Cluster)));
+    for second in 100..106 {
+        let local = cluster(TrafficPolicy::Local);
+        observer.handle(Event::Cluster(Moment(second * SECOND), local));
+    }
+    let record = only(connect(&mut observer, 99 * SECOND, MASQUERADE));
+    assert_eq!(policy(&record), Some(TrafficPolicy::Cluster));
+}
+
+#[test]
+fn snapshots_are_not_kept_for_ever() {
+    let mut history = History::new(None, 3 * SECOND);
+    let policy = TrafficPolicy::Cluster;
     for second in 0..100 {
-        let policy = TrafficPolicy::Cluster;
         history.add(Moment(second * SECOND), cluster(policy));
     }
-    let newest = history.at(Moment(99 * SECOND)).expect("one");
-    assert_eq!(history.around(Moment(99 * SECOND)).count(), 2);
-    let oldest = history.at(Moment(0)).expect("the oldest that is kept");
-    assert!(!std::ptr::eq(oldest, newest));
+    // Three for the answer, five for kube-proxy, and the one that holds.
+    assert_eq!(history.len(), 10);
+    for part in 0..100 {
+        history.add(Moment(100 * SECOND + part), cluster(policy));
+    }
+    assert_eq!(history.len(), 32);
+}
+
+#[test]
+fn a_connection_of_while_the_api_was_away_says_so_afterwards_too() {
+    let mut observer = following(Some(cluster(TrafficPolicy::Cluster)));
+    observer.handle(Event::ClusterHeard(Some(Moment(10 * SECOND))));
+    observer.handle(Event::Tick(Moment(20 * SECOND)));
+    observer.handle(Event::ClusterHeard(None));
+    let record = only(connect(&mut observer, 15 * SECOND, MASQUERADE));
+    assert_eq!(record.cluster_stale_s, Some(5));
+    let record = only(connect(&mut observer, 21 * SECOND, MASQUERADE));
+    assert_eq!(record.cluster_stale_s, None);
+}
+
+#[test]
+fn a_clock_that_is_set_is_followed() {
+    let mut observer = following(Some(cluster(TrafficPolicy::Cluster)));
+    let epoch = Epoch("2026-11-25T12:00:00Z".parse().expect("a time"));
+    observer.handle(Event::Clock(epoch));
+    let record = only(connect(&mut observer, SECOND, MASQUERADE));
+    let at = record.observed_at.expect("a time");
+    assert_eq!(at, "2026-11-25T12:00:01.000000Z");
 }

@@ -27,15 +27,39 @@ pub fn anonymize(record: &mut Record) {
         seen.ip = shortened(whole);
     }
     // The sentences name addresses too.
-    let name = |sentence: &mut String| {
-        *sentence = sentence.replace(&whole.to_string(), &shortened(whole).to_string());
-    };
+    let name = |sentence: &mut String| *sentence = without(sentence, whole);
     if let Some(cause) = &mut record.cause {
         name(&mut cause.explanation);
     }
     if let Some(cause) = &mut record.outcome_cause {
         name(&mut cause.explanation);
     }
+}
+
+/// A sentence in which an address is cut, wherever it stands by itself: not as the beginning of a
+/// longer one.
+fn without(sentence: &str, address: IpAddr) -> String {
+    let (whole, cut) = (address.to_string(), shortened(address).to_string());
+    let is_part = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':');
+    let mut words = String::new();
+    let mut rest = sentence;
+    while let Some(start) = rest.find(is_part) {
+        let (between, word) = rest.split_at(start);
+        let end = word.find(|c| !is_part(c)).unwrap_or(word.len());
+        let (word, after) = word.split_at(end);
+        words.push_str(between);
+        // Behind it may stand a colon, or the end of the sentence.
+        match word.strip_prefix(&*whole) {
+            Some(behind) if behind.is_empty() || behind.starts_with([':', '.']) => {
+                words.push_str(&cut);
+                words.push_str(behind);
+            }
+            _ => words.push_str(word),
+        }
+        rest = after;
+    }
+    words.push_str(rest);
+    words
 }
 
 fn shortened(ip: IpAddr) -> IpAddr {
@@ -70,6 +94,17 @@ mod tests {
         let before = record.clone();
         anonymize(&mut record);
         assert_eq!(record, before);
+    }
+
+    #[test]
+    fn no_other_address_is_touched() {
+        let address = "10.0.0.1".parse().expect("an address");
+        let sentence =
+            "10.0.0.12 got it from 10.0.0.1, at 10.0.0.1:80; not 110.0.0.1, but 10.0.0.1.";
+        assert_eq!(
+            without(sentence, address),
+            "10.0.0.12 got it from 10.0.0.0, at 10.0.0.0:80; not 110.0.0.1, but 10.0.0.0."
+        );
     }
 
     #[test]

@@ -75,7 +75,7 @@ fn half_before(lab: &Lab, opened: &Opened) -> Option<Half> {
         return None;
     }
     let outcome = match result {
-        Ok(_) => "answered",
+        Ok(_) | Err(Failure::Silent) => "answered",
         Err(Failure::Refused) => "refused",
         Err(_) => "unanswered",
     };
@@ -372,7 +372,8 @@ fn nobody_chosen(lab: &Lab, opened: &Opened, failure: &Failure) -> Expected {
         }
         Failure::TimedOut => "dropped",
         // Nothing in a lab ends so; the observer's own word then shows up as a disagreement.
-        Failure::Reset
+        Failure::Silent
+        | Failure::Reset
         | Failure::Unreachable(_)
         | Failure::Other(_)
         | Failure::NotABackend { .. }

@@ -90,14 +90,13 @@ fn the_slow_are_hung_up_on() {
         );
         thread::sleep(Duration::from_millis(500));
     }
-    silent.set_read_timeout(Some(SOON)).expect("set");
-    let mut answer = Vec::new();
-    let _reset = silent
-        .read_to_end(&mut answer)
-        .or_else(|error| match error.kind() {
-            io::ErrorKind::ConnectionReset => Ok(0),
-            _ => Err(error),
-        });
+    // It has been silent for longer than that.
+    let mut end = [0];
+    match silent.read(&mut end) {
+        Ok(0) => {}
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+        other => panic!("the silent one is not hung up on: {other:?}"),
+    }
     assert_eq!(get(node, "/healthz").status, 200);
     agent.stop().expect("stops");
 }
@@ -178,5 +177,53 @@ fn a_stuck_follower_is_cut_off() {
     let followers = || counted(&samples(node), "source_ip_observer_followers");
     until("only one is left", || (followers() - 1.0).abs() < 0.5);
     well.stop().expect("hung up");
+    agent.stop().expect("stops");
+}
+
+/// Prometheus keeps its connection from scrape to scrape: that it is closed in between is no
+/// refusal.
+#[test]
+fn a_connection_that_idles_after_its_answer_is_no_refusal() {
+    if !privilege::granted("a_connection_that_idles_after_its_answer_is_no_refusal") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let agent = start(node, &[]);
+    let mut stream = http::connect(&node.namespace, API).expect("connected");
+    stream.set_read_timeout(Some(2 * SOON)).expect("set");
+    stream
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: agent\r\n\r\n")
+        .expect("asked");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).expect("closed in the end");
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    let refused = counted(&samples(node), "source_ip_observer_requests_refused_total");
+    assert!(refused < 0.5, "{refused}");
+    agent.stop().expect("stops");
+}
+
+/// However much passes by its filter.
+#[test]
+fn a_follower_that_nothing_comes_for_hears_that_the_agent_lives() {
+    if !privilege::granted("a_follower_that_nothing_comes_for_hears_that_the_agent_lives") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let agent = start(node, &[]);
+    let query = "/v1/connections?follow=1&client=192.0.2.1";
+    let follower = Follower::start(&node.namespace, API, query).expect("one");
+    let started = Instant::now();
+    while follower.lines().len() < 2 {
+        assert!(started.elapsed() < 2 * SOON, "it hears nothing");
+        lab.connect(([172, 31, 0, 11], 30_080).into(), Duration::from_secs(2))
+            .expect("answered");
+    }
+    assert!(
+        started.elapsed() > Duration::from_secs(9),
+        "and not too often"
+    );
+    assert_eq!(follower.stop().expect("hung up"), ["", ""]);
     agent.stop().expect("stops");
 }

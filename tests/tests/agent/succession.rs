@@ -109,6 +109,90 @@ fn the_next_agent_takes_over_and_no_connection_is_missed_or_counted_twice() {
     );
 }
 
+/// A third that somebody starts by hand waits, too, and only one of those that wait is next.
+#[test]
+fn of_three_agents_one_counts_at_a_time() {
+    if !privilege::granted("of_three_agents_one_counts_at_a_time") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let first = start(node, &[]);
+    let others = [
+        ("127.0.0.1:9817", "127.0.0.1:9818"),
+        ("127.0.0.1:9827", "127.0.0.1:9828"),
+    ];
+    let started = others
+        .map(|(listen, metrics)| start(node, &["--listen", listen, "--metrics-listen", metrics]));
+    let ready = || {
+        others.map(|(listen, _)| {
+            let listen = listen.parse().expect("an address");
+            let answer = http::get(&node.namespace, listen, "/readyz", &[]);
+            answer.is_ok_and(|answer| answer.status == 200)
+        })
+    };
+    first.stop_by(Signal::SIGTERM).expect("stops");
+    until("one is next", || ready().contains(&true));
+    thread::sleep(Duration::from_secs(1));
+    let is_ready = ready();
+    assert_ne!(is_ready, [true; 2], "only one");
+    let [mut one, mut another] = started.map(Some);
+    let next = if is_ready[0] { &mut one } else { &mut another };
+    next.take()
+        .expect("one")
+        .stop_by(Signal::SIGTERM)
+        .expect("stops");
+    until("then the other is", || ready().contains(&true));
+    one.or(another).expect("one is left").stop().expect("stops");
+}
+
+/// It was opened before the hand-over, and answered after it: the first sees it through.
+#[test]
+fn a_connection_in_flight_is_the_first_ones_and_answered() {
+    if !privilege::granted("a_connection_in_flight_is_the_first_ones_and_answered") {
+        return;
+    }
+    let lab = demo::raise().expect("raised");
+    let node = lab.node("node1").expect("a node");
+    let first = start(node, &[]);
+    let of_first =
+        Follower::start(&node.namespace, API, "/v1/connections?follow=1").expect("followed");
+    let next = start(node, &NEXT);
+    // The answer is held up, and sent again a second after it was first.
+    let hold_up = |action: &str| {
+        for pod in lab.pods() {
+            let rule = format!("{action} OUTPUT -p tcp --tcp-flags SYN,ACK SYN,ACK -j DROP");
+            let mut command = pod.namespace.command("iptables");
+            command.arg("-w").args(rule.split_whitespace());
+            tests::command::run(&mut command).expect("a rule");
+        }
+    };
+    hold_up("-A");
+    let client = thread::scope(|scope| {
+        let connecting =
+            scope.spawn(|| lab.connect(([172, 31, 0, 11], 30_080).into(), Duration::from_secs(5)));
+        thread::sleep(Duration::from_millis(200));
+        let stopping = scope.spawn(|| first.stop_by(Signal::SIGTERM).expect("stops"));
+        thread::sleep(Duration::from_millis(300));
+        hold_up("-D");
+        stopping.join().expect("stopped");
+        connecting.join().expect("connected").expect("answered")
+    });
+    let told = records(&of_first.wait().expect("hung up"));
+    let [record] = &told[..] else {
+        panic!("one connection: {told:?}")
+    };
+    assert_eq!(record["client"]["port"], client.local.port());
+    assert_eq!(record["outcome"], "answered", "{record}");
+    let next_api = NEXT[1].parse().expect("an address");
+    until("the next is asked", || {
+        http::get(&node.namespace, next_api, "/readyz", &[]).is_ok_and(|ready| ready.status == 200)
+    });
+    let of_next = http::get(&node.namespace, next_api, "/v1/connections", &[]).expect("an answer");
+    assert_eq!(of_next.body, "", "it is the first one's");
+    next.stop().expect("stops");
+}
+
 /// A container that is restarted.
 #[test]
 fn what_a_restart_misses_is_measured_and_less_than_a_second() {

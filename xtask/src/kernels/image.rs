@@ -1,21 +1,14 @@
 //! Debian's kernel images, fetched once into the cache folder.
-//!
-//! By apt, from the mirror that this machine's own apt uses, and into folders of its own: what
-//! the machine has installed, and from which releases, is neither looked at nor changed. apt
-//! verifies the release by Debian's keys and the packages by the release.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::process::{output, run};
-use crate::{setup, toolchain};
-
-/// Signs every Debian release. From the package debian-archive-keyring, on which Debian's apt
-/// depends.
-const KEYS: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
+use crate::debian::Archive;
+use crate::folders::{self, entries};
+use crate::process::run;
+use crate::toolchain;
 
 /// The kernel without drivers for hardware: the same network stack at a third of the size. The
 /// newest kernels are in several packages, whose names end alike.
@@ -39,17 +32,10 @@ impl Image {
     pub(super) fn of(debian: &str, update: bool) -> anyhow::Result<Self> {
         let cache = toolchain::cache().context("neither XDG_CACHE_HOME nor HOME is set")?;
         let cache = cache.join("kernels");
-        let _held_to_the_end = super::lock(&cache)?;
+        let _held_to_the_end = folders::lock(&cache)?;
         let root = cache.join(debian);
         if update || !root.exists() {
-            // A fetch that is interrupted leaves nothing that looks complete.
-            let partial = cache.join(format!("{debian}.partial"));
-            remove(&partial)?;
-            fetch(debian, &partial)?;
-            remove(&root)?;
-            fs::rename(partial.join("root"), &root)
-                .with_context(|| format!("cannot make {}", root.display()))?;
-            remove(&partial)?;
+            folders::renew(&root, |partial| fetch(debian, partial))?;
         }
         Self::unpacked(&root)
     }
@@ -72,82 +58,21 @@ impl Image {
     }
 }
 
-/// Unpacks the kernel of a release into `folder/root`.
-fn fetch(debian: &str, folder: &Path) -> anyhow::Result<()> {
-    let root = folder.join("root");
-    let packages = folder.join("packages");
-    // apt does not make the folders of its own.
-    let apts = ["state/lists/partial", "cache/archives/partial"].map(|name| folder.join(name));
-    for made in [&root, &packages].into_iter().chain(&apts) {
-        fs::create_dir_all(made).with_context(|| format!("cannot make {}", made.display()))?;
-    }
-    let source = format!("deb [signed-by={KEYS}] {} {debian} main\n", mirror()?);
-    let sources = folder.join("sources.list");
-    fs::write(&sources, source).with_context(|| format!("cannot write {}", sources.display()))?;
-    run(apt("apt-get", folder).args(["-qq", "update"]))?;
-    let depends = output(
-        apt("apt-cache", folder)
-            .args(["depends", "--recurse", "--important"])
-            .arg(PACKAGE),
-    )?;
-    run(apt("apt-get", folder)
-        .current_dir(&packages)
-        .args(["-qq", "download"])
-        .args(kernel_packages(&depends)))?;
-    for package in entries(&packages)? {
-        run(Command::new("dpkg-deb")
-            .arg("--extract")
-            .args([&package, &root]))?;
-    }
+/// Unpacks the kernel of a release into `root`.
+fn fetch(debian: &str, root: &Path) -> anyhow::Result<()> {
+    let archive = Archive::read(debian)?;
+    let depends = archive.depends(PACKAGE)?;
+    archive.unpack(&kernel_packages(&depends), root)?;
     // Newer packages know no /lib but the one in /usr.
     if !root.join("lib").exists() {
         std::os::unix::fs::symlink("usr/lib", root.join("lib"))
             .with_context(|| format!("cannot make a link in {}", root.display()))?;
     }
-    let Image { release, .. } = Image::unpacked(&root)?;
+    let Image { release, .. } = Image::unpacked(root)?;
     run(Command::new("depmod")
         .arg("--basedir")
-        .arg(&root)
+        .arg(root)
         .arg(release))
-}
-
-/// `apt-get` or `apt-cache` in a folder of its own, where nothing is installed.
-fn apt(program: &str, folder: &Path) -> Command {
-    let mut command = Command::new(program);
-    let mut option = |name: &str, value: &Path| {
-        command.arg("-o").arg(format!("{name}={}", value.display()));
-    };
-    option("Dir::Etc::sourcelist", &folder.join("sources.list"));
-    option("Dir::Etc::sourceparts", Path::new("/dev/null"));
-    option("Dir::State", &folder.join("state"));
-    option("Dir::State::status", Path::new("/dev/null"));
-    option("Dir::Cache", &folder.join("cache"));
-    command
-        .args(["-o", "Acquire::Languages=none"])
-        // Else root's apt complains that the user it downloads as cannot see root's cache.
-        .args(["-o", "APT::Sandbox::User=root"]);
-    command
-}
-
-/// The mirror of the Debian archive that this machine's own apt uses.
-fn mirror() -> anyhow::Result<String> {
-    let known = || -> anyhow::Result<Option<String>> {
-        let listed = output(
-            Command::new("apt-get")
-                .args(["indextargets", "--format", "$(REPO_URI)"])
-                .args(["Created-By: Packages", "Origin: Debian", "Label: Debian"]),
-        )?;
-        Ok(listed.lines().next().map(str::to_owned))
-    };
-    if let Some(mirror) = known()? {
-        return Ok(mirror);
-    }
-    // apt tells origins only of what it has read.
-    setup::update()?;
-    match known()? {
-        Some(mirror) => Ok(mirror),
-        None => bail!("this machine's apt uses no mirror of Debian's archive"),
-    }
 }
 
 /// Those that are the kernel's own, of the packages that `apt-cache depends` prints: each at the
@@ -162,25 +87,6 @@ fn only_entry(folder: &Path) -> anyhow::Result<PathBuf> {
         Ok([entry]) => Ok(entry),
         Err(entries) => bail!("{} holds {} entries", folder.display(), entries.len()),
     }
-}
-
-/// What is in a folder, in order.
-pub(super) fn entries(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    let listed = fs::read_dir(folder).and_then(|entries| {
-        let paths = entries.map(|entry| Ok(entry?.path()));
-        paths.collect::<std::io::Result<Vec<_>>>()
-    });
-    let mut entries = listed.with_context(|| format!("cannot list {}", folder.display()))?;
-    entries.sort();
-    Ok(entries)
-}
-
-fn remove(folder: &Path) -> anyhow::Result<()> {
-    if folder.exists() {
-        fs::remove_dir_all(folder)
-            .with_context(|| format!("cannot remove {}", folder.display()))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

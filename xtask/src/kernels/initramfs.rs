@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::Context as _;
 use cpio::newc::{self, Builder, ModeFileType};
 
-use super::image::entries;
+use crate::folders::entries;
 use crate::process::output;
 
 /// An archive that is being written.

@@ -94,6 +94,16 @@ impl Collector for Process {
             Some(&Unit::Seconds),
             cpu.metric_type(),
         )?)?;
+        if let Ok(started) = procfs::boot_time_secs() {
+            let ticks = stat.starttime / procfs::ticks_per_second();
+            let started = ConstGauge::new(i64::try_from(started + ticks).unwrap_or(i64::MAX));
+            started.encode(encoder.encode_descriptor(
+                "process_start_time",
+                "When the process started, since 1970",
+                Some(&Unit::Seconds),
+                started.metric_type(),
+            )?)?;
+        }
         let resident = stat.rss.saturating_mul(procfs::page_size());
         let resident = ConstGauge::new(i64::try_from(resident).unwrap_or(i64::MAX));
         resident.encode(encoder.encode_descriptor(

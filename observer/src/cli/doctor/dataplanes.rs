@@ -77,7 +77,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
                 "no interface of one that bypasses conntrack; BPF programs or rules could not be \
                  listed",
             )
-            .remedy("run it as root (sudo)")
+            .remedy("run it as root (sudo); in a container that takes CAP_SYS_ADMIN beside")
         } else {
             Check::ok("dataplane", "nothing that bypasses conntrack was found")
         };
