@@ -15,6 +15,7 @@ mod client;
 mod error;
 mod follow;
 mod lines;
+mod proxy;
 mod read;
 mod reflect;
 mod resource;
