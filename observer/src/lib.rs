@@ -5,6 +5,7 @@
 //! them from the API server, [`kernel`] is all that touches the kernel; [`observe`] is the only
 //! place where the four meet, [`cli`] where they run.
 
+pub mod across;
 pub mod agent;
 pub mod cli;
 pub mod cluster;

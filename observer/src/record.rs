@@ -14,7 +14,7 @@ pub mod filter;
 mod join;
 
 pub use anonymize::anonymize;
-pub use join::join;
+pub use join::{Key, half, join, node_of_other_half};
 
 /// The value of [`Record::schema`].
 pub const SCHEMA: Schema = Schema::Version1;

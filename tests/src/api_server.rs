@@ -1,11 +1,12 @@
 //! An API server for tests: the lists and watches of a few objects over HTTP, as kube-apiserver
-//! serves them, and every way in which one misbehaves.
+//! serves them, ports of pods by WebSocket, and every way in which one misbehaves.
 //!
 //! Written from the API's documentation (Kubernetes API Concepts: resource versions, chunked
 //! lists, watch bookmarks, streaming lists), and on purpose not from the observer's client.
 //! It asks for a token, and writes the kubeconfig that has it.
 
 use std::{
+    collections::BTreeMap,
     fs,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
@@ -16,11 +17,12 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{runtime::Runtime, sync::broadcast};
+use tokio::{runtime::Runtime, sync::broadcast, task::AbortHandle};
 
 use crate::{api_server::objects::Objects, netns::Namespace};
 
 mod answer;
+mod forward;
 mod objects;
 mod serve;
 mod tls;
@@ -96,6 +98,8 @@ struct Shared {
     /// Sent with every change.
     changes: tokio::sync::watch::Sender<u64>,
     streaming_lists: bool,
+    /// Connections to pods; they end with the server.
+    forwarded: Mutex<Vec<AbortHandle>>,
 }
 
 #[derive(Debug, Default)]
@@ -103,6 +107,8 @@ struct State {
     objects: Objects,
     faults: Faults,
     requests: Vec<String>,
+    /// The network namespaces of pods, by namespace and name.
+    networks: BTreeMap<(String, String), String>,
 }
 
 impl ApiServer {
@@ -123,6 +129,7 @@ impl ApiServer {
             orders: broadcast::channel(ORDERS_MAX).0,
             changes: tokio::sync::watch::channel(0).0,
             streaming_lists: options.streaming_lists,
+            forwarded: Mutex::default(),
         });
         let namespace = options.within.map(|(namespace, _)| namespace.name());
         let ip = options
@@ -190,9 +197,18 @@ impl ApiServer {
         self.shared.orders.receiver_count()
     }
 
+    /// Says where a pod is, so that its ports can be reached through here.
+    pub fn place(&self, namespace: &str, pod: &str, network: &Namespace) {
+        let pod = (namespace.to_owned(), pod.to_owned());
+        let network = network.name().to_owned();
+        self.shared.state().networks.insert(pod, network);
+    }
+
     /// Breaks all connections and refuses new ones, until [`ApiServer::come_back`].
     pub fn go_away(&self) {
         self.listener.close();
+        let mut forwarded = self.shared.forwarded();
+        forwarded.drain(..).for_each(|task| task.abort());
     }
 
     /// Listens again, at the same address.
@@ -254,6 +270,11 @@ impl Shared {
     /// A panic elsewhere cannot have left it half changed.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn forwarded(&self) -> MutexGuard<'_, Vec<AbortHandle>> {
+        let forwarded = self.forwarded.lock();
+        forwarded.unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -106,6 +106,17 @@ impl ObserverProcess {
         Self::by(command)
     }
 
+    /// Runs `observer trace --cluster -o json`, which is on no node, and returns once it follows
+    /// agents.
+    pub fn start_across(kubeconfig: &Path, more: &[&str]) -> Result<Self> {
+        let mut command = Command::new(binary()?);
+        command
+            .args(["trace", "--cluster", "-o", "json", "--kubeconfig"])
+            .arg(kubeconfig)
+            .args(more);
+        Self::by(command)
+    }
+
     /// Runs an observer by a command that ends as the observer does and hands on its signals and
     /// what it says; returns once it observes.
     pub fn by(mut command: Command) -> Result<Self> {
@@ -183,18 +194,24 @@ impl ObserverProcess {
     }
 
     /// Asks it by a signal to end, and returns all it said.
-    pub fn stop_by(self, signal: Signal) -> Result<Finished> {
+    pub fn stop_by(mut self, signal: Signal) -> Result<Finished> {
+        self.child.signal(signal)?;
+        self.wait()
+            .with_context(|| format!("the observer got the signal {signal}"))
+    }
+
+    /// Waits until it ends by itself, and returns all it said.
+    pub fn wait(self) -> Result<Finished> {
         let Self {
             mut child,
             printed: _,
             stdout,
             stderr,
         } = self;
-        child.signal(signal)?;
         let Some(status) = child.wait(STOP_TIMEOUT)? else {
             drop(child);
             bail!(
-                "the observer did not end within {STOP_TIMEOUT:?} of {signal}; it said:\n{}",
+                "the observer did not end within {STOP_TIMEOUT:?}; it said:\n{}",
                 text(stderr)?.join("\n")
             );
         };

@@ -9,7 +9,7 @@ use crate::workspace;
 
 /// Which modules of `observer` each may use, besides itself. Facts flow one way: packets →
 /// observations → connections → verdicts → people.
-const MAY_USE: [(&str, &[&str]); 12] = [
+const MAY_USE: [(&str, &[&str]); 13] = [
     ("cluster", &[]),
     ("observation", &["cluster"]),
     ("kernel", &["cluster", "observation"]),
@@ -22,6 +22,7 @@ const MAY_USE: [(&str, &[&str]); 12] = [
     ),
     ("recording", &["cluster", "observation", "observe"]),
     ("kubernetes", &["cluster", "notice"]),
+    ("across", &["kubernetes", "record"]),
     (
         "live",
         &[

@@ -114,7 +114,7 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 }
 
 /// The first line of a file.
-fn token(file: &Path) -> anyhow::Result<String> {
+pub(super) fn token(file: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(file)
         .with_context(|| format!("the token file {} cannot be read", file.display()))?;
     let token = text.lines().next().unwrap_or_default().trim();

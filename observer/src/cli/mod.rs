@@ -2,6 +2,8 @@
 //! reported (`report`), where the cluster's objects come from (`source`), names that the cluster does not have (`names`), and what kube-proxy says of
 //! itself (`ask`).
 
+use std::ffi::OsString;
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -22,6 +24,9 @@ mod replay;
 mod report;
 mod source;
 mod trace;
+
+/// The name by which kubectl finds a plugin `source-ip`.
+const PLUGIN: &str = "kubectl-source_ip";
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -56,7 +61,7 @@ enum Ending {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Follow connections live on this node.
+    /// Follow connections live on this node; with --cluster on all that have an agent.
     #[command(after_help = EXIT_CODES)]
     Trace(Box<trace::Options>),
     /// Judge again what `trace --record` recorded.
@@ -78,6 +83,23 @@ enum Command {
     Completions(completions::Options),
     /// Print the man page.
     Man,
+}
+
+/// The command line; as a plugin of kubectl (`kubectl source-ip shop/web`) it is one of `trace
+/// --cluster`.
+pub fn said_in_full(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<_> = arguments.into_iter().collect();
+    let program = arguments
+        .first()
+        .and_then(|path| Path::new(path).file_stem());
+    let asks_for_version = matches!(
+        arguments.get(1).and_then(|argument| argument.to_str()),
+        Some("-V" | "--version")
+    );
+    if program.is_some_and(|program| program == PLUGIN) && !asks_for_version {
+        arguments.splice(1..1, ["trace", "--cluster"].map(OsString::from));
+    }
+    arguments
 }
 
 /// Runs a command. The exit codes are those that the help names; 2 is also clap's own.
@@ -167,6 +189,27 @@ mod tests {
                 "{option}"
             );
         }
+    }
+
+    #[test]
+    fn a_plugin_of_kubectl_is_trace_across_the_cluster() {
+        let said = |line: &[&str]| said_in_full(line.iter().map(OsString::from));
+        assert_eq!(
+            said(&["/usr/local/bin/kubectl-source_ip", "shop/web", "--lost"]),
+            [
+                "/usr/local/bin/kubectl-source_ip",
+                "trace",
+                "--cluster",
+                "shop/web",
+                "--lost"
+            ]
+        );
+        assert_eq!(
+            said(&["kubectl-source_ip", "-V"]),
+            ["kubectl-source_ip", "-V"]
+        );
+        assert_eq!(said(&["observer", "shop/web"]), ["observer", "shop/web"]);
+        assert_eq!(said(&[]), [] as [&str; 0]);
     }
 
     #[test]

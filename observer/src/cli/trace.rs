@@ -1,4 +1,6 @@
-//! `observer trace`: follow connections live on this node.
+//! `observer trace`: follow connections live on this node, or on all ([`across`]).
+
+mod across;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,6 +9,7 @@ use clap::Args;
 use jiff::SignedDuration;
 use tokio::time::Instant;
 
+use self::across::AgentOptions;
 use super::filter::FILTERS;
 use super::report::{Report, ReportOptions};
 use super::source::ClusterSource;
@@ -33,15 +36,17 @@ pub(super) struct Options {
     /// Also connections that are none of a Service's: from pods to outside the cluster, to
     /// listeners of the host, between pods, the outer packets of tunnels; and those that existed
     /// before.
-    #[arg(long, conflicts_with = "unexpected", help_heading = FILTERS)]
+    #[arg(long, conflicts_with_all = ["unexpected", "cluster"], help_heading = FILTERS)]
     all: bool,
+    #[command(flatten)]
+    agents: AgentOptions,
     /// Name of this node, as the cluster calls it [default: the host name].
     #[arg(long, env = "NODE_NAME", value_name = "NAME")]
     node: Option<String>,
     #[command(flatten)]
     source: ClusterSource,
     /// Interface to observe; may be repeated [default: chosen by addresses and routes].
-    #[arg(long = "interface", value_name = "NAME")]
+    #[arg(long = "interface", value_name = "NAME", conflicts_with = "cluster")]
     interfaces: Vec<String>,
     /// Stop after this long, counted from readiness: `30s`, `5m`.
     #[arg(long, value_name = "TIME", value_parser = duration)]
@@ -50,7 +55,7 @@ pub(super) struct Options {
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = answer_timeout)]
     answer_timeout: Duration,
     /// Record what the verdicts rest on, for `observer replay`. The file holds clients' addresses.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     record: Option<PathBuf>,
     /// Attach by this hook or not at all.
     #[arg(long, value_enum, hide = true)]
@@ -94,6 +99,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     let Options {
         report,
         all,
+        agents,
         node,
         source,
         interfaces,
@@ -104,6 +110,9 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         sysfs,
         debug_programs,
     } = options;
+    if agents.cluster {
+        return across::across(agents, &source, report, answer_timeout, duration).await;
+    }
     // Told before anything is asked.
     capabilities::check()?;
     let node = node.map_or_else(host_name, Ok)?;

@@ -7,6 +7,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 
 use super::client::Client;
 use super::error::{AccessError, one_line, root};
+use super::proxy::is_spared;
 
 /// Names of contexts that are told in an error.
 const CONTEXTS_MAX: usize = 8;
@@ -71,9 +72,34 @@ async fn chosen(
         context: Some(wanted.to_owned()),
         ..KubeConfigOptions::default()
     };
-    kube::Config::from_custom_kubeconfig(kubeconfig, &options)
-        .await
-        .map_err(|error| of(&error))
+    let has_proxy = has_proxy(&kubeconfig, wanted);
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    let mut config = config.map_err(|error| of(&error))?;
+    if config.proxy_url.is_some() && !has_proxy {
+        let no_proxy = ["NO_PROXY", "no_proxy"].map(|name| env::var(name).ok());
+        let no_proxy = no_proxy.into_iter().flatten().next().unwrap_or_default();
+        let server = &config.cluster_url;
+        if is_spared(
+            server.host().unwrap_or_default(),
+            server.port_u16(),
+            &no_proxy,
+        ) {
+            config.proxy_url = None;
+        }
+    }
+    Ok(config)
+}
+
+/// Whether the kubeconfig itself names a proxy, which counts whatever the environment says.
+fn has_proxy(kubeconfig: &Kubeconfig, context: &str) -> bool {
+    let mut contexts = kubeconfig.contexts.iter();
+    let context = contexts.find(|its| its.name == context);
+    let cluster = context.and_then(|its| Some(&its.context.as_ref()?.cluster));
+    let mut clusters = kubeconfig.clusters.iter();
+    let cluster = clusters.find(|its| Some(&its.name) == cluster);
+    cluster
+        .and_then(|its| its.cluster.as_ref()?.proxy_url.as_ref())
+        .is_some_and(|url| !url.is_empty())
 }
 
 fn there_are(mut names: Vec<String>) -> String {

@@ -3,19 +3,22 @@
 //! Over `kube`'s client, which has the credentials, TLS and proxies; but its own requests read
 //! answers and lines of any length, three copies at a time.
 
-use std::collections::VecDeque;
 use std::fmt::Write as _;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http_body_util::BodyExt as _;
 use hyper::{Request, Response, StatusCode};
+use k8s_openapi::api::core::v1::Pod;
 use kube::client::Body;
 use kube::core::Status;
+use tokio::io::DuplexStream;
 use tokio::time::timeout;
 
 use super::error::{self, AccessError, ApiError};
+use super::lines::Splitter;
 
 /// How long a connection may take to be made, TLS included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,6 +32,9 @@ const BODY_MAX: usize = 256 << 20;
 const LINE_MAX: usize = 16 << 20;
 /// Of what is no success, this much is looked at.
 const STATUS_MAX: usize = 64 << 10;
+
+/// The subresource by which a port of a pod is reached.
+const PORT_FORWARD: &str = "pods/portforward";
 
 /// A way to an API server.
 #[derive(Clone)]
@@ -53,9 +59,17 @@ pub(super) struct Target {
 /// The lines of an answer, as they come.
 pub(super) struct Lines {
     body: Body,
-    partial: Vec<u8>,
-    whole: VecDeque<Vec<u8>>,
+    splitter: Splitter,
     about: About,
+}
+
+/// A connection to a pod.
+pub struct Forwarded {
+    /// The connection.
+    pub stream: DuplexStream,
+    /// What the pod's kubelet says if it comes to nothing: nobody listens there. Without a word
+    /// `None`.
+    pub refused: Pin<Box<dyn Future<Output = Option<String>> + Send>>,
 }
 
 /// For errors.
@@ -63,6 +77,14 @@ pub(super) struct Lines {
 struct About {
     server: Arc<str>,
     resource: &'static str,
+}
+
+impl std::fmt::Debug for Forwarded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Forwarded")
+            .field("stream", &self.stream)
+            .finish_non_exhaustive()
+    }
 }
 
 impl std::fmt::Debug for Client {
@@ -117,10 +139,45 @@ impl Client {
     pub(super) async fn lines(&self, target: &Target) -> Result<Lines, ApiError> {
         Ok(Lines {
             body: self.send(target).await?.into_body(),
-            partial: Vec::new(),
-            whole: VecDeque::new(),
+            splitter: Splitter::new(LINE_MAX),
             about: self.about(target),
         })
+    }
+
+    /// A connection to a port at the loopback address of a pod's network, through the API server
+    /// and the pod's kubelet.
+    pub async fn forward(
+        &self,
+        namespace: &str,
+        pod: &str,
+        port: u16,
+    ) -> Result<Forwarded, ApiError> {
+        let target = Target {
+            resource: PORT_FORWARD,
+            group: "",
+            path: String::new(),
+            query: Vec::new(),
+        };
+        let about = self.about(&target);
+        let pods: kube::Api<Pod> = kube::Api::namespaced(self.kube.clone(), namespace);
+        let ports = [port];
+        let answer = timeout(ANSWER_TIMEOUT, pods.portforward(pod, &ports)).await;
+        let mut forwarder = match answer.map_err(|_elapsed| about.timed_out(ANSWER_TIMEOUT))? {
+            Ok(forwarder) => forwarder,
+            Err(kube::Error::Api(status)) => {
+                return Err(about.status(&target, status.code, &status));
+            }
+            Err(error) => return Err(about.failed(&error)),
+        };
+        let stream = forwarder.take_stream(port);
+        let refused = forwarder.take_error(port);
+        match (stream, refused) {
+            (Some(stream), Some(refused)) => Ok(Forwarded {
+                stream,
+                refused: Box::pin(refused),
+            }),
+            _ => Err(about.unreadable("no stream of its port".to_owned())),
+        }
     }
 
     /// What a status other than success means for a request.
@@ -156,24 +213,15 @@ impl Lines {
     /// broke off is dropped. An error if nothing comes for `silence`.
     pub(super) async fn next(&mut self, silence: Duration) -> Result<Option<Vec<u8>>, ApiError> {
         loop {
-            if let Some(line) = self.whole.pop_front() {
+            if let Some(line) = self.splitter.pop() {
                 return Ok(Some(line));
             }
             let Some(part) = self.about.part(&mut self.body, silence).await? else {
                 return Ok(None);
             };
-            let mut lines = part.split(|byte| *byte == b'\n');
-            if let Some(rest) = lines.next() {
-                self.partial.extend_from_slice(rest);
-            }
-            for next in lines {
-                let whole = std::mem::replace(&mut self.partial, next.to_vec());
-                self.whole.push_back(whole);
-            }
-            if self.partial.len() > LINE_MAX {
-                let reason = format!("a line is longer than {} MiB", LINE_MAX >> 20);
-                return Err(self.about.unreadable(reason));
-            }
+            self.splitter
+                .push(&part)
+                .map_err(|error| self.about.unreadable(error.to_string()))?;
         }
     }
 }
@@ -197,8 +245,15 @@ impl Target {
         uri
     }
 
-    fn is_watch(&self) -> bool {
-        self.query.iter().any(|(name, _)| *name == "watch")
+    /// The verb that it takes (RBAC).
+    fn verb(&self) -> &'static str {
+        if self.resource == PORT_FORWARD {
+            "create"
+        } else if self.query.iter().any(|(name, _)| *name == "watch") {
+            "watch"
+        } else {
+            "list"
+        }
     }
 
     /// The same with more parameters.
@@ -258,10 +313,14 @@ impl About {
                 server: self.server.to_string(),
             },
             403 => ApiError::Forbidden {
-                verb: if target.is_watch() { "watch" } else { "list" },
+                verb: target.verb(),
                 resource: self.resource.to_owned(),
                 group: target.group.to_owned(),
-                verbs: "get, list, watch",
+                verbs: if self.resource == PORT_FORWARD {
+                    "get, create"
+                } else {
+                    "get, list, watch"
+                },
             },
             code => ApiError::Status {
                 resource: self.resource.to_owned(),

@@ -176,7 +176,7 @@ pub(super) fn message(status: &Status) -> String {
 }
 
 /// The first line of any text, without what would move a cursor.
-pub(super) fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     const LENGTH_MAX: usize = 300;
     let line = text.trim().lines().next().unwrap_or_default();
     let shown = line.chars().take(LENGTH_MAX);

@@ -1,4 +1,5 @@
-//! The cluster as its API server tells it: read once ([`read()`]), or followed ([`follow()`]).
+//! The cluster as its API server tells it: read once ([`read()`]), or followed ([`follow()`]); and
+//! the pods that the observer runs in there ([`agents()`]), with a way to each.
 //!
 //! - How the server is reached is kubectl's way: [`Client::connect`].
 //! - Objects are trimmed as they come ([`crate::cluster::Trim`]), so that what is kept is what an
@@ -9,9 +10,12 @@
 //!   it is told and passed over.
 
 mod access;
+mod agents;
 mod client;
 mod error;
 mod follow;
+mod lines;
+mod proxy;
 mod read;
 mod reflect;
 mod resource;
@@ -19,10 +23,12 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-pub use client::Client;
-pub use error::{AccessError, ApiError};
+pub use agents::{AgentPod, Agents, LABEL, PodName, agents};
+pub use client::{Client, Forwarded};
+pub use error::{AccessError, ApiError, one_line};
 pub use follow::{Cluster, KubeProxySource, follow, follow_by};
-pub use read::{Read, read};
+pub use lines::{Splitter, TooLong};
+pub use read::{Read, names, read};
 
 /// The namespace of kube-proxy's `ConfigMap`.
 const KUBE_PROXY_NAMESPACE: &str = "kube-system";

@@ -50,6 +50,22 @@ pub async fn read(client: &Client, scope: &Scope) -> Result<Read, ApiError> {
     Ok(Read { objects, missing })
 }
 
+/// The Services and Nodes, for their names; none of a kind that cannot be read.
+pub async fn names(client: &Client) -> Objects {
+    let everywhere = Selection::default();
+    let (services, nodes) = tokio::join!(
+        of_kind::<Service>(client, &everywhere),
+        of_kind::<Node>(client, &everywhere),
+    );
+    Objects {
+        services: services
+            .map(|OfKind(services, _)| services)
+            .unwrap_or_default(),
+        nodes: nodes.map(|OfKind(nodes, _)| nodes).unwrap_or_default(),
+        ..Objects::default()
+    }
+}
+
 /// Objects of one kind, and those of them that are missing.
 struct OfKind<K>(Vec<K>, Vec<String>);
 

@@ -19,7 +19,7 @@ use crate::verdict::SourceIp;
 const APART_MAX: SignedDuration = SignedDuration::from_secs(5);
 
 /// What both halves have: backend and source seen.
-type Key = (Protocol, Endpoint, Endpoint);
+pub type Key = (Protocol, Endpoint, Endpoint);
 
 /// Records by their place in a list, as either half.
 #[derive(Default)]
@@ -63,19 +63,27 @@ pub fn join(records: Vec<Record>) -> Vec<Record> {
     joined
 }
 
+/// By what the other half of a record is found, if it may be half of a connection at all.
+pub fn half(record: &Record) -> Option<Key> {
+    let at_all = observed_at(record).is_some() && (is_first(record) || is_second(record));
+    // One that is joined has two.
+    key(record).filter(|_| at_all && record.path.len() == 1)
+}
+
+/// The node that must have the other half of a record, as far as the record tells.
+pub fn node_of_other_half(record: &Record) -> Option<&str> {
+    node_of_backend(record).filter(|_| is_first(record))
+}
+
 /// All pairs that may be halves of one connection.
 fn pairs(records: &[Record]) -> Vec<(usize, usize)> {
     let mut halves: HashMap<Key, Halves> = HashMap::new();
     for (place, record) in records.iter().enumerate() {
-        let (Some(key), Some(at)) = (key(record), observed_at(record)) else {
+        let (Some(key), Some(at)) = (half(record), observed_at(record)) else {
             continue;
         };
-        // One that is joined has two.
-        if record.path.len() != 1 {
-            continue;
-        }
         let halves = halves.entry(key).or_default();
-        if node_of_backend(record) != Some(&*record.node) {
+        if is_first(record) {
             halves.first.push((place, at));
         }
         if is_second(record) {
@@ -104,6 +112,11 @@ fn pairs(records: &[Record]) -> Vec<(usize, usize)> {
 fn key(record: &Record) -> Option<Key> {
     let backend = record.backend.as_ref()?;
     Some((record.protocol, at(backend), record.source_seen?))
+}
+
+/// Whether the backend lives elsewhere, or nobody knows where.
+fn is_first(record: &Record) -> bool {
+    node_of_backend(record) != Some(&*record.node)
 }
 
 /// Whether the record is of a node that delivered to the backend what another sent there: nothing

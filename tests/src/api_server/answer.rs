@@ -8,11 +8,12 @@ use axum::{
     extract::{Query, State},
     http::{HeaderMap, StatusCode, Uri, header},
     response::{IntoResponse as _, Response},
+    routing::get,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Faults, Shared, TOKEN, objects::Selection, watch};
+use super::{Faults, Shared, TOKEN, forward, objects::Selection, watch};
 
 /// The parameters of a list or a watch.
 #[derive(Debug, Default, Deserialize)]
@@ -30,9 +31,15 @@ pub(super) struct Parameters {
     pub(super) timeout_seconds: Option<u64>,
 }
 
-/// Everything is a list or a watch.
+/// Everything else is a list or a watch.
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new().fallback(answer).with_state(shared)
+    Router::new()
+        .route(
+            "/api/v1/namespaces/{namespace}/pods/{pod}/portforward",
+            get(forward::answer),
+        )
+        .fallback(answer)
+        .with_state(shared)
 }
 
 async fn answer(
@@ -55,7 +62,7 @@ async fn answer(
 }
 
 /// What is answered to anything that one asks.
-fn refused(faults: &Faults, headers: &HeaderMap) -> Option<Response> {
+pub(super) fn refused(faults: &Faults, headers: &HeaderMap) -> Option<Response> {
     let given = headers.get(header::AUTHORIZATION);
     let is_good = given.is_some_and(|given| given == format!("Bearer {TOKEN}").as_str());
     if faults.unauthorized || !is_good {

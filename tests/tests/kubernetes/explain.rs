@@ -24,6 +24,8 @@ fn explain(arguments: &[&str]) -> Command {
         .args(["explain", "-o", "json"])
         .args(arguments)
         .env_remove("KUBECONFIG")
+        .env_remove("HTTPS_PROXY")
+        .env_remove("https_proxy")
         .env_remove("KUBERNETES_SERVICE_HOST")
         .env("HOME", "/nonexistent");
     command
@@ -349,4 +351,19 @@ fn a_list_whose_rest_is_gone_is_begun_anew() {
     let requests = server.requests();
     let gone = requests.iter().filter(|it| it.starts_with("410 "));
     assert_eq!(gone.count(), 1, "{requests:?}");
+}
+
+/// The proxy of the environment is for others: a server at a loopback address, or one that
+/// `NO_PROXY` names, is reached without it. One in the kubeconfig counts.
+#[test]
+fn a_proxy_is_gone_through_where_it_should_be() {
+    let server = server();
+    let mut spared = by(&server, &[]);
+    spared.env("HTTPS_PROXY", "http://127.0.0.1:1");
+    printed(spared);
+    rewrite(&server, |config| {
+        config["clusters"][0]["cluster"]["proxy-url"] = json!("http://127.0.0.1:1");
+    });
+    let told = error(by(&server, &[]));
+    assert!(told.contains("cannot be reached"), "{told}");
 }

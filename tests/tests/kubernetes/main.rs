@@ -4,6 +4,7 @@
 //! and what cannot be known is said. Method: an API server of the tests' own, which misbehaves on
 //! command, and the binary as a user runs it.
 
+mod across;
 mod explain;
 mod follow;
 mod memory;
