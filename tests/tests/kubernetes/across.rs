@@ -29,8 +29,8 @@ use tests::{
 
 use super::demo_items;
 
-const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_807);
-const NAMESPACE: &str = "source-ip-observer";
+pub(super) const API: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9_807);
+pub(super) const NAMESPACE: &str = "source-ip-observer";
 const SOON: Duration = Duration::from_secs(15);
 /// How long a record waits for its other half, at most: the answer time-out and two seconds.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -117,7 +117,7 @@ fn times(number: usize, ways: &[Way]) -> Vec<Way> {
     vec![ways; number].concat()
 }
 
-fn pod(node: &str, name: &str) -> Value {
+pub(super) fn pod(node: &str, name: &str) -> Value {
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {

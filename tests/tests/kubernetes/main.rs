@@ -5,6 +5,7 @@
 //! command, and the binary as a user runs it.
 
 mod across;
+mod events;
 mod explain;
 mod follow;
 mod memory;
