@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use jiff::Timestamp;
@@ -42,6 +42,8 @@ use crate::observe::Settings;
 const BREATH: Duration = Duration::from_millis(500);
 /// While the agent before still has the address.
 const LISTEN_AGAIN: Duration = Duration::from_millis(50);
+/// How long that may take before it is said.
+const LISTEN_PATIENCE: Duration = Duration::from_secs(15);
 /// How long what is under way may take once all is to end: longer than for each connection.
 const DRAIN: Duration = Duration::from_secs(1);
 
@@ -272,10 +274,16 @@ impl Server {
 /// The addresses, once the agent before has let them go; `None` if all is to end first.
 async fn wait_for(api: &Api, addresses: Addresses) -> Option<Listeners> {
     let mut said = false;
+    let mut turn_came = None;
     while !*api.stop.borrow() {
         match addresses.listen() {
             Ok(listeners) => return Some(listeners),
-            Err(error) if *api.turn.borrow() != Turn::NotYet && !said => {
+            // The other one sees through what it has begun.
+            Err(error)
+                if *api.turn.borrow() != Turn::NotYet
+                    && !said
+                    && turn_came.get_or_insert_with(Instant::now).elapsed() > LISTEN_PATIENCE =>
+            {
                 said = true;
                 say(&format!("warning: {error}: trying again"));
             }

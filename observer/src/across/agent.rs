@@ -29,9 +29,11 @@ const SILENCE_MAX: Duration = Duration::from_secs(20);
 /// How long is waited for the reason why a connection came to nothing.
 const REASON_TIMEOUT: Duration = Duration::from_millis(500);
 /// Many times a record.
-const LINE_MAX: usize = 256 << 10;
-/// What an agent says of itself, or of an error, is short.
-const BODY_MAX: usize = 64 << 10;
+const LINE_MAX: usize = 32 << 10;
+/// Many times what an agent says of itself: in mode IPVS a node has the address of every Service.
+const BODY_MAX: usize = 16 << 20;
+/// No name of a node is longer (RFC 1123), and no version.
+const NAME_MAX: usize = 253;
 
 /// The schema of a record.
 const RECORD: &str = "observer.connection/v1";
@@ -170,7 +172,17 @@ impl Agent {
     pub(super) async fn itself(&mut self) -> Result<Itself, AgentError> {
         let mut body = self.get("/v1/node").await?.into_body();
         let text = small(&mut body).await?;
-        serde_json::from_slice(&text).map_err(|error| AgentError::Unreadable(error.to_string()))
+        let itself: Itself = serde_json::from_slice(&text).map_err(unreadable)?;
+        let is_name = |text: &str| {
+            let is_part = |c: char| c.is_ascii_graphic();
+            !text.is_empty() && text.len() <= NAME_MAX && text.chars().all(is_part)
+        };
+        if !is_name(&itself.node) || !is_name(&itself.version) {
+            return Err(AgentError::Unreadable(
+                "its node or its version has no name".to_owned(),
+            ));
+        }
+        Ok(itself)
     }
 
     /// Follows its records from now on.
@@ -257,12 +269,11 @@ fn read(line: &[u8]) -> Result<Option<Line>, AgentError> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let unreadable = |error: serde_json::Error| AgentError::Unreadable(error.to_string());
     let Schema { schema } = serde_json::from_slice(line).map_err(unreadable)?;
     match schema.as_str() {
         RECORD => Ok(Some(match serde_json::from_slice(line) {
             Ok(record) => Line::Record(record),
-            Err(error) => Line::Unreadable(error.to_string()),
+            Err(error) => Line::Unreadable(one_line(&error.to_string())),
         })),
         NOTICE => {
             let Notice { kind, missed } = serde_json::from_slice(line).map_err(unreadable)?;
@@ -274,6 +285,11 @@ fn read(line: &[u8]) -> Result<Option<Line>, AgentError> {
         }
         _ => Ok(None),
     }
+}
+
+/// It may quote what was sent.
+fn unreadable(error: serde_json::Error) -> AgentError {
+    AgentError::Unreadable(one_line(&error.to_string()))
 }
 
 async fn small(body: &mut Incoming) -> Result<Vec<u8>, AgentError> {

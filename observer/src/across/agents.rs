@@ -122,7 +122,10 @@ impl Following {
             .retain(|name, (pod, _)| pods.get(name) == Some(pod));
         while self.tasks.try_join_next().is_some() {}
         for (name, pod) in pods {
-            if self.pods.contains_key(&name) {
+            // Pods in their node's network share its ports: while one takes over from another, both
+            // lead to the agent that still listens.
+            let is_same = |(its, _): &(AgentPod, _)| (&its.node, its.port) == (&pod.node, pod.port);
+            if self.pods.values().any(is_same) {
                 continue;
             }
             let one = One {
@@ -190,7 +193,10 @@ impl One {
         self.tell(What::Followed { version }).await.ok()?;
         loop {
             let what = match lines.next().await {
-                Ok(Line::Record(record)) => What::Record(record),
+                Ok(Line::Record(record)) if record.node == self.node => What::Record(record),
+                Ok(Line::Record(_)) => {
+                    What::Unreadable("it is of another node than its agent's".to_owned())
+                }
                 Ok(Line::Unreadable(error)) => What::Unreadable(error),
                 Ok(Line::Last(why)) | Err(why) => return Some(why),
             };

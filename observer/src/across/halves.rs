@@ -9,6 +9,8 @@ use crate::record::{self, Key, Record};
 
 /// Records that wait at a time.
 const WAITING_MAX: usize = 10_000;
+/// Records that wait under one key: what fits so often is none of a connection's halves.
+const OF_KEY_MAX: usize = 8;
 /// Deadlines that are remembered, those of what was joined since included.
 const DEADLINES_MAX: usize = 10 * WAITING_MAX;
 
@@ -24,6 +26,8 @@ pub struct Halves {
     number: usize,
     /// How many could not wait, since too many did.
     impatient: u64,
+    /// How many waited in vain.
+    alone: u64,
 }
 
 /// Records that may be halves of one connection.
@@ -43,6 +47,7 @@ impl Halves {
             deadlines: VecDeque::new(),
             number: 0,
             impatient: 0,
+            alone: 0,
         }
     }
 
@@ -60,6 +65,9 @@ impl Halves {
                 records: Vec::new(),
             }
         });
+        if waiting.records.len() == OF_KEY_MAX {
+            return vec![record];
+        }
         waiting.records.push(record);
         self.number += 1;
         let mut whole = Vec::new();
@@ -89,6 +97,7 @@ impl Halves {
         while self.next_deadline().is_some_and(|until| until <= now) {
             due.extend(self.next_due(Some(now)));
         }
+        self.alone += due.len() as u64;
         due
     }
 
@@ -109,6 +118,12 @@ impl Halves {
     /// How many did not wait, since too many did.
     pub fn impatient(&self) -> u64 {
         self.impatient
+    }
+
+    /// How many waited in vain: their other half was not told although its node is followed, or
+    /// fits more than one.
+    pub fn alone(&self) -> u64 {
+        self.alone
     }
 
     /// Those of the next deadline, if that has come.

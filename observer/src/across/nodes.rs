@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 
 use super::agent::AgentError;
 use super::agents::What;
+use crate::kubernetes::one_line;
 use crate::record::{self, Record};
 
 /// Nodes that are known at a time, those without an agent included.
-const NODES_MAX: usize = 1 << 16;
+const NODES_MAX: usize = 1 << 14;
 /// How long agents have to answer at the start.
 pub const START: Duration = Duration::from_secs(10);
 /// Nodes that one line names.
@@ -191,7 +192,7 @@ impl Nodes {
 
     /// A node that must have seen a connection and has no agent: once of each.
     pub fn without_agent(&mut self, record: &Record) -> Option<String> {
-        let name = record::node_of_other_half(record)?.to_owned();
+        let name = one_line(record::node_of_other_half(record)?);
         let node = self.node(&name)?;
         let is_news = !node.has_agent && node.said.insert(Topic::NoAgent);
         is_news.then(|| {

@@ -132,7 +132,9 @@ impl Follower {
         }
     }
 
+    /// What is still in the ring is not told either.
     fn lag(&mut self, chunk: &mut Vec<u8>, missed: u64) {
+        let missed = missed + self.records.len() as u64;
         self.api.metrics.cut_off.inc();
         self.end(chunk, &json!({"kind": "lagged", "missed": missed}));
     }

@@ -51,7 +51,8 @@ pub(super) struct Options {
     /// Stop after this long, counted from readiness: `30s`, `5m`.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     duration: Option<Duration>,
-    /// How long after its opening packet a connection counts as unanswered.
+    /// How long after its opening packet a connection counts as unanswered. With --cluster: what
+    /// the agents were given; for so long and two seconds a record waits for its other half.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = answer_timeout)]
     answer_timeout: Duration,
     /// Record what the verdicts rest on, for `observer replay`. The file holds clients' addresses.

@@ -133,9 +133,13 @@ async fn hand_on(mut from: watch::Receiver<Cluster>, to: &watch::Sender<Cluster>
                 (None, Some(_)) => true,
                 (_, None) => false,
             };
-            // A new way that has not told of anything yet does not end the absence.
-            if cluster.snapshot.is_none() || away_since.is_some() || snapshot.is_some() {
+            // A new way that has not told of anything yet neither ends the absence nor knows when
+            // it began.
+            if snapshot.is_some() {
                 cluster.away_since = away_since;
+            } else if let Some(since) = away_since {
+                let before = cluster.away_since.unwrap_or(since);
+                cluster.away_since = Some(since.min(before));
             }
             if is_new {
                 cluster.snapshot = snapshot;

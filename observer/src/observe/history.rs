@@ -66,7 +66,7 @@ impl History {
                     self.aways.pop_front();
                 }
             }
-            (Some(since), Some(away)) => away.0 = since,
+            (Some(since), Some(away)) => away.0 = away.0.min(since),
             (None, Some(away)) => away.1 = Some(now),
             (None, None) => {}
         }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Record;
-use crate::verdict::ClientKind;
+use crate::verdict::{CauseCode, ClientKind};
 
 /// What is left of an address: so much of the world that nobody is meant by it (the prefixes that
 /// web analytics settled on).
@@ -15,7 +15,13 @@ const KEPT_BITS: (u8, u8) = (24, 48);
 
 /// Shortens what is a client's own address, wherever the record has it.
 pub fn anonymize(record: &mut Record) {
-    if matches!(record.client.kind, ClientKind::Pod | ClientKind::Node) {
+    let is_of_cluster = matches!(record.client.kind, ClientKind::Pod | ClientKind::Node);
+    // What another node put in the client's place, and the other half is found by.
+    let is_masquerade = record
+        .cause
+        .as_ref()
+        .is_some_and(|cause| cause.code == CauseCode::MasqueradedBeforeThisNode);
+    if is_of_cluster || is_masquerade {
         return;
     }
     let whole = record.client.ip;

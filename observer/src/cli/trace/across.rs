@@ -22,6 +22,8 @@ use crate::record::Record;
 
 /// How much longer than its answer a connection's other half may take.
 const HALF_PATIENCE: Duration = Duration::from_secs(2);
+/// Where `deploy` puts the agents. Others may label pods of theirs as they like.
+const NAMESPACE: &str = "source-ip-observer";
 /// The heading of the options for that.
 const CLUSTER: &str = "The whole cluster";
 
@@ -36,9 +38,15 @@ pub(in super::super) struct AgentOptions {
         help_heading = CLUSTER
     )]
     pub(super) cluster: bool,
-    /// Only agents in this namespace [default: in all].
-    #[arg(long, value_name = "NAMESPACE", requires = "cluster", help_heading = CLUSTER)]
-    agent_namespace: Option<String>,
+    /// Where the agents are.
+    #[arg(
+        long,
+        value_name = "NAMESPACE",
+        default_value = NAMESPACE,
+        requires = "cluster",
+        help_heading = CLUSTER
+    )]
+    agent_namespace: String,
     /// What agents ask for: the first line of this file.
     #[arg(long, value_name = "FILE", requires = "cluster", help_heading = CLUSTER)]
     token_file: Option<PathBuf>,
@@ -80,7 +88,11 @@ pub(super) async fn across(
     let token = token.as_deref().map(bearer).transpose()?;
     let client = source.client().await?;
     let stop = Stop::new()?;
-    let known = kubernetes::names(&client).await;
+    let mut stop = stop;
+    let known = tokio::select! {
+        known = kubernetes::names(&client) => known,
+        () = stop.stopped() => return Ok(Ending::Done),
+    };
     // Who may not read Services is believed.
     if !known.services.is_empty()
         && let Some(but) = report.unusual_service(Some(&known))?
@@ -88,13 +100,15 @@ pub(super) async fn across(
         say(&format!("warning: {but}"));
     }
     let mut following = Following {
-        heard: follow(client, agent_namespace.as_deref(), token),
+        heard: follow(client, Some(&agent_namespace), token),
         nodes: Nodes::new(env!("CARGO_PKG_VERSION")),
         halves: Halves::new(answer_timeout + HALF_PATIENCE),
         report: Report::new(report),
         stop,
     };
-    following.start(agent_namespace.as_deref()).await?;
+    if !following.start(&agent_namespace).await? {
+        return following.end();
+    }
     let all = known
         .nodes
         .into_iter()
@@ -107,25 +121,22 @@ pub(super) async fn across(
 }
 
 impl Following {
-    /// Until agents are followed; an error if none can be.
-    async fn start(&mut self, namespace: Option<&str>) -> anyhow::Result<()> {
+    /// Until agents are followed; an error if none can be. Whether it was not ended first.
+    async fn start(&mut self, namespace: &str) -> anyhow::Result<bool> {
         let deadline = tokio::time::Instant::now() + START;
         let mut is_listed = false;
         while !(is_listed && self.nodes.are_settled()) {
             let heard = tokio::select! {
                 heard = timeout_at(deadline, self.heard.recv()) => heard,
-                () = self.stop.stopped() => return Ok(()),
+                () = self.stop.stopped() => return Ok(false),
             };
             match heard {
                 Ok(Some(Heard::Trouble(error))) if !is_listed => bail!(error),
                 Ok(Some(Heard::Nodes(nodes))) if nodes.is_empty() => {
-                    let within = namespace.map_or_else(
-                        || "in any namespace".to_owned(),
-                        |namespace| format!("in the namespace {namespace}"),
-                    );
                     bail!(
-                        "there are no agents: no pod with the label {LABEL} runs {within}; to \
-                         install them: kubectl apply --kustomize deploy/overlays/capabilities"
+                        "there are no agents: no pod with the label {LABEL} runs in the namespace \
+                         {namespace}; if they are in another, give --agent-namespace; to install \
+                         them: kubectl apply --kustomize deploy/overlays/capabilities"
                     );
                 }
                 Ok(Some(heard)) => {
@@ -154,7 +165,7 @@ impl Following {
             }
         }
         say(&format!("observing {}", listed(&followed)));
-        Ok(())
+        Ok(true)
     }
 
     fn tell_of_nodes_without(&mut self, all: impl Iterator<Item = String>) {
@@ -236,6 +247,13 @@ impl Following {
         say(&self.report.summary(None));
         for line in self.nodes.summary(Instant::now()) {
             say(&line);
+        }
+        let alone = self.halves.alone();
+        if alone > 0 {
+            say(&format!(
+                "{alone} records have no other half, although its node is followed: it was not \
+                 told, or the nodes' clocks are far apart, or it fits more than one"
+            ));
         }
         let impatient = self.halves.impatient();
         if impatient > 0 {
