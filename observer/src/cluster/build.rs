@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::convert::{
-    Names, addresses, container_ports, endpoint_of, host_address, merge, parse_ip, parse_net,
-    parse_port, parse_protocol, service,
+    Names, addresses, container_ports, host_address, merge, parse_net, parse_port, parse_protocol,
+    service,
 };
 use super::index::{Claim, HostPort, Index, PodFacts};
 use super::lookup::Agreed;
+use super::slice::Slice;
 use super::{
     Endpoint, Family, FrontDoorKind, Node, PodRef, Protocol, Service, ServiceEntry, ServiceRef,
     View,
@@ -59,7 +59,7 @@ impl Index {
         }
         builder.trust_pods_about_nodes();
         for slice in objects.endpoint_slices {
-            builder.endpoint_slice(slice);
+            builder.endpoint_slice(&slice.read());
         }
         let mut services = BTreeMap::new();
         for service in objects.services {
@@ -207,54 +207,22 @@ impl Builder {
         }
     }
 
-    fn endpoint_slice(&mut self, slice: &discovery::EndpointSlice) {
-        let family = match slice.address_type.as_str() {
-            "IPv4" => Family::V4,
-            "IPv6" => Family::V6,
-            _ => return,
-        };
-        let metadata = &slice.metadata;
-        let namespace = self
-            .names
-            .intern(metadata.namespace.as_deref().unwrap_or("default"));
-        let name = metadata
-            .labels
-            .as_ref()
-            .and_then(|labels| labels.get(SERVICE_NAME));
-        let service = name.map(|name| self.names.intern(name)).map(|name| {
-            let namespace = Arc::clone(&namespace);
-            ServiceRef { namespace, name }
-        });
-        // A port of an endpoint without a number means every port, to no one but its author.
-        let ports: Vec<(Arc<str>, Protocol, u16)> = slice
-            .ports
-            .iter()
-            .flatten()
-            .filter_map(|port| {
-                let name = self.names.intern(port.name.as_deref().unwrap_or_default());
-                Some((
-                    name,
-                    parse_protocol(port.protocol.as_deref())?,
-                    parse_port(port.port?)?,
-                ))
-            })
-            .collect();
-
-        for endpoint in slice.endpoints.iter().flatten() {
-            let Some(address) = endpoint.addresses.first().and_then(|ip| parse_ip(ip)) else {
-                continue;
-            };
-            if Family::of(address) != family {
-                continue;
-            }
-            let endpoint = endpoint_of(endpoint, address, &namespace, &mut self.names);
+    fn endpoint_slice(&mut self, slice: &Slice) {
+        let Slice {
+            service,
+            ports,
+            endpoints,
+            ..
+        } = slice;
+        for endpoint in endpoints {
+            let address = endpoint.address;
             let facts = self.index.addresses.entry(address);
             facts.endpoint = true;
             facts.pod_endpoint |= endpoint.pod.is_some();
             if endpoint.pod.is_some() && !self.index.node_addresses.contains_key(&address) {
                 self.pods_live_near(IpNet::from(address));
             }
-            for (name, protocol, port) in &ports {
+            for (name, protocol, port) in ports {
                 let facts = self.index.endpoints.entry((*protocol, address, *port));
                 if let Some(pod) = &endpoint.pod {
                     facts.pod.add(pod.clone());
@@ -262,7 +230,7 @@ impl Builder {
                 if let Some(node) = &endpoint.node {
                     facts.node.add(Arc::clone(node));
                 }
-                if let Some(service) = &service {
+                if let Some(service) = service {
                     let key = (service.clone(), Arc::clone(name), *protocol);
                     let endpoint = Endpoint {
                         port: *port,

@@ -28,6 +28,7 @@ mod kube_proxy;
 mod lookup;
 mod objects;
 mod service;
+mod slice;
 mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -37,11 +38,12 @@ pub use index::{AddressKind, Backend, FrontDoor, Index};
 pub use kube_proxy::{
     DetectLocal, IPVS_DEVICE, KubeProxy, KubeProxyError, NodePortAddresses, ProxyMode,
 };
-pub use objects::{Objects, ObjectsError, View};
+pub use objects::{Objects, ObjectsError, SliceRef, View};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,
 };
 
+pub use slice::Slice;
 pub use snapshot::Snapshot;
 pub use trim::Trim;
 

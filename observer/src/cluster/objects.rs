@@ -1,5 +1,6 @@
 //! A `List` of objects, as `kubectl get … -o json` prints it, taken apart into typed objects.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 
 use super::Counts;
 use super::kube_proxy::may_be_config_map;
+use super::slice::Slice;
 
 /// The command that prints what [`Objects::from_list`] reads.
 const COMMAND: &str = "kubectl get services,endpointslices,nodes,pods,configmaps -A -o json";
@@ -45,7 +47,7 @@ pub struct View<'a> {
     /// Services.
     pub services: Vec<&'a Service>,
     /// `EndpointSlices`.
-    pub endpoint_slices: Vec<&'a EndpointSlice>,
+    pub endpoint_slices: Vec<SliceRef<'a>>,
     /// Nodes.
     pub nodes: Vec<&'a Node>,
     /// Pods.
@@ -54,6 +56,25 @@ pub struct View<'a> {
     pub pods_of: Option<&'a str>,
     /// How many objects of other kinds there were.
     pub others: usize,
+}
+
+/// An `EndpointSlice`, as it is kept.
+#[derive(Clone, Copy, Debug)]
+pub enum SliceRef<'a> {
+    /// As the object.
+    Object(&'a EndpointSlice),
+    /// As an index takes it.
+    Read(&'a Slice),
+}
+
+impl<'a> SliceRef<'a> {
+    /// As an index takes it.
+    pub(super) fn read(self) -> Cow<'a, Slice> {
+        match self {
+            Self::Object(object) => Cow::Owned(Slice::from(object)),
+            Self::Read(slice) => Cow::Borrowed(slice),
+        }
+    }
 }
 
 /// Why a document is not a `List` of objects. Each is one line.
@@ -211,7 +232,7 @@ impl<'a> From<&'a Objects> for View<'a> {
         } = objects;
         Self {
             services: services.iter().collect(),
-            endpoint_slices: endpoint_slices.iter().collect(),
+            endpoint_slices: endpoint_slices.iter().map(SliceRef::Object).collect(),
             nodes: nodes.iter().collect(),
             pods: pods.iter().collect(),
             pods_of: pods_of.as_deref(),

@@ -116,7 +116,7 @@ impl Trim for ConfigMap {
 }
 
 /// Namespace, name and one label.
-fn named(metadata: ObjectMeta, label: Option<&str>) -> ObjectMeta {
+pub(super) fn named(metadata: ObjectMeta, label: Option<&str>) -> ObjectMeta {
     let labels = metadata.labels.unwrap_or_default();
     let label = label.and_then(|name| labels.into_iter().find(|(its, _)| its == name));
     ObjectMeta {

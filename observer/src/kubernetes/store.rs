@@ -5,13 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::KUBE_PROXY_NAMES;
 use super::reflect::Told;
 use super::resource::Kind;
-use crate::cluster::{Index, KubeProxy, KubeProxyError, Objects, Snapshot, View};
+use crate::cluster::{Index, KubeProxy, KubeProxyError, Objects, Slice, SliceRef, Snapshot, View};
 
 /// Namespace and name.
 type Key = (Option<String>, Option<String>);
@@ -42,7 +41,7 @@ struct State {
 /// Everything that is kept.
 pub(super) struct Store {
     pub(super) services: Kept<Service>,
-    pub(super) endpoint_slices: Kept<EndpointSlice>,
+    pub(super) endpoint_slices: Kept<Slice>,
     pub(super) nodes: Kept<Node>,
     pub(super) pods: Kept<Pod>,
     /// Those that may be kube-proxy's, if its configuration is not known anyway.
@@ -65,7 +64,7 @@ pub(super) struct Health {
 /// The objects of one moment.
 pub(super) struct Moment {
     services: Vec<Arc<Service>>,
-    endpoint_slices: Vec<Arc<EndpointSlice>>,
+    endpoint_slices: Vec<Arc<Slice>>,
     nodes: Vec<Arc<Node>>,
     pods: Vec<Arc<Pod>>,
     config_maps: Vec<Arc<ConfigMap>>,
@@ -223,7 +222,10 @@ impl Moment {
         } = self;
         let view = View {
             services: services.iter().map(|object| &**object).collect(),
-            endpoint_slices: endpoint_slices.iter().map(|object| &**object).collect(),
+            endpoint_slices: endpoint_slices
+                .iter()
+                .map(|slice| SliceRef::Read(slice))
+                .collect(),
             nodes: nodes.iter().map(|object| &**object).collect(),
             pods: pods.iter().map(|object| &**object).collect(),
             pods_of,
@@ -248,7 +250,11 @@ impl Moment {
     fn objects(&self, pods_of: Option<&str>) -> Objects {
         Objects {
             services: owned(&self.services),
-            endpoint_slices: owned(&self.endpoint_slices),
+            endpoint_slices: self
+                .endpoint_slices
+                .iter()
+                .map(|slice| (&**slice).into())
+                .collect(),
             nodes: owned(&self.nodes),
             pods: owned(&self.pods),
             config_maps: owned(&self.config_maps),

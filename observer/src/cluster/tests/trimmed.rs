@@ -3,10 +3,11 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::proptest;
 use serde_json::{Value, json};
 
-use super::super::{Index, KubeProxy, Objects, Trim};
+use super::super::{Index, KubeProxy, Objects, Slice, SliceRef, Trim, View};
 use super::hostile::spoiled;
 use super::{endpoint, node, objects, pod, service, slice};
 
@@ -28,6 +29,19 @@ fn nothing_is_lost(objects: &Objects) {
     let kept = trimmed(objects.clone());
     assert_eq!(Index::build(&kept), Index::build(objects));
     assert_eq!(trimmed(kept.clone()), kept);
+    // As they are kept while they are followed.
+    let slices = objects.endpoint_slices.iter().map(Slice::from);
+    let slices: Vec<_> = slices.map(Slice::trimmed).collect();
+    let mut view = View::from(objects);
+    view.endpoint_slices = slices.iter().map(SliceRef::Read).collect();
+    assert_eq!(Index::build(view), Index::build(objects));
+    let written = slices.iter().map(EndpointSlice::from).collect();
+    let written = Objects {
+        endpoint_slices: written,
+        ..objects.clone()
+    };
+    assert_eq!(Index::build(&written), Index::build(objects));
+
     let kube_proxy = |objects: &Objects| {
         KubeProxy::of_cluster(&objects.config_maps).map_err(|error| error.to_string())
     };
