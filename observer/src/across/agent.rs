@@ -172,7 +172,7 @@ impl Agent {
     pub(super) async fn itself(&mut self) -> Result<Itself, AgentError> {
         let mut body = self.get("/v1/node").await?.into_body();
         let text = small(&mut body).await?;
-        let itself: Itself = serde_json::from_slice(&text).map_err(unreadable)?;
+        let itself: Itself = serde_json::from_slice(&text).map_err(|error| unreadable(&error))?;
         let is_name = |text: &str| {
             let is_part = |c: char| c.is_ascii_graphic();
             !text.is_empty() && text.len() <= NAME_MAX && text.chars().all(is_part)
@@ -269,14 +269,15 @@ fn read(line: &[u8]) -> Result<Option<Line>, AgentError> {
     if line.trim_ascii().is_empty() {
         return Ok(None);
     }
-    let Schema { schema } = serde_json::from_slice(line).map_err(unreadable)?;
+    let Schema { schema } = serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
     match schema.as_str() {
         RECORD => Ok(Some(match serde_json::from_slice(line) {
             Ok(record) => Line::Record(record),
             Err(error) => Line::Unreadable(one_line(&error.to_string())),
         })),
         NOTICE => {
-            let Notice { kind, missed } = serde_json::from_slice(line).map_err(unreadable)?;
+            let Notice { kind, missed } =
+                serde_json::from_slice(line).map_err(|error| unreadable(&error))?;
             Ok(match kind.as_str() {
                 "lagged" => Some(Line::Last(AgentError::CutOff { missed })),
                 "ending" => Some(Line::Last(AgentError::Ended)),
@@ -288,7 +289,7 @@ fn read(line: &[u8]) -> Result<Option<Line>, AgentError> {
 }
 
 /// It may quote what was sent.
-fn unreadable(error: serde_json::Error) -> AgentError {
+fn unreadable(error: &serde_json::Error) -> AgentError {
     AgentError::Unreadable(one_line(&error.to_string()))
 }
 

@@ -285,7 +285,7 @@ fn an_agent_that_is_replaced_is_followed_again() {
     );
 }
 
-/// While a DaemonSet is updated with a surge, two pods share their node's ports: both lead to the
+/// While a `DaemonSet` is updated with a surge, two pods share their node's ports: both lead to the
 /// agent that still listens.
 #[test]
 fn two_pods_of_a_node_are_one_agent() {
