@@ -1,9 +1,9 @@
 //! Connections across nodes: the agents of a cluster followed, and what two of them saw of one
 //! connection joined.
 //!
-//! Agents are reached through the API server ([`agents`]); each is followed by itself ([`agent`]).
-//! A record that may have another half waits for it ([`halves`]). What was not seen is told, not
-//! guessed: [`nodes`] keeps count.
+//! Agents are reached through the API server (`agents`); each is followed by itself (`agent`).
+//! A record that may have another half waits for it (`halves`). What was not seen is told, not
+//! guessed: `nodes` keeps count.
 
 mod agent;
 mod agents;

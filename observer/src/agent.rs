@@ -2,7 +2,7 @@
 //! hands it to whoever asks.
 //!
 //! Two threads. One observes, and waits for nobody; the other serves, and follows the cluster's
-//! objects. Between them is a [`hub`], which is bounded.
+//! objects. Between them is a `hub`, which is bounded.
 
 mod api;
 mod breath;
