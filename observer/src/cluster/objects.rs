@@ -13,6 +13,7 @@ use serde_json::error::Category;
 use serde_json::{Value, json};
 
 use super::Counts;
+use super::around::Around;
 use super::kube_proxy::may_be_config_map;
 use super::slice::Slice;
 
@@ -37,6 +38,8 @@ pub struct Objects {
     pub config_maps: Vec<ConfigMap>,
     /// The only node whose Pods are among them; `None`: all nodes' are, or none is.
     pub pods_of: Option<String>,
+    /// What stands around the Services.
+    pub around: Around,
     /// How many objects of other kinds there were.
     pub others: usize,
 }
@@ -156,6 +159,7 @@ impl Objects {
             pods,
             config_maps,
             pods_of,
+            around: _,
             others: _,
         } = self;
         let items: Vec<_> = values(services)
@@ -228,6 +232,7 @@ impl<'a> From<&'a Objects> for View<'a> {
             pods,
             config_maps: _,
             pods_of,
+            around: _,
             others,
         } = objects;
         Self {

@@ -8,6 +8,7 @@ use super::error::ApiError;
 use super::resource::{self, Kind, Selection};
 use super::{KUBE_PROXY_NAMES, Scope, config_map};
 use crate::cluster::Objects;
+use crate::cluster::around::Around;
 
 /// What was read.
 #[derive(Debug)]
@@ -44,6 +45,7 @@ pub async fn read(client: &Client, scope: &Scope) -> Result<Read, ApiError> {
         pods: pods.take(&mut note),
         config_maps: own.take(&mut note),
         pods_of: scope.pods_of().map(str::to_owned),
+        around: Around::default(),
         others: 0,
     };
     objects.config_maps.extend(other.take(&mut note));

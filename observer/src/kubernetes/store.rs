@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::KUBE_PROXY_NAMES;
 use super::reflect::Told;
 use super::resource::Kind;
+use crate::cluster::around::Around;
 use crate::cluster::{Index, KubeProxy, KubeProxyError, Objects, Slice, SliceRef, Snapshot, View};
 
 /// Namespace and name.
@@ -229,6 +230,7 @@ impl Moment {
             nodes: nodes.iter().map(|object| &**object).collect(),
             pods: pods.iter().map(|object| &**object).collect(),
             pods_of,
+            around: Around::default(),
             others: 0,
         };
         let index = Index::build(view);
@@ -259,6 +261,7 @@ impl Moment {
             pods: owned(&self.pods),
             config_maps: owned(&self.config_maps),
             pods_of: pods_of.map(str::to_owned),
+            around: Around::default(),
             others: 0,
         }
     }

@@ -1,0 +1,240 @@
+//! What is wrong with objects, or will surprise: told beside what they do.
+
+use serde::Serialize;
+use strum::VariantNames;
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Severity {
+    /// Connections will fail.
+    Broken,
+    /// The client's address will be lost, or be false.
+    Loses,
+    /// Good to know.
+    Note,
+}
+
+/// What was found. The words are in the language files, by the name of the variant in kebab case.
+///
+/// What a field holds: an object as `Ingress shop/web`, a Service as `shop/web`, a system or
+/// controller by its word, a setting by its name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, VariantNames)]
+#[serde(tag = "code", rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Finding {
+    /// Type `LoadBalancer`, and nothing in the cluster that would make one.
+    LoadBalancerPending {
+        /// The Service.
+        service: String,
+    },
+    /// A load balancer that delivers to node ports, and a Service without one.
+    TargetNeedsNodePort {
+        /// Who does it.
+        by: String,
+        /// The Service.
+        service: String,
+    },
+    /// A PROXY header is sent to somebody who does not speak it.
+    ProxyProtocolNotRead {
+        /// Who does it.
+        by: String,
+        /// Who reads.
+        reader: String,
+    },
+    /// Somebody waits for a PROXY header that nobody sends.
+    ProxyProtocolNotSent {
+        /// Who does it.
+        by: String,
+        /// Who reads.
+        reader: String,
+    },
+    /// A Service that is led to and is not there.
+    MissingService {
+        /// Who does it.
+        by: String,
+        /// The Service.
+        service: String,
+    },
+    /// A port that is led to and that its Service does not have.
+    MissingPort {
+        /// Who does it.
+        by: String,
+        /// The Service.
+        service: String,
+        /// The port.
+        port: String,
+    },
+    /// No endpoint is usable.
+    NoEndpoints {
+        /// The Service.
+        service: String,
+    },
+    /// Policy `Local`, and no usable endpoint on any node that is announced or registered.
+    LocalWithoutEndpoints {
+        /// The Service.
+        service: String,
+    },
+    /// Two pods that want one port of one node.
+    HostPortConflict {
+        /// The port.
+        port: String,
+        /// One workload.
+        one: String,
+        /// The other.
+        other: String,
+    },
+    /// The Pod Security level of the namespace forbids what the pods need.
+    PodSecurityForbids {
+        /// The namespace.
+        namespace: String,
+        /// Its level.
+        level: String,
+        /// The workload.
+        workload: String,
+        /// What they need.
+        what: String,
+    },
+    /// A client that is itself a target cannot reach itself by a load balancer that keeps addresses.
+    HairpinThroughLoadBalancer {
+        /// The Service.
+        service: String,
+        /// The load balancer.
+        system: String,
+    },
+    /// No pool or advertisement of `MetalLB` covers it.
+    NothingAnnounces {
+        /// The Service.
+        service: String,
+    },
+    /// Policy `Local` keeps the address of a load balancer, not of the client.
+    LocalBehindReplacingLoadBalancer {
+        /// The Service.
+        service: String,
+        /// The load balancer.
+        system: String,
+    },
+    /// A proxy replaces the `X-Forwarded-For` that one in front of it has written.
+    ForwardedHeaderOverwritten {
+        /// Who does it.
+        by: String,
+        /// Who stands before it.
+        before: String,
+    },
+    /// A proxy believes an `X-Forwarded-For` that any client can write.
+    ForwardedHeaderSpoofable {
+        /// Who does it.
+        by: String,
+    },
+    /// `loadBalancerSourceRanges` are compared with the load balancer's address.
+    SourceRangesSeeTheLoadBalancer {
+        /// The Service.
+        service: String,
+        /// The load balancer.
+        system: String,
+    },
+    /// Session affinity goes by the load balancer's address.
+    AffinitySeesTheLoadBalancer {
+        /// The Service.
+        service: String,
+        /// The load balancer.
+        system: String,
+    },
+    /// `loadBalancerSourceRanges` do not hold for node ports.
+    SourceRangesDoNotFenceNodePorts {
+        /// The Service.
+        service: String,
+    },
+    /// A traffic policy that says nothing of what the Service has.
+    PolicyDoesNotApply {
+        /// The field.
+        field: String,
+        /// The Service.
+        service: String,
+        /// Why: a word of the language files.
+        why: String,
+    },
+    /// Pods in their node's network that do not find the cluster's names.
+    HostNetworkDnsPolicy {
+        /// The workload.
+        workload: String,
+    },
+    /// A DNS alias: no packet passes the cluster for it.
+    ExternalName {
+        /// The Service.
+        service: String,
+        /// What it stands for.
+        to: String,
+    },
+    /// No address of its own: clients go to the pods themselves.
+    Headless {
+        /// The Service.
+        service: String,
+    },
+    /// Clients in the cluster that go to the load balancer's address never reach it, and bring no PROXY header.
+    PodsBypassTheLoadBalancer {
+        /// The Service.
+        service: String,
+        /// The load balancer.
+        system: String,
+    },
+    /// An Ingress or Gateway of a controller that is not known.
+    ControllerUnknown {
+        /// Who does it.
+        by: String,
+        /// Its class, as far as it names one.
+        class: String,
+    },
+    /// A setting with a value that is none of its values.
+    ValueNotUnderstood {
+        /// The object.
+        object: String,
+        /// The setting.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// A setting that nothing reads, as things are.
+    SettingIgnored {
+        /// The object.
+        object: String,
+        /// The setting.
+        name: String,
+        /// Why: a word of the language files.
+        why: String,
+    },
+}
+
+impl Finding {
+    /// How bad it is.
+    pub const fn severity(&self) -> Severity {
+        match self {
+            Self::LoadBalancerPending { .. }
+            | Self::TargetNeedsNodePort { .. }
+            | Self::ProxyProtocolNotRead { .. }
+            | Self::ProxyProtocolNotSent { .. }
+            | Self::MissingService { .. }
+            | Self::MissingPort { .. }
+            | Self::NoEndpoints { .. }
+            | Self::LocalWithoutEndpoints { .. }
+            | Self::HostPortConflict { .. }
+            | Self::PodSecurityForbids { .. }
+            | Self::HairpinThroughLoadBalancer { .. }
+            | Self::NothingAnnounces { .. } => Severity::Broken,
+            Self::LocalBehindReplacingLoadBalancer { .. }
+            | Self::ForwardedHeaderOverwritten { .. }
+            | Self::ForwardedHeaderSpoofable { .. }
+            | Self::SourceRangesSeeTheLoadBalancer { .. }
+            | Self::AffinitySeesTheLoadBalancer { .. } => Severity::Loses,
+            Self::SourceRangesDoNotFenceNodePorts { .. }
+            | Self::PolicyDoesNotApply { .. }
+            | Self::HostNetworkDnsPolicy { .. }
+            | Self::ExternalName { .. }
+            | Self::Headless { .. }
+            | Self::PodsBypassTheLoadBalancer { .. }
+            | Self::ControllerUnknown { .. }
+            | Self::ValueNotUnderstood { .. }
+            | Self::SettingIgnored { .. } => Severity::Note,
+        }
+    }
+}
