@@ -230,7 +230,6 @@ impl Moment {
             nodes: nodes.iter().map(|object| &**object).collect(),
             pods: pods.iter().map(|object| &**object).collect(),
             pods_of,
-            around: Around::default(),
             others: 0,
         };
         let index = Index::build(view);
