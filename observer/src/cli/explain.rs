@@ -1,17 +1,30 @@
-//! `observer explain`: what every front door does to the client's address, from the cluster's
-//! objects alone. Needs no privilege and no kernel.
+//! `observer explain`: what every front door does to the client's address, from the objects of a
+//! cluster or a folder of manifests alone. Needs no privilege and no kernel.
 
+use std::env;
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
+use clap::builder::PossibleValuesParser;
 use clap::{Args, ValueEnum};
+use strum::VariantNames as _;
 
 use super::filter::ServiceName;
-use super::source::ClusterSource;
+use super::source::{Given, WholeSource};
 use super::{Ending, block_on, names, say};
-use crate::cluster::{Index, KubeProxy};
-use crate::output;
-use crate::verdict::Explainer;
+use crate::cluster::facts::Facts;
+use crate::cluster::front::Delivers;
+use crate::cluster::{Index, KubeProxy, Objects, ServicePort, ServiceRef};
+use crate::manifests::Assumption;
+use crate::output::{self, Explanation, Page, Picture};
+use crate::verdict::advice::{Change, ChangeCode};
+use crate::verdict::chain::{Explained, Explainer};
+use crate::words::{Language, Words};
+
+mod health;
+
+/// Stands for the change that is best for each Service.
+const BEST: &str = "best";
 
 #[derive(Debug, Args)]
 pub(super) struct Options {
@@ -19,7 +32,7 @@ pub(super) struct Options {
     #[arg(value_name = "NAMESPACE/SERVICE")]
     service: Option<ServiceName>,
     #[command(flatten)]
-    source: ClusterSource,
+    source: WholeSource,
     /// Only this client: a pod's address, a node's, or any other for one from outside. What goes
     /// by addresses (`loadBalancerSourceRanges`, the cluster CIDR, hairpins) is told then, too.
     #[arg(long, value_name = "ADDRESS")]
@@ -27,61 +40,281 @@ pub(super) struct Options {
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
+    /// Draw the ways instead: client, load balancer, node, proxy, pod, and whose address each
+    /// passes on.
+    #[arg(
+        long,
+        value_enum,
+        value_name = "HOW",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "text",
+        conflicts_with = "output"
+    )]
+    diagram: Option<Picture>,
+    /// Make a change to the objects as they were read, not to the cluster, and explain what comes
+    /// of it: the best for each Service, or the one that is named.
+    #[arg(
+        long,
+        value_name = "CHANGE",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = BEST,
+        value_parser = changes()
+    )]
+    apply: Option<String>,
+    /// Ask the nodes at every healthCheckNodePort, and compare what they say.
+    #[arg(long)]
+    health: bool,
+    /// End with exit code 3 if a client outside comes to this by the doors that are meant for it.
+    #[arg(long, value_enum, value_name = "WHAT", value_delimiter = ',')]
+    fail_on: Vec<FailOn>,
+    /// The language of sentences [default: that of the environment, if it is one of these].
+    #[arg(long, value_enum)]
+    lang: Option<Language>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Format {
     /// For people: what is the same by several nodes in one row.
     Table,
-    /// An array, with an object for each front door, node and kind of client.
+    /// One document, `observer.explanation/v1`.
     Json,
+    /// For a merge request or a wiki.
+    Markdown,
+}
+
+/// What a pipeline over manifests does not let pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FailOn {
+    /// Pods see another address than the client's.
+    Lost,
+    /// So, and no header tells it either.
+    Unrecoverable,
+    /// A node that clients may enter by lets nothing through, or no way is open.
+    Dropped,
+}
+
+/// What explanations rest on.
+struct Ground {
+    index: Index,
+    facts: Facts,
+}
+
+fn changes() -> PossibleValuesParser {
+    PossibleValuesParser::new([&[BEST], ChangeCode::VARIANTS].concat())
 }
 
 pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
-    let Options {
-        service,
-        source,
-        client,
-        output,
-    } = options;
-    let objects = block_on(source.objects())?;
-    if let Some(service) = &service
+    let language = options
+        .lang
+        .unwrap_or_else(|| Language::of(|name| env::var(name).ok()));
+    let words = Words::of(language);
+    let Given {
+        mut objects,
+        assumed,
+    } = block_on(options.source.whole())?;
+    if let Some(service) = &options.service
         && let Some(but) = names::service(service, Some(&objects))?
     {
         say(&format!("warning: {but}"));
     }
-    let kube_proxy = match source.kube_proxy()? {
+    let kube_proxy = match options.source.kube_proxy()? {
         Some(given) => Some(given),
         None => KubeProxy::of_cluster(&objects.config_maps)
             .context("the ConfigMap of kube-proxy; give --kube-proxy-config")?,
     };
-    let index = Index::build(&objects);
-    if index.nodes().next().is_none() {
+    if objects.nodes.is_empty() {
         bail!(
             "there are no Nodes among the objects: what happens depends on the node one enters by"
         );
     }
-    let entries = index.entries().iter().filter(|entry| {
-        service
-            .as_ref()
-            .is_none_or(|service| service.names(&entry.service_port()))
-    });
-    let cells = Explainer {
-        index: &index,
+    let run = Run {
+        options: &options,
+        words: &words,
+        assumed: &assumed,
         kube_proxy: kube_proxy.as_ref(),
-        client,
-    }
-    .explain(entries);
-    let text = match output {
-        Format::Table => output::matrix(&cells),
-        Format::Json => output::matrix_json(&cells).to_string(),
     };
-    output::print(&text).context("cannot write to stdout")?;
+    let ground = Ground::of(&objects, &assumed);
+    let explained = run.explained(&ground);
+    let found = if let Some(change) = &options.apply {
+        let applied = run.apply(change, &explained, &mut objects)?;
+        let ground = Ground::of(&objects, &assumed);
+        let after = run.explained(&ground);
+        run.print(&after, &ground, &objects, &applied)?;
+        run.is_found(&after)
+    } else {
+        run.print(&explained, &ground, &objects, "")?;
+        run.is_found(&explained)
+    };
     if kube_proxy.is_none() {
-        say(
-            "kube-proxy's configuration is not known: taken to be as kubeadm sets it up, in mode \
-             iptables",
-        );
+        say(&words.say("label-kube-proxy-unknown", &[]));
     }
-    Ok(Ending::Done)
+    let agrees = !options.health || run.ask(&explained)?;
+    Ok(match (agrees, found) {
+        (false, _) => Ending::Unable,
+        (true, true) => Ending::Found,
+        (true, false) => Ending::Done,
+    })
+}
+
+/// One run of the command.
+#[derive(Clone, Copy)]
+struct Run<'a> {
+    options: &'a Options,
+    words: &'a Words,
+    assumed: &'a [Assumption],
+    kube_proxy: Option<&'a KubeProxy>,
+}
+
+impl Run<'_> {
+    fn explained<'b>(&'b self, ground: &'b Ground) -> Vec<Explained<'b>> {
+        let asked = self.options.service.as_ref();
+        let explainer = Explainer {
+            index: &ground.index,
+            facts: &ground.facts,
+            kube_proxy: self.kube_proxy,
+            client: self.options.client,
+        };
+        explainer.explain(|port: &ServicePort| asked.is_none_or(|asked| asked.names(port)))
+    }
+
+    fn print(
+        &self,
+        services: &[Explained<'_>],
+        ground: &Ground,
+        objects: &Objects,
+        applied: &str,
+    ) -> anyhow::Result<()> {
+        let Self {
+            options,
+            words,
+            assumed,
+            kube_proxy,
+        } = *self;
+        let sentences: Vec<_> = assumed
+            .iter()
+            .map(|assumption| words.tell("assumption", assumption))
+            .collect();
+        let mode = kube_proxy.map(|config| output::word(&config.mode));
+        let explanation = Explanation {
+            services,
+            facts: &ground.facts,
+            assumed: &sentences,
+            kube_proxy: mode.as_deref(),
+            others: objects.others,
+            whole: options.service.is_none(),
+            words,
+        };
+        let text = match (options.diagram, options.output) {
+            (Some(picture), _) => output::diagram(explanation, picture),
+            (None, Format::Json) => output::json(explanation).to_string(),
+            (None, Format::Markdown) => output::markdown(explanation),
+            (None, Format::Table) => output::table(explanation, Page::stdout()),
+        };
+        if options.output == Format::Json {
+            applied.lines().for_each(say);
+            return output::print(&text).context("cannot write to stdout");
+        }
+        output::print(&format!("{applied}{text}")).context("cannot write to stdout")
+    }
+
+    /// Makes a change of each Service's advice, and says which.
+    fn apply(
+        &self,
+        change: &str,
+        services: &[Explained<'_>],
+        objects: &mut Objects,
+    ) -> anyhow::Result<String> {
+        let mut said = String::new();
+        for explained in services {
+            let service = explained.service.to_string();
+            let is_it = |it: &&Change| {
+                !it.patches.is_empty() && (change == BEST || it.code.to_string() == change)
+            };
+            let Some(change) = explained.advice.iter().find(is_it) else {
+                if !explained.advice.is_empty() {
+                    let line = self
+                        .words
+                        .say("label-not-changed", &[("service", &service)]);
+                    said += &format!("{line}\n");
+                }
+                continue;
+            };
+            for patch in &change.patches {
+                patch.apply(objects)?;
+                let command = patch.command();
+                let line = self.words.say("label-changed", &[("what", &command)]);
+                said += &format!("{line}\n");
+            }
+        }
+        if !said.is_empty() {
+            said.push('\n');
+        }
+        Ok(said)
+    }
+
+    fn is_found(&self, services: &[Explained<'_>]) -> bool {
+        services.iter().any(|explained| {
+            let verdict = &explained.verdict;
+            self.options.fail_on.iter().any(|fail_on| match fail_on {
+                FailOn::Lost => verdict.loses(),
+                FailOn::Unrecoverable => verdict.loses() && verdict.recoverable.is_empty(),
+                FailOn::Dropped => verdict.closes(),
+            })
+        })
+    }
+
+    /// Asks the nodes; whether all say what is expected.
+    fn ask(&self, services: &[Explained<'_>]) -> anyhow::Result<bool> {
+        let said = block_on(async { Ok(health::ask(services, self.words).await) })?;
+        let lines: Vec<_> = said.iter().map(|(_, line)| format!("{line}\n")).collect();
+        output::print(&lines.concat()).context("cannot write to stdout")?;
+        Ok(said.iter().all(|(agrees, _)| *agrees))
+    }
+}
+
+impl Ground {
+    /// What is assumed of load balancers counts only where one would have it.
+    fn of(objects: &Objects, assumed: &[Assumption]) -> Self {
+        let has_assumed_address = |service: &ServiceRef| {
+            assumed.iter().any(|assumption| {
+                matches!(
+                    assumption,
+                    Assumption::LoadBalancerAddress { service: its, .. } if *its == service.to_string()
+                )
+            })
+        };
+        if !assumed
+            .iter()
+            .any(|it| matches!(it, Assumption::LoadBalancerAddress { .. }))
+        {
+            return Self {
+                index: Index::build(objects),
+                facts: Facts::of(objects),
+            };
+        }
+        let mut without = objects.clone();
+        for service in &mut without.services {
+            if has_assumed_address(&ServiceRef::of(&service.metadata)) {
+                service.status = None;
+            }
+        }
+        let facts = Facts::of(&without);
+        let mut objects = objects.clone();
+        for service in &mut objects.services {
+            let reference = ServiceRef::of(&service.metadata);
+            let front = facts.load_balancers.get(&reference);
+            let has_one = front.is_none_or(|front| {
+                matches!(front.delivers, Delivers::VirtualIp | Delivers::Unknown)
+            });
+            if !has_one && has_assumed_address(&reference) {
+                service.status = None;
+            }
+        }
+        Self {
+            index: Index::build(&objects),
+            facts,
+        }
+    }
 }

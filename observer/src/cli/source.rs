@@ -183,3 +183,25 @@ fn configured(objects: &Objects) -> Option<KubeProxy> {
         None
     })
 }
+
+/// STUB
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct WholeSource {
+    #[command(flatten)]
+    cluster: ClusterSource,
+}
+pub(super) struct Given {
+    pub(super) objects: Objects,
+    pub(super) assumed: Vec<crate::manifests::Assumption>,
+}
+impl WholeSource {
+    pub(super) async fn whole(&self) -> anyhow::Result<Given> {
+        Ok(Given {
+            objects: self.cluster.objects().await?,
+            assumed: Vec::new(),
+        })
+    }
+    pub(super) fn kube_proxy(&self) -> Result<Option<KubeProxy>, FileError> {
+        self.cluster.kube_proxy()
+    }
+}

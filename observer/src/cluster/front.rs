@@ -126,3 +126,23 @@ pub struct LoadBalancer {
     /// What decided, most telling first.
     pub because: Vec<Setting>,
 }
+
+/// STUB
+#[expect(dead_code, reason="stub")] pub struct Fronts<'a>(&'a super::Objects);
+impl<'a> Fronts<'a> {
+    /// n
+    pub fn new(objects: &'a super::Objects) -> Self {
+        Self(objects)
+    }
+    /// l
+    pub fn load_balancer(&self, _: &k8s_openapi::api::core::v1::Service) -> Option<LoadBalancer> {
+        None
+    }
+    /// f
+    pub fn findings(
+        &self,
+        _: &k8s_openapi::api::core::v1::Service,
+    ) -> Vec<super::finding::Finding> {
+        Vec::new()
+    }
+}

@@ -17,19 +17,23 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
 
 pub mod around;
 mod build;
 pub mod configz;
 mod convert;
+pub mod facts;
 pub mod file;
 pub mod finding;
 pub mod front;
+pub mod host;
 mod index;
 mod kube_proxy;
 mod lookup;
 mod objects;
+pub mod patch;
 pub mod plane;
 pub mod proxy;
 mod service;
@@ -157,6 +161,17 @@ pub struct Counts {
     pub pods: usize,
     /// Objects of kinds that the index has no use for.
     pub others: usize,
+}
+
+impl ServiceRef {
+    /// The Service that an object's metadata names. Only a file written by hand leaves the
+    /// namespace out.
+    pub fn of(metadata: &ObjectMeta) -> Self {
+        Self {
+            namespace: metadata.namespace.as_deref().unwrap_or("default").into(),
+            name: metadata.name.as_deref().unwrap_or_default().into(),
+        }
+    }
 }
 
 impl Protocol {

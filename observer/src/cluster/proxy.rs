@@ -82,6 +82,8 @@ pub struct Route {
     pub adds: Vec<Carrier>,
     /// Whether what it believes is added to rather than replaced; the rest of a chain stays.
     pub appends: bool,
+    /// Namespace and name of the `ConfigMap` that sets it up, if it has one.
+    pub config_map: Option<(String, String)>,
     /// Whether it goes to the pods themselves; else to the Service's cluster IP.
     pub to_pods: bool,
     /// What decided, most telling first.
@@ -90,4 +92,16 @@ pub struct Route {
 
 fn as_text<S: serde::Serializer>(name: &ServiceRef, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(name)
+}
+
+/// STUB
+pub fn routes(_: &super::Objects) -> (Vec<Route>, Vec<super::finding::Finding>) {
+    (Vec::new(), Vec::new())
+}
+/// STUB
+pub fn mismatches(
+    _: &Route,
+    _: Option<&super::front::LoadBalancer>,
+) -> Vec<super::finding::Finding> {
+    Vec::new()
 }

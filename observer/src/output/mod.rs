@@ -1,6 +1,6 @@
 //! One connection in, something to look at out.
 
-mod matrix;
+mod explanation;
 mod paint;
 mod printer;
 mod summary;
@@ -9,7 +9,9 @@ mod table;
 mod tests;
 mod wide;
 
-pub use matrix::{matrix, matrix_json};
+pub use explanation::{
+    Explanation, Picture, SCHEMA as EXPLANATION, diagram, json, markdown, table,
+};
 pub use paint::{Page, Tone};
 pub use printer::{Format, Printer, print};
 pub use summary::Summary;

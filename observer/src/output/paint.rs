@@ -89,6 +89,24 @@ impl Page {
         format!("{style}{text}{style:#}")
     }
 
+    /// Lines of a list: the first begins with `bullet`, the others below its text.
+    pub(super) fn list(self, bullet: &str, text: &str) -> String {
+        let next = " ".repeat(textwrap::core::display_width(bullet));
+        format!("{}\n", self.wrap(text, bullet, &next))
+    }
+
+    /// The same, with a word in the colour of its tone in front.
+    pub(super) fn item(self, bullet: &str, word: &str, tone: Tone, text: &str) -> String {
+        self.list(bullet, &format!("{} {text}", self.paint(tone, word)))
+    }
+
+    /// A paragraph, its first word in the colour of its tone.
+    pub(super) fn paragraph(self, indent: &str, text: &str, tone: Tone) -> String {
+        let (word, rest) = text.split_once(' ').unwrap_or((text, ""));
+        let text = format!("{} {rest}", self.paint(tone, word));
+        format!("{}\n", self.wrap(text.trim_end(), indent, indent))
+    }
+
     /// Breaks `text` into lines that fit, at spaces outside what `bind` made and nowhere else:
     /// a word that does not fit sticks out. The first line begins with `first`, the others with
     /// `next`.

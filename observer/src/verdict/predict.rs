@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use serde::Serialize;
+use strum::{Display, VariantNames};
 
 use super::vocabulary::{Basis, CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
 use crate::cluster::{
@@ -78,93 +78,78 @@ pub enum Doubt {
     PodNetwork,
 }
 
-/// Whose address the backend sees.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum SourceSeen {
-    /// The client's own.
-    Client,
-    /// One of the node that the connection enters by: which one is the network plugin's affair,
-    /// since a masquerade takes the address of the interface that leads to the endpoint
-    /// (`net/netfilter/nf_nat_masquerade.c`): a bridge's, a tunnel's, or the node's own.
-    EntryNode,
+/// Why a prediction is as it is. The sentences are in the language files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
+pub enum Why {
+    /// No endpoint is ready anywhere: kube-proxy rejects.
+    NoEndpoints,
+    /// Policy Local, none here: a virtual server rejects.
+    LocalRejected,
+    /// Policy Local, none here: sent elsewhere, and the reply goes past this node.
+    LocalPastThisNode,
+    /// Policy Local, none here: kube-proxy drops.
+    LocalDropped,
+    /// The client is in none of `loadBalancerSourceRanges`.
+    SourceRanges,
+    /// No node ports at this address (`nodePortAddresses`).
+    NotANodePortAddress,
+    /// It does not get through.
+    NotThrough,
+    /// Marked for masquerade, and delivered to the node itself.
+    MarkedInVain,
+    /// What the node itself sends is masqueraded.
+    NodeLocalClient,
+    /// Whoever reaches itself is masqueraded.
+    Hairpin,
+    /// Whatever enters here is masqueraded.
+    ExternalTrafficPolicyCluster,
+    /// Whatever goes to a cluster address is.
+    MasqueradeAll,
+    /// What is not taken for a pod's is.
+    OutsideClusterCidr,
+    /// A rule masquerades it.
+    SomeRule,
+    /// The reply goes past this node.
+    AnsweredPastThisNode,
+    /// It does if the endpoint is elsewhere.
+    MayBeAnsweredPastThisNode,
+    /// No rule, unless the pod gets itself.
+    NoRuleUnlessItself,
+    /// No rule of kube-proxy's; the network plugin may have one.
+    NoRuleButThePlugin,
+    /// No rule.
+    NoRule,
 }
 
 impl Prediction {
-    /// Whose address the backend sees; `None` if there is none, or that cannot be told.
-    pub const fn source_seen(&self) -> Option<SourceSeen> {
-        match self.source_ip {
-            SourceIp::Preserved => Some(SourceSeen::Client),
-            SourceIp::Lost => Some(SourceSeen::EntryNode),
-            SourceIp::Unknown => None,
-        }
-    }
-
-    /// Why, for people.
-    pub const fn why(&self) -> &'static str {
+    /// Why: a word of the language files.
+    pub const fn why(&self) -> Why {
         match (self.outcome_cause, self.cause, self.source_ip) {
-            (Some(OutcomeCauseCode::NoEndpoints), ..) => {
-                "no endpoint is ready anywhere: kube-proxy rejects"
-            }
+            (Some(OutcomeCauseCode::NoEndpoints), ..) => Why::NoEndpoints,
             (Some(OutcomeCauseCode::NoLocalEndpoints), ..) => match self.outcome {
-                Outcome::Refused => {
-                    "the policy is Local and no endpoint is ready on this node: its virtual server \
-                     rejects"
-                }
-                Outcome::Unanswered => {
-                    "the policy is Local and no endpoint is ready on this node: in IPVS mode it is \
-                     sent to another node all the same, and the reply does not return by this one"
-                }
-                _ => "the policy is Local and no endpoint is ready on this node: kube-proxy drops",
+                Outcome::Refused => Why::LocalRejected,
+                Outcome::Unanswered => Why::LocalPastThisNode,
+                _ => Why::LocalDropped,
             },
-            (Some(OutcomeCauseCode::SourceRanges), ..) => {
-                "the client is in none of loadBalancerSourceRanges: kube-proxy drops"
-            }
-            (Some(OutcomeCauseCode::NotANodePortAddress), ..) => {
-                "kube-proxy serves no node ports at this address (nodePortAddresses): the node \
-                 itself answers"
-            }
-            (Some(_), ..) => "it does not get through",
-            (None, Some(_), SourceIp::Preserved) => {
-                "kube-proxy marks it for masquerade, but what is delivered to the node itself \
-                 never reaches that rule"
-            }
-            (None, Some(CauseCode::NodeLocalClient), _) => {
-                "kube-proxy masquerades what the node itself sends; which address the backend sees \
-                 is a matter of the node's routes"
-            }
-            (None, Some(CauseCode::Hairpin), _) => {
-                "whoever reaches itself through a Service is masqueraded, or its replies would \
-                 never pass the node"
-            }
+            (Some(OutcomeCauseCode::SourceRanges), ..) => Why::SourceRanges,
+            (Some(OutcomeCauseCode::NotANodePortAddress), ..) => Why::NotANodePortAddress,
+            (Some(_), ..) => Why::NotThrough,
+            (None, Some(_), SourceIp::Preserved) => Why::MarkedInVain,
+            (None, Some(CauseCode::NodeLocalClient), _) => Why::NodeLocalClient,
+            (None, Some(CauseCode::Hairpin), _) => Why::Hairpin,
             (None, Some(CauseCode::ExternalTrafficPolicyCluster), _) => {
-                "externalTrafficPolicy is Cluster: kube-proxy masquerades whatever enters here"
+                Why::ExternalTrafficPolicyCluster
             }
-            (None, Some(CauseCode::MasqueradeAll), _) => {
-                "kube-proxy runs with masqueradeAll: it masquerades whatever goes to a cluster IP"
-            }
-            (None, Some(CauseCode::OutsideClusterCidr), _) => {
-                "kube-proxy masquerades what it does not take for a pod's on its way to a cluster IP"
-            }
-            (None, Some(_), _) => "a rule masquerades it",
+            (None, Some(CauseCode::MasqueradeAll), _) => Why::MasqueradeAll,
+            (None, Some(CauseCode::OutsideClusterCidr), _) => Why::OutsideClusterCidr,
+            (None, Some(_), _) => Why::SomeRule,
             (None, None, _) => match (self.outcome, self.doubt) {
-                (Outcome::Unanswered, _) => {
-                    "it reaches the pod with the address of its own pod, to which the reply goes \
-                     past this node: nobody translates it back"
-                }
-                (Outcome::Unknown, _) => {
-                    "no rule of kube-proxy masquerades it: it is answered if its endpoint is on \
-                     this node, and else the reply goes past it"
-                }
-                (_, Some(Doubt::Itself)) => {
-                    "no rule of kube-proxy masquerades it, unless the pod is chosen to answer \
-                     itself"
-                }
-                (_, Some(Doubt::PodNetwork)) => {
-                    "no rule of kube-proxy masquerades it; whether the network plugin does that \
-                     to a pod that leaves the pod network, no object tells"
-                }
-                (_, None) => "no rule of kube-proxy masquerades it",
+                (Outcome::Unanswered, _) => Why::AnsweredPastThisNode,
+                (Outcome::Unknown, _) => Why::MayBeAnsweredPastThisNode,
+                (_, Some(Doubt::Itself)) => Why::NoRuleUnlessItself,
+                (_, Some(Doubt::PodNetwork)) => Why::NoRuleButThePlugin,
+                (_, None) => Why::NoRule,
             },
         }
     }

@@ -1,0 +1,152 @@
+//! Sentences on a Service.
+
+use crate::cluster::front::Carrier;
+use crate::verdict::chain::{Explained, Health, Verdict, Way, Word};
+use crate::verdict::{ClientKind, OutcomeCauseCode};
+use crate::words::Words;
+
+use crate::output::paint::clean;
+use crate::output::word;
+
+/// `type LoadBalancer (AWS Network Load Balancer, delivers to pods), externalTrafficPolicy Local`.
+pub(super) fn heading(explained: &Explained<'_>, words: &Words) -> String {
+    let name = clean(&explained.service.to_string());
+    let Some(entry) = explained.entries.first() else {
+        return name;
+    };
+    let service = &entry.service;
+    let front = explained.load_balancer.map_or_else(String::new, |front| {
+        let system = front
+            .provider
+            .clone()
+            .unwrap_or_else(|| words.say(&format!("system-{}", front.system), &[]));
+        let delivers = words.say(&format!("delivers-{}", front.delivers), &[]);
+        format!(" ({}, {delivers})", clean(&system))
+    });
+    format!(
+        "{name}, type {:?}{front}, externalTrafficPolicy {}, internalTrafficPolicy {}",
+        service.service_type, service.external_traffic_policy, service.internal_traffic_policy
+    )
+}
+
+/// The verdict in one line.
+pub(super) fn verdict(explained: &Explained<'_>, words: &Words) -> String {
+    let Verdict {
+        word: in_a_word,
+        client,
+        lost_by,
+        recoverable,
+        closed,
+        ..
+    } = &explained.verdict;
+    if explained.ways.is_empty() {
+        return words.say("verdict-no-address", &[]);
+    }
+    let who: Vec<_> = lost_by
+        .iter()
+        .map(|loser| words.say(&format!("lost-by-{loser}"), &[]))
+        .collect();
+    let who = who.join(", ");
+    let why = why_lost(explained, words);
+    let mut sentence = match (in_a_word, client, why) {
+        (Word::Preserved, ClientKind::Pod, _) => words.say("verdict-inside-preserved", &[]),
+        (Word::Lost, _, Some(why)) => {
+            words.say("verdict-lost-because", &[("who", &who), ("why", &why)])
+        }
+        _ => words.say(&format!("verdict-{in_a_word}"), &[("who", &who)]),
+    };
+    if !recoverable.is_empty() {
+        let carriers = carriers(recoverable, words);
+        sentence += ". ";
+        sentence += &words.say("verdict-recoverable", &[("carriers", &carriers)]);
+    }
+    if let Some((nodes, cause)) = closed {
+        let why = closed_by(explained, *cause, words);
+        sentence += if recoverable.is_empty() { ". " } else { " " };
+        sentence += &words.count("verdict-closed", "nodes", *nodes, &[("why", &why)]);
+    }
+    sentence
+}
+
+/// Why kube-proxy loses it, if it is kube-proxy.
+fn why_lost(explained: &Explained<'_>, words: &Words) -> Option<String> {
+    let cause = explained.verdict.cause?;
+    let way = explained.ways.iter().find(|way| {
+        way.cause == Some(cause) && way.client == explained.verdict.client && way.is_open()
+    })?;
+    why(way, words)
+}
+
+fn closed_by(explained: &Explained<'_>, cause: OutcomeCauseCode, words: &Words) -> String {
+    let mut ways = explained.ways.iter();
+    let way = ways.find(|way| way.outcome_cause == Some(cause));
+    way.and_then(|way| why(way, words)).unwrap_or_default()
+}
+
+/// What kube-proxy does on a way, if it has a part in it.
+pub(super) fn why(way: &Way<'_>, words: &Words) -> Option<String> {
+    let prediction = way.prediction.as_ref()?;
+    Some(words.say(&format!("why-{}", prediction.why()), &[]))
+}
+
+pub(super) fn carriers(carriers: &[Carrier], words: &Words) -> String {
+    let said = carriers
+        .iter()
+        .map(|carrier| words.say(&format!("carrier-{carrier}"), &[]));
+    said.collect::<Vec<_>>().join(", ")
+}
+
+/// Whose address the pod sees, and what became of the connection if none does.
+pub(super) fn outcome(way: &Way<'_>) -> String {
+    let outcome = word(&way.outcome);
+    match &way.outcome_cause {
+        Some(cause) => format!("{outcome}: {}", word(cause)),
+        None => outcome,
+    }
+}
+
+/// Who lost it, and because of what.
+pub(super) fn loser(way: &Way<'_>) -> String {
+    match (way.lost_by, way.cause) {
+        (Some(loser), Some(cause)) => format!("{loser}: {}", word(&cause)),
+        (Some(loser), None) => loser.to_string(),
+        (None, Some(cause)) => word(&cause),
+        (None, None) => "-".to_owned(),
+    }
+}
+
+/// What the nodes say of a Service's health, one line for each answer.
+pub(super) fn health(health: &Health<'_>, words: &Words) -> Vec<String> {
+    let mut counts: Vec<usize> = health.nodes.iter().map(|(.., ready)| *ready).collect();
+    counts.sort_unstable();
+    counts.dedup();
+    let named = |serves: &dyn Fn(usize) -> bool| {
+        let nodes = health.nodes.iter().filter(|(.., ready)| serves(*ready));
+        let mut names: Vec<_> = nodes.map(|(name, ..)| clean(name)).collect();
+        let more = names.len().saturating_sub(NODES_MAX);
+        if more > 0 {
+            names.truncate(NODES_MAX);
+            names.push(words.count("label-and-others", "count", more, &[]));
+        }
+        names.join(", ")
+    };
+    let mut lines: Vec<_> = counts
+        .iter()
+        .rev()
+        .map(|count| {
+            let nodes = named(&|ready| ready == *count);
+            words.count("label-health-serves", "count", *count, &[("nodes", &nodes)])
+        })
+        .collect();
+    let used = named(&|ready| ready > 0);
+    let used = if used.is_empty() {
+        words.say("label-health-nobody", &[])
+    } else {
+        used
+    };
+    lines.push(words.say("label-health-used", &[("nodes", &used)]));
+    lines
+}
+
+/// Names in one line.
+const NODES_MAX: usize = 8;

@@ -1,0 +1,281 @@
+//! Which front doors a Service port has, by which nodes, and which of those are alike.
+
+use std::collections::{HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use crate::cluster::{
+    AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, Node, ServiceEntry,
+};
+use crate::verdict::predict::{Prediction, Question, Terms, predict};
+use crate::verdict::vocabulary::ClientKind;
+
+/// The clients that kube-proxy tells apart.
+pub(super) const CLIENTS: [ClientKind; 3] =
+    [ClientKind::External, ClientKind::Pod, ClientKind::Node];
+
+/// What is known of the nodes, for any Service.
+pub(super) struct Doors<'a> {
+    index: &'a Index,
+    kube_proxy: Option<&'a KubeProxy>,
+    client: Option<IpAddr>,
+    nodes: Vec<Known<'a>>,
+}
+
+struct Known<'a> {
+    node: &'a Node,
+    /// Whether kube-proxy takes the node's own address for one outside the cluster, by family.
+    is_outside: [Option<bool>; 2],
+}
+
+/// An address of a node or of a Service that leads to a Service port by a node.
+#[derive(Clone, Copy)]
+pub(super) struct At {
+    pub(super) kind: FrontDoorKind,
+    pub(super) address: IpAddr,
+    pub(super) port: u16,
+}
+
+/// Nodes by which the same becomes of a connection.
+pub(super) struct Alike {
+    pub(super) prediction: Prediction,
+    pub(super) addresses: Arc<[IpAddr]>,
+    pub(super) port: u16,
+    pub(super) nodes: Arc<[Arc<str>]>,
+}
+
+/// What tells two nodes apart, to a Service port.
+#[derive(PartialEq, Eq, Hash)]
+struct Class<'a> {
+    family: Family,
+    is_served: bool,
+    is_outside: Option<bool>,
+    /// The node itself, if it has endpoints, or is the client's.
+    node: Option<&'a str>,
+    /// Its zone, if endpoints are for zones.
+    zone: Option<&'a str>,
+}
+
+/// Collected, before it is shared.
+struct Group {
+    prediction: Prediction,
+    addresses: Vec<IpAddr>,
+    port: u16,
+    nodes: Vec<Arc<str>>,
+}
+
+impl<'a> Doors<'a> {
+    pub(super) fn new(
+        index: &'a Index,
+        kube_proxy: Option<&'a KubeProxy>,
+        client: Option<IpAddr>,
+    ) -> Self {
+        let nodes = index.nodes().map(|node| Known {
+            node,
+            is_outside: [Family::V4, Family::V6].map(|family| {
+                let own = node.primary_address(family)?;
+                kube_proxy?.is_outside(own, Some(node))
+            }),
+        });
+        Self {
+            index,
+            kube_proxy,
+            client,
+            nodes: nodes.collect(),
+        }
+    }
+
+    /// Node ports and virtual addresses of one kind, by each node: for a kind of client, with
+    /// nodes that are alike in one.
+    pub(super) fn alike(
+        &self,
+        entry: &'a ServiceEntry,
+        kind: FrontDoorKind,
+        client: ClientKind,
+    ) -> Vec<Alike> {
+        let apart = Apart::of(entry, self.index);
+        let mut groups: Vec<Group> = Vec::new();
+        let mut known: HashMap<Class<'_>, Option<usize>> = HashMap::new();
+        for one in &self.nodes {
+            for at in self.at(entry, kind, one.node) {
+                if !self.may_come(one.node, at.address, client) {
+                    continue;
+                }
+                let class = self.class(&apart, one, at);
+                let place = *known.entry(class).or_insert_with(|| {
+                    let prediction = self.predict(entry, one.node, at, client)?;
+                    let same =
+                        |group: &Group| group.prediction == prediction && group.port == at.port;
+                    Some(groups.iter().position(same).unwrap_or_else(|| {
+                        groups.push(Group {
+                            prediction,
+                            addresses: Vec::new(),
+                            port: at.port,
+                            nodes: Vec::new(),
+                        });
+                        groups.len() - 1
+                    }))
+                });
+                let Some(group) = place.map(|place| &mut groups[place]) else {
+                    continue;
+                };
+                // A node port's address is of one node, any other's the same by all.
+                if kind == FrontDoorKind::NodePort || !group.addresses.contains(&at.address) {
+                    group.addresses.push(at.address);
+                }
+                if group.nodes.last() != Some(&one.node.name) {
+                    group.nodes.push(Arc::clone(&one.node.name));
+                }
+            }
+        }
+        groups.into_iter().map(Alike::from).collect()
+    }
+
+    fn predict(
+        &self,
+        entry: &ServiceEntry,
+        node: &Node,
+        at: At,
+        client: ClientKind,
+    ) -> Option<Prediction> {
+        let question = Question {
+            entry,
+            door: at.kind,
+            at: Some(at.address),
+            family: Family::of(at.address),
+            client,
+            address: self.client,
+            endpoint: None,
+        };
+        let terms = Terms {
+            node,
+            kube_proxy: self.kube_proxy,
+            index: Some(self.index),
+        };
+        predict(&question, terms)
+    }
+
+    fn class<'b>(&self, apart: &Apart<'_>, known: &'b Known<'_>, at: At) -> Class<'b> {
+        let Known { node, is_outside } = known;
+        let family = Family::of(at.address);
+        Class {
+            family,
+            is_served: at.kind != FrontDoorKind::NodePort
+                || self
+                    .kube_proxy
+                    .is_none_or(|config| config.serves_node_ports_at(at.address, node)),
+            is_outside: is_outside[usize::from(family == Family::V6)],
+            node: (self.client.is_some() || apart.tells(&node.name)).then_some(&*node.name),
+            zone: node.zone.as_deref().filter(|_| apart.by_zone),
+        }
+    }
+
+    /// Whether such a client may come to an address by a node.
+    fn may_come(&self, node: &Node, door: IpAddr, kind: ClientKind) -> bool {
+        if door.is_loopback() {
+            let is_the_node = |client: &IpAddr| node.addresses.contains(client);
+            return kind == ClientKind::Node && self.client.as_ref().is_none_or(is_the_node);
+        }
+        let Some(client) = self.client else {
+            return true;
+        };
+        if client.is_ipv4() != door.is_ipv4() {
+            return false;
+        }
+        let local = LocalAddresses::new(&*node.name, node.addresses.iter().copied());
+        let its_kind = match self.index.address_kind(client, &local) {
+            AddressKind::Pod => ClientKind::Pod,
+            // kube-proxy knows a node's own traffic on that node alone.
+            AddressKind::Node(name) if name == &*node.name => ClientKind::Node,
+            AddressKind::Node(_) | AddressKind::External | AddressKind::Unknown => {
+                ClientKind::External
+            }
+        };
+        its_kind == kind
+    }
+
+    /// The addresses of a kind by one node.
+    fn at(&self, entry: &ServiceEntry, kind: FrontDoorKind, node: &Node) -> Vec<At> {
+        let service = &entry.service;
+        let virtual_ips = |addresses: &[IpAddr]| {
+            let at = |address: &IpAddr| At {
+                kind,
+                address: *address,
+                port: entry.port,
+            };
+            addresses.iter().map(at).collect()
+        };
+        match kind {
+            FrontDoorKind::NodePort => {
+                let Some(port) = entry.node_port else {
+                    return Vec::new();
+                };
+                let serves_localhost = self.kube_proxy.is_some_and(|it| it.serves_localhost);
+                let localhost = serves_localhost.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                let addresses = node.addresses.iter().copied().chain(localhost);
+                addresses
+                    .filter(|address| service.has_family(Family::of(*address)))
+                    .map(|address| At {
+                        kind,
+                        address,
+                        port,
+                    })
+                    .collect()
+            }
+            FrontDoorKind::LoadBalancer => virtual_ips(&service.load_balancer_vips),
+            FrontDoorKind::ExternalIP => virtual_ips(&service.external_ips),
+            FrontDoorKind::ClusterIP => virtual_ips(&service.cluster_ips),
+            FrontDoorKind::HostPort | FrontDoorKind::Pod => Vec::new(),
+        }
+    }
+}
+
+/// Which nodes are unlike others to a Service port.
+struct Apart<'a> {
+    /// Those that endpoints live on, or are for.
+    nodes: HashSet<&'a str>,
+    /// All: an endpoint of no node has a node's address.
+    all: bool,
+    by_zone: bool,
+}
+
+impl<'a> Apart<'a> {
+    fn of(entry: &'a ServiceEntry, index: &Index) -> Self {
+        let mut apart = Self {
+            nodes: HashSet::new(),
+            all: false,
+            by_zone: false,
+        };
+        let families = [Family::V4, Family::V6];
+        for endpoint in families.iter().flat_map(|it| entry.endpoints(*it)) {
+            apart.nodes.extend(endpoint.node.as_deref());
+            apart.all |= endpoint.node.is_none() && index.has_node_address(endpoint.address);
+            if let Some(hints) = &endpoint.hints {
+                apart.by_zone |= !hints.zones.is_empty();
+                apart.nodes.extend(hints.nodes.iter().map(|name| &**name));
+            }
+        }
+        apart
+    }
+
+    fn tells(&self, node: &str) -> bool {
+        self.all || self.nodes.contains(node)
+    }
+}
+
+impl From<Group> for Alike {
+    fn from(group: Group) -> Self {
+        let Group {
+            prediction,
+            addresses,
+            port,
+            nodes,
+        } = group;
+        Self {
+            prediction,
+            addresses: addresses.into(),
+            port,
+            nodes: nodes.into(),
+        }
+    }
+}

@@ -1,0 +1,569 @@
+//! Every way to a Service, and what comes of them in one word.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+use strum::{Display, VariantNames};
+
+use super::doors::{Alike, CLIENTS, Doors};
+use super::{Door, Loser, Walk, Way};
+use crate::cluster::facts::Facts;
+use crate::cluster::finding::Finding;
+use crate::cluster::front::{Carrier, Delivers, Keeps, LoadBalancer, System};
+use crate::cluster::plane::{Found, Mesh};
+use crate::cluster::proxy::{Controller, Place, Route};
+use crate::cluster::{
+    Family, FrontDoorKind, Index, KubeProxy, ServiceEntry, ServicePort, ServiceRef,
+};
+use crate::verdict::advice::{self, Case, Change};
+use crate::verdict::vocabulary::{CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
+
+/// What is known, and who is asked about.
+#[derive(Clone, Copy, Debug)]
+pub struct Explainer<'a> {
+    /// The cluster's objects.
+    pub index: &'a Index,
+    /// What stands around its Services.
+    pub facts: &'a Facts,
+    /// kube-proxy's configuration, if it is known.
+    pub kube_proxy: Option<&'a KubeProxy>,
+    /// The address of the only client; `None`: every kind of client.
+    pub client: Option<IpAddr>,
+}
+
+/// A Service, explained.
+#[derive(Clone, Debug)]
+pub struct Explained<'a> {
+    /// Which.
+    pub service: ServiceRef,
+    /// Its ports; none for one without addresses.
+    pub entries: &'a [ServiceEntry],
+    /// What stands in front of it.
+    pub load_balancer: Option<&'a LoadBalancer>,
+    /// The ways to its pods.
+    pub ways: Vec<Way<'a>>,
+    /// What comes of them.
+    pub verdict: Verdict,
+    /// What each node says to a load balancer that asks for its health.
+    pub health: Option<Health<'a>>,
+    /// What is wrong, or will surprise.
+    pub findings: Vec<Finding>,
+    /// What to change, best first.
+    pub advice: Vec<Change>,
+}
+
+/// What comes of a Service's ways, in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Display, VariantNames)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Word {
+    /// Pods see the client.
+    Preserved,
+    /// They do not.
+    Lost,
+    /// They do by some ways, or by chance.
+    Depends,
+    /// Nobody comes through.
+    Unreachable,
+    /// Cannot be told.
+    Unknown,
+}
+
+/// What comes of the ways by which a Service is meant to be reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// In a word.
+    pub word: Word,
+    /// By which doors.
+    pub doors: BTreeSet<Door>,
+    /// Who comes by them.
+    pub client: ClientKind,
+    /// Who loses the address.
+    pub lost_by: BTreeSet<Loser>,
+    /// Why, if it is kube-proxy.
+    pub cause: Option<CauseCode>,
+    /// By what the pods can find the client all the same, whichever way it comes.
+    pub recoverable: Vec<Carrier>,
+    /// Nodes that do not let it through, and why.
+    pub closed: Option<(usize, OutcomeCauseCode)>,
+}
+
+/// What the nodes say at a Service's `healthCheckNodePort` (`pkg/proxy/healthcheck`,
+/// `service_health.go`): 200 if an endpoint of it is ready there, else 503.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Health<'a> {
+    /// The port.
+    pub port: u16,
+    /// Each node with its addresses, and how many endpoints are ready on it.
+    pub nodes: Vec<(&'a Arc<str>, &'a [IpAddr], usize)>,
+}
+
+impl Health<'_> {
+    /// What a node with so many ready endpoints answers.
+    pub const fn status(ready: usize) -> u16 {
+        if ready == 0 { 503 } else { 200 }
+    }
+}
+
+impl<'a> Explainer<'a> {
+    /// Explains Services: the ports that are asked for, in the order of their names. A Service
+    /// without addresses is told if something was found of it.
+    pub fn explain(self, is_asked_for: impl Fn(&ServicePort) -> bool) -> Vec<Explained<'a>> {
+        let doors = Doors::new(self.index, self.kube_proxy, self.client);
+        let of_one =
+            |one: &ServiceEntry, next: &ServiceEntry| Arc::ptr_eq(&one.service, &next.service);
+        let entries = self.index.entries().chunk_by(of_one);
+        let mut explained: Vec<_> = entries
+            .filter_map(|entries| {
+                let asked: Vec<_> = entries
+                    .iter()
+                    .filter(|entry| is_asked_for(&entry.service_port()))
+                    .collect();
+                (!asked.is_empty()).then(|| self.service(&doors, entries, &asked))
+            })
+            .collect();
+        let without_address = self.facts.of_services.iter().filter(|(service, _)| {
+            let port = ServicePort {
+                service: (*service).clone(),
+                name: None,
+            };
+            self.index
+                .service(&service.namespace, &service.name)
+                .is_empty()
+                && is_asked_for(&port)
+        });
+        explained.extend(without_address.map(|(service, findings)| Explained {
+            service: service.clone(),
+            entries: &[],
+            load_balancer: None,
+            verdict: Verdict::of(&[]),
+            ways: Vec::new(),
+            health: None,
+            findings: findings.clone(),
+            advice: Vec::new(),
+        }));
+        explained.sort_by(|one, other| one.service.cmp(&other.service));
+        explained
+    }
+
+    fn service(
+        self,
+        doors: &Doors<'a>,
+        entries: &'a [ServiceEntry],
+        asked: &[&'a ServiceEntry],
+    ) -> Explained<'a> {
+        let service = &entries[0].service;
+        let reference = &service.reference;
+        let load_balancer = self.facts.load_balancers.get(reference);
+        let mesh = self.facts.meshes.get(reference);
+        let mut ways = Vec::new();
+        for entry in asked {
+            ways.extend(self.ways(doors, entry, load_balancer, mesh));
+        }
+        let verdict = Verdict::of(&ways);
+        let findings = self.facts.of_services.get(reference);
+        let health = service
+            .health_check_node_port
+            .map(|port| self.health(port, entries));
+        let findings = findings.cloned().unwrap_or_default();
+        let routes = self.facts.routes.iter();
+        let routes: Vec<_> = routes.filter(|it| it.service == *reference).collect();
+        let case = Case {
+            service,
+            load_balancer,
+            dataplane: self.facts.dataplane.what,
+            routes: &routes,
+            findings: &findings,
+        };
+        let advice = advice::changes(case, &ways);
+        Explained {
+            service: reference.clone(),
+            entries,
+            load_balancer,
+            ways,
+            verdict,
+            health,
+            findings,
+            advice,
+        }
+    }
+
+    fn health(self, port: u16, entries: &'a [ServiceEntry]) -> Health<'a> {
+        let family = entries[0].service.cluster_ips.first();
+        let family = family.map_or(Family::V4, |ip| Family::of(*ip));
+        let ready = |name: &str| {
+            let endpoints = entries.iter().flat_map(|entry| entry.endpoints(family));
+            let here = endpoints.filter(|it| it.ready && it.node.as_deref() == Some(name));
+            here.map(|it| it.address).collect::<BTreeSet<_>>().len()
+        };
+        let nodes = self.index.nodes();
+        Health {
+            port,
+            nodes: nodes
+                .map(|node| (&node.name, &*node.addresses, ready(&node.name)))
+                .collect(),
+        }
+    }
+
+    /// All ways to a Service port.
+    fn ways(
+        self,
+        doors: &Doors<'a>,
+        entry: &'a ServiceEntry,
+        load_balancer: Option<&'a LoadBalancer>,
+        mesh: Option<&'a Found<Mesh>>,
+    ) -> Vec<Way<'a>> {
+        let mut ways = self.from_outside(doors, entry, load_balancer, mesh);
+        for route in &self.facts.routes {
+            if route.service == entry.service.reference && leads_to(route, entry) {
+                ways.extend(self.by_proxy(doors, entry, route, mesh));
+            }
+        }
+        let kinds = [
+            FrontDoorKind::LoadBalancer,
+            FrontDoorKind::NodePort,
+            FrontDoorKind::ExternalIP,
+            FrontDoorKind::ClusterIP,
+        ];
+        for kind in kinds {
+            for client in CLIENTS {
+                // Told above, with what stands in front.
+                let is_told = kind == FrontDoorKind::LoadBalancer && client == ClientKind::External;
+                if is_told && load_balancer.is_some() {
+                    continue;
+                }
+                for alike in doors.alike(entry, kind, client) {
+                    let walk = self.by_node(Walk::from(client), entry, &alike).pod(mesh);
+                    ways.push(way(walk, entry, Door::of(kind), client, alike));
+                }
+            }
+        }
+        ways.extend(self.headless(entry, mesh));
+        ways
+    }
+
+    /// Clients go straight to the pods of a Service without an address.
+    fn headless(self, entry: &'a ServiceEntry, mesh: Option<&Found<Mesh>>) -> Option<Way<'a>> {
+        let is_headless = entry.service.cluster_ips.is_empty();
+        (is_headless && entry.has_usable_endpoint(Family::V4)).then(|| {
+            let walk = Walk::from(ClientKind::Pod).pod(mesh);
+            walk.way(entry, Door::Pod, ClientKind::Pod)
+        })
+    }
+
+    /// The ways of clients outside by a Service's load balancer.
+    fn from_outside(
+        self,
+        doors: &Doors<'a>,
+        entry: &'a ServiceEntry,
+        load_balancer: Option<&'a LoadBalancer>,
+        mesh: Option<&Found<Mesh>>,
+    ) -> Vec<Way<'a>> {
+        let Some(front) = load_balancer else {
+            return Vec::new();
+        };
+        self.in_front(doors, entry, front)
+            .into_iter()
+            .map(|(walk, alike)| {
+                let walk = walk.pod(mesh);
+                let client = ClientKind::External;
+                let mut way = match alike {
+                    Some(alike) => way(walk, entry, Door::LoadBalancer, client, alike),
+                    None => walk.way(entry, Door::LoadBalancer, client),
+                };
+                let service = &entry.service;
+                let own = service.load_balancer_vips.iter();
+                way.addresses = own.chain(&service.load_balancer_proxies).copied().collect();
+                way.to_port = Some(entry.port);
+                way.system = Some(front.system);
+                way.left_out = front.leaves_out_unhealthy_nodes == Some(true)
+                    && way.outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints);
+                way
+            })
+            .collect()
+    }
+
+    /// From a client outside through a load balancer and the nodes it delivers to.
+    fn in_front(
+        self,
+        doors: &Doors<'a>,
+        entry: &'a ServiceEntry,
+        front: &LoadBalancer,
+    ) -> Vec<(Walk, Option<Alike>)> {
+        let walk = Walk::from(ClientKind::External).load_balancer(front);
+        let has_vips = !entry.service.load_balancer_vips.is_empty();
+        let client = ClientKind::External;
+        let alike = match front.delivers {
+            Delivers::NodePort => doors.alike(entry, FrontDoorKind::NodePort, client),
+            Delivers::VirtualIp => doors.alike(entry, FrontDoorKind::LoadBalancer, client),
+            Delivers::Relay if front.keeps == Keeps::Client => {
+                doors.alike(entry, FrontDoorKind::NodePort, client)
+            }
+            Delivers::Relay => doors.alike(entry, FrontDoorKind::ClusterIP, ClientKind::Pod),
+            Delivers::Unknown if has_vips => {
+                doors.alike(entry, FrontDoorKind::LoadBalancer, client)
+            }
+            Delivers::Pod | Delivers::Nothing | Delivers::Unknown => Vec::new(),
+        };
+        if alike.is_empty() {
+            return vec![(walk, None)];
+        }
+        alike
+            .into_iter()
+            // Nobody registers an address at which a node does not listen.
+            .filter(|alike| {
+                alike.prediction.outcome_cause != Some(OutcomeCauseCode::NotANodePortAddress)
+            })
+            .map(|alike| (self.by_node(walk.clone(), entry, &alike), Some(alike)))
+            .collect()
+    }
+
+    /// The ways of clients outside by a proxy.
+    fn by_proxy(
+        self,
+        doors: &Doors<'a>,
+        entry: &'a ServiceEntry,
+        route: &'a Route,
+        mesh: Option<&Found<Mesh>>,
+    ) -> Vec<Way<'a>> {
+        let mut ways: Vec<Way<'a>> = Vec::new();
+        for place in &route.places {
+            for (walk, system, left_out) in self.to_proxy(doors, entry, route, place) {
+                let mut way = walk.pod(mesh).way(entry, Door::Proxy, ClientKind::External);
+                way.by = Some(format!("{} {}", route.kind, route.name));
+                way.system = system;
+                way.left_out = left_out;
+                // What differs only in the node it came by is one.
+                let is_same = |other: &Way<'_>| {
+                    (
+                        other.seen,
+                        other.outcome,
+                        &other.recoverable,
+                        other.left_out,
+                    ) == (way.seen, way.outcome, &way.recoverable, way.left_out)
+                        && other.by == way.by
+                        && other.system == way.system
+                };
+                if !ways.iter().any(is_same) {
+                    ways.push(way);
+                }
+            }
+        }
+        ways
+    }
+
+    /// From a client outside through a proxy, and as far as the pod of a Service port.
+    fn to_proxy(
+        self,
+        doors: &Doors<'a>,
+        entry: &'a ServiceEntry,
+        route: &'a Route,
+        place: &Place,
+    ) -> Vec<(Walk, Option<System>, bool)> {
+        let outside = || Walk::from(ClientKind::External);
+        match place {
+            Place::Outside { delivers } => {
+                let walk = outside().outer_proxy(route, *delivers);
+                let system = system(route.controller, *delivers);
+                if *delivers != Delivers::NodePort {
+                    return vec![(walk, system, false)];
+                }
+                let by_node_port =
+                    doors.alike(entry, FrontDoorKind::NodePort, ClientKind::External);
+                by_node_port
+                    .iter()
+                    .map(|alike| (self.by_node(walk.clone(), entry, alike), system, false))
+                    .collect()
+            }
+            Place::OnNodes { .. } => {
+                vec![(self.behind(outside(), doors, entry, route), None, false)]
+            }
+            Place::Behind { service } => {
+                let front = self.facts.load_balancers.get(service);
+                let ServiceRef { namespace, name } = service;
+                let entries = self.index.service(namespace, name);
+                let mut walks = Vec::new();
+                for of_proxy in entries {
+                    for way in self.outside_of(doors, of_proxy, front) {
+                        let (walk, system, left_out) = way;
+                        walks.push((self.behind(walk, doors, entry, route), system, left_out));
+                    }
+                }
+                walks
+            }
+            Place::Unknown => {
+                let walk = outside().unknown().proxy(route);
+                vec![(walk, None, false)]
+            }
+        }
+    }
+
+    /// The ways of clients outside to a proxy's own Service.
+    fn outside_of(
+        self,
+        doors: &Doors<'a>,
+        entry: &'a ServiceEntry,
+        front: Option<&LoadBalancer>,
+    ) -> Vec<(Walk, Option<System>, bool)> {
+        if let Some(front) = front {
+            let walks = self.in_front(doors, entry, front);
+            return walks
+                .into_iter()
+                .map(|(walk, alike)| {
+                    let cause = alike.and_then(|alike| alike.prediction.outcome_cause);
+                    let left_out = front.leaves_out_unhealthy_nodes == Some(true)
+                        && cause == Some(OutcomeCauseCode::NoLocalEndpoints);
+                    (walk, Some(front.system), left_out)
+                })
+                .collect();
+        }
+        [FrontDoorKind::NodePort, FrontDoorKind::ExternalIP]
+            .into_iter()
+            .flat_map(|kind| doors.alike(entry, kind, ClientKind::External))
+            .map(|alike| {
+                let walk = self.by_node(Walk::from(ClientKind::External), entry, &alike);
+                (walk, None, false)
+            })
+            .collect()
+    }
+
+    /// From a proxy in the cluster on: to a pod, or by the Service's cluster address.
+    fn behind(self, walk: Walk, doors: &Doors<'a>, entry: &'a ServiceEntry, route: &Route) -> Walk {
+        let walk = walk.proxy(route);
+        if route.to_pods {
+            return walk;
+        }
+        let by_cluster_ip = doors.alike(entry, FrontDoorKind::ClusterIP, ClientKind::Pod);
+        match by_cluster_ip.first() {
+            Some(alike) => self.by_node(walk, entry, alike),
+            None => walk,
+        }
+    }
+
+    fn by_node(self, walk: Walk, entry: &ServiceEntry, alike: &Alike) -> Walk {
+        let who = match &*alike.nodes {
+            [only] => only.to_string(),
+            _ => "node".to_owned(),
+        };
+        walk.node(
+            who,
+            &alike.prediction,
+            &self.facts.dataplane,
+            entry.protocol,
+        )
+    }
+}
+
+/// The load balancer that a proxy outside the cluster is.
+fn system(controller: Controller, delivers: Delivers) -> Option<System> {
+    match (controller, delivers) {
+        (Controller::AwsAlb, _) => Some(System::AwsAlb),
+        (Controller::Gke, Delivers::Pod) => Some(System::GkeContainerNative),
+        (Controller::Gke, _) => Some(System::GkeProxy),
+        _ => None,
+    }
+}
+
+/// Whether a route leads to this port of its Service.
+fn leads_to(route: &Route, entry: &ServiceEntry) -> bool {
+    route
+        .port
+        .as_ref()
+        .is_none_or(|port| entry.name.as_deref() == Some(port) || port.parse() == Ok(entry.port))
+}
+
+fn way<'a>(
+    walk: Walk,
+    entry: &'a ServiceEntry,
+    door: Door,
+    client: ClientKind,
+    alike: Alike,
+) -> Way<'a> {
+    let Alike {
+        prediction: _,
+        addresses,
+        port,
+        nodes,
+    } = alike;
+    Way {
+        addresses,
+        to_port: Some(port),
+        nodes,
+        ..walk.way(entry, door, client)
+    }
+}
+
+impl Verdict {
+    /// Whether pods see another address than that of a client outside, by a way that is open.
+    pub fn loses(&self) -> bool {
+        self.client == ClientKind::External && !self.lost_by.is_empty()
+    }
+
+    /// Whether a client outside is let in by no node, or not by every one that it may come by.
+    pub fn closes(&self) -> bool {
+        self.client == ClientKind::External
+            && (self.closed.is_some() || self.word == Word::Unreachable)
+    }
+
+    /// By the doors that are for clients outside, the widest first; else by the cluster address.
+    fn of(ways: &[Way<'_>]) -> Self {
+        let main = [
+            &[Door::LoadBalancer, Door::Proxy][..],
+            &[Door::NodePort, Door::ExternalIP],
+        ];
+        let outside = |doors: &[Door]| -> Vec<_> {
+            let is_main =
+                |way: &&Way<'_>| way.client == ClientKind::External && doors.contains(&way.door);
+            // At an address where no node port is, nobody is meant to come.
+            let is_meant =
+                |way: &&Way<'_>| way.outcome_cause != Some(OutcomeCauseCode::NotANodePortAddress);
+            ways.iter().filter(is_main).filter(is_meant).collect()
+        };
+        let (ways, client) = main
+            .into_iter()
+            .map(outside)
+            .find(|ways| !ways.is_empty())
+            .map_or_else(
+                || {
+                    let inside = ways.iter().filter(|way| way.client == ClientKind::Pod);
+                    (inside.collect::<Vec<_>>(), ClientKind::Pod)
+                },
+                |ways| (ways, ClientKind::External),
+            );
+        let open: Vec<_> = ways.iter().filter(|way| way.is_open()).collect();
+        let fates: BTreeSet<_> = open.iter().map(|way| way.source_ip).collect();
+        let word = match (fates.len(), fates.first()) {
+            (0, _) => Word::Unreachable,
+            (1, Some(SourceIp::Preserved)) => Word::Preserved,
+            (1, Some(SourceIp::Lost)) => Word::Lost,
+            (1, _) => Word::Unknown,
+            _ => Word::Depends,
+        };
+        let lost: Vec<_> = open
+            .iter()
+            .filter(|way| way.source_ip == SourceIp::Lost)
+            .collect();
+        let recoverable = lost.first().map_or(&[][..], |way| &way.recoverable);
+        let recoverable = recoverable
+            .iter()
+            .filter(|it| lost.iter().all(|way| way.recoverable.contains(it)));
+        let closed = ways.iter().filter(|way| {
+            !way.left_out && matches!(way.outcome, Outcome::Dropped | Outcome::Refused)
+        });
+        let closed_nodes: BTreeSet<_> = closed.clone().flat_map(|way| &*way.nodes).collect();
+        Self {
+            word,
+            doors: ways.iter().map(|way| way.door).collect(),
+            client,
+            lost_by: lost.iter().filter_map(|way| way.lost_by).collect(),
+            cause: lost.iter().find_map(|way| way.cause),
+            recoverable: recoverable.copied().collect(),
+            closed: closed
+                .clone()
+                .find_map(|way| way.outcome_cause)
+                .map(|cause| (closed_nodes.len(), cause)),
+        }
+    }
+}

@@ -1,0 +1,345 @@
+//! A way, walked stage by stage.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use super::{Door, Loser, Seen, Stage, StageKind, Way};
+use crate::cluster::front::{Carrier, Delivers, Keeps, LoadBalancer, Setting};
+use crate::cluster::plane::{Dataplane, Found, Mesh};
+use crate::cluster::proxy::Route;
+use crate::cluster::{Protocol, ServiceEntry};
+use crate::verdict::predict::Prediction;
+use crate::verdict::vocabulary::{CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
+
+/// Where a connection is on its way.
+#[derive(Clone, Debug)]
+pub(super) struct Walk {
+    stages: Vec<Stage>,
+    source: Seen,
+    /// By what the client can be found.
+    carriers: Vec<Carrier>,
+    lost_by: Option<Loser>,
+    hops: Option<RangeInclusive<u8>>,
+    outcome: Outcome,
+    outcome_cause: Option<OutcomeCauseCode>,
+    cause: Option<CauseCode>,
+    prediction: Option<Prediction>,
+    goes_on: bool,
+}
+
+/// What a stage does.
+struct Step {
+    kind: StageKind,
+    who: String,
+    source: Seen,
+    changed_by: Option<Loser>,
+    hops: Option<RangeInclusive<u8>>,
+    because: Vec<Setting>,
+}
+
+impl Walk {
+    /// At the client.
+    pub(super) fn from(client: ClientKind) -> Self {
+        let who = match client {
+            ClientKind::Pod => "pod",
+            ClientKind::Node => "node",
+            _ => "external",
+        };
+        let mut walk = Self {
+            stages: Vec::new(),
+            source: Seen::Client,
+            carriers: Vec::new(),
+            lost_by: None,
+            hops: Some(0..=0),
+            outcome: Outcome::Answered,
+            outcome_cause: None,
+            cause: None,
+            prediction: None,
+            goes_on: true,
+        };
+        walk.unchanged(StageKind::Client, who.to_owned());
+        walk
+    }
+
+    fn unchanged(&mut self, kind: StageKind, who: String) {
+        self.step(Step {
+            kind,
+            who,
+            source: self.source,
+            changed_by: None,
+            hops: Some(0..=0),
+            because: Vec::new(),
+        });
+    }
+
+    fn step(&mut self, step: Step) {
+        let Step {
+            kind,
+            who,
+            source,
+            changed_by,
+            hops,
+            because,
+        } = step;
+        if matches!(self.source, Seen::Client | Seen::Unknown) {
+            self.lost_by = self.lost_by.or(changed_by);
+        }
+        self.source = source;
+        self.hops = self
+            .hops
+            .take()
+            .zip(hops.as_ref())
+            .map(|(before, more)| before.start() + more.start()..=before.end() + more.end());
+        self.stages.push(Stage {
+            kind,
+            who,
+            source,
+            changed_by,
+            recoverable: self.carriers.clone(),
+            hops,
+            because,
+        });
+    }
+
+    /// Through a load balancer in front of the nodes.
+    pub(super) fn load_balancer(mut self, front: &LoadBalancer) -> Self {
+        let LoadBalancer {
+            system,
+            provider,
+            delivers,
+            keeps,
+            adds,
+            because,
+            ..
+        } = front;
+        if self.source == Seen::Client {
+            self.carriers.extend(adds);
+        }
+        let relays = *delivers == Delivers::Relay;
+        let (source, changed_by) = match keeps {
+            Keeps::Client => (self.source, None),
+            Keeps::Own if relays => (Seen::Relay, Some(Loser::LoadBalancer)),
+            Keeps::Own => (Seen::LoadBalancer, Some(Loser::LoadBalancer)),
+            Keeps::Unknown => (Seen::Unknown, None),
+        };
+        self.step(Step {
+            kind: if relays {
+                StageKind::Relay
+            } else {
+                StageKind::LoadBalancer
+            },
+            who: provider.clone().unwrap_or_else(|| system.to_string()),
+            source,
+            changed_by,
+            hops: Some(0..=0),
+            because: because.clone(),
+        });
+        if *delivers == Delivers::Nothing {
+            self.outcome = Outcome::Unanswered;
+            self.goes_on = false;
+        }
+        self
+    }
+
+    /// Through the first node, by kube-proxy's rules or those of what stands in its place.
+    pub(super) fn node(
+        mut self,
+        who: String,
+        prediction: &Prediction,
+        dataplane: &Found<Dataplane>,
+        protocol: Protocol,
+    ) -> Self {
+        let Prediction {
+            cause,
+            outcome,
+            outcome_cause,
+            extra_hops,
+            ..
+        } = prediction;
+        self.outcome = *outcome;
+        self.outcome_cause = *outcome_cause;
+        self.goes_on = matches!(
+            outcome,
+            Outcome::Answered | Outcome::Unknown | Outcome::Unanswered
+        );
+        self.prediction = Some(prediction.clone());
+        if !self.goes_on {
+            self.unchanged(StageKind::Node, who);
+            return self;
+        }
+        let (fate, by) = fate(prediction, dataplane.what, protocol);
+        let source = match fate {
+            SourceIp::Preserved => self.source,
+            SourceIp::Lost => Seen::EntryNode,
+            SourceIp::Unknown => Seen::Unknown,
+        };
+        if fate != SourceIp::Preserved {
+            self.cause = *cause;
+        }
+        self.step(Step {
+            kind: StageKind::Node,
+            who,
+            source,
+            changed_by: (fate == SourceIp::Lost).then_some(by),
+            hops: extra_hops.clone(),
+            because: dataplane.because.clone(),
+        });
+        self
+    }
+
+    /// As what is not known.
+    pub(super) fn unknown(mut self) -> Self {
+        self.source = Seen::Unknown;
+        self.outcome = Outcome::Unknown;
+        self
+    }
+
+    /// Through a proxy in the cluster, which opens a connection of its own: to a pod, at most a
+    /// node further.
+    pub(super) fn proxy(self, route: &Route) -> Self {
+        self.relayed(route, StageKind::Proxy, Seen::Proxy, Loser::Proxy, 0..=1)
+    }
+
+    /// Through a proxy that is a load balancer in front of the nodes.
+    pub(super) fn outer_proxy(self, route: &Route, delivers: Delivers) -> Self {
+        let mut walk = self.relayed(
+            route,
+            StageKind::LoadBalancer,
+            Seen::LoadBalancer,
+            Loser::LoadBalancer,
+            0..=0,
+        );
+        match delivers {
+            Delivers::Nothing => {
+                walk.outcome = Outcome::Unanswered;
+                walk.goes_on = false;
+            }
+            Delivers::Unknown => walk.outcome = Outcome::Unknown,
+            _ => {}
+        }
+        walk
+    }
+
+    fn relayed(
+        mut self,
+        route: &Route,
+        kind: StageKind,
+        source: Seen,
+        by: Loser,
+        hops: RangeInclusive<u8>,
+    ) -> Self {
+        if !self.goes_on {
+            return self;
+        }
+        let is_told = self
+            .carriers
+            .iter()
+            .any(|carrier| route.believes.contains(carrier));
+        let keeps_the_list = route.appends && self.carriers.contains(&Carrier::XForwardedFor);
+        let knows = self.source == Seen::Client || is_told || keeps_the_list;
+        self.carriers = if knows {
+            route.adds.clone()
+        } else {
+            Vec::new()
+        };
+        self.step(Step {
+            kind,
+            who: format!("{} {}", route.kind, route.name),
+            source,
+            changed_by: Some(by),
+            hops: Some(hops),
+            because: route.because.clone(),
+        });
+        self
+    }
+
+    /// Into the pod, where a sidecar may take it over.
+    pub(super) fn pod(mut self, mesh: Option<&Found<Mesh>>) -> Self {
+        if !self.goes_on {
+            return self;
+        }
+        if let Some(Found { what, because }) = mesh {
+            let changes = matches!(what, Mesh::IstioRedirect | Mesh::Linkerd);
+            self.step(Step {
+                kind: StageKind::Mesh,
+                who: what.to_string(),
+                source: if changes { Seen::Loopback } else { self.source },
+                changed_by: changes.then_some(Loser::Mesh),
+                hops: Some(0..=0),
+                because: because.clone(),
+            });
+        }
+        self.unchanged(StageKind::Pod, "pod".to_owned());
+        self
+    }
+
+    /// The way that was walked, and what came of it.
+    pub(super) fn way(self, entry: &ServiceEntry, door: Door, client: ClientKind) -> Way<'_> {
+        let Self {
+            stages,
+            source,
+            carriers,
+            lost_by,
+            hops,
+            outcome,
+            outcome_cause,
+            cause,
+            prediction,
+            goes_on: is_through,
+        } = self;
+        let source_ip = match source {
+            _ if !is_through => SourceIp::Unknown,
+            Seen::Client => SourceIp::Preserved,
+            Seen::Unknown => SourceIp::Unknown,
+            _ => SourceIp::Lost,
+        };
+        Way {
+            entry,
+            door,
+            by: None,
+            system: None,
+            addresses: Arc::default(),
+            to_port: None,
+            nodes: Arc::default(),
+            client,
+            source_ip,
+            seen: is_through.then_some(source),
+            lost_by: lost_by.filter(|_| is_through),
+            cause,
+            outcome,
+            outcome_cause,
+            extra_hops: hops.filter(|_| is_through),
+            recoverable: if is_through { carriers } else { Vec::new() },
+            left_out: false,
+            prediction,
+            stages,
+        }
+    }
+}
+
+/// What becomes of the source on the first node, and who would have changed it.
+///
+/// Cilium's kube-proxy replacement keeps it for an endpoint on the node itself under either policy
+/// (cilium/cilium#33574), and for others by direct server return; Calico's eBPF dataplane always
+/// (projectcalico/calico#8812). Of others than clients outside, no object tells more than what
+/// kube-proxy would do.
+fn fate(prediction: &Prediction, dataplane: Dataplane, protocol: Protocol) -> (SourceIp, Loser) {
+    let by_kube_proxy = prediction.source_ip;
+    let is_for_clients_outside = prediction.cause == Some(CauseCode::ExternalTrafficPolicyCluster);
+    let hops = prediction.extra_hops.as_ref();
+    let by_masquerade = match hops.map(|hops| (*hops.start(), *hops.end())) {
+        Some((0, 0)) => SourceIp::Preserved,
+        Some((1.., _)) => SourceIp::Lost,
+        _ => SourceIp::Unknown,
+    };
+    let source_ip = match dataplane {
+        Dataplane::KubeProxy => return (by_kube_proxy, Loser::KubeProxy),
+        _ if !is_for_clients_outside => by_kube_proxy,
+        Dataplane::CiliumDsr | Dataplane::CalicoEbpf => SourceIp::Preserved,
+        Dataplane::CiliumHybrid if protocol == Protocol::Tcp => SourceIp::Preserved,
+        Dataplane::CiliumSnat | Dataplane::CiliumHybrid => by_masquerade,
+        Dataplane::Cilium if by_masquerade == SourceIp::Preserved => SourceIp::Preserved,
+        _ => SourceIp::Unknown,
+    };
+    (source_ip, Loser::Dataplane)
+}
