@@ -7,7 +7,9 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
+use crate::verdict::advice::Change;
 use crate::verdict::{Cause, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp};
+use crate::words;
 
 mod anonymize;
 pub mod filter;
@@ -203,6 +205,17 @@ pub struct Record {
     pub cluster_stale_s: Option<u64>,
     /// What to change.
     pub advice: Vec<Advice>,
+}
+
+impl Advice {
+    /// A change in words: English, as all that is in a record.
+    pub(crate) fn of(change: &Change) -> Self {
+        let (change, trade_off) = words::change(change.code);
+        Self {
+            change: change.to_owned(),
+            trade_off: trade_off.to_owned(),
+        }
+    }
 }
 
 impl std::convert::From<SocketAddr> for Endpoint {

@@ -1,11 +1,17 @@
 //! What is said to people, in their language. The sentences are data: `words/en.ftl` and
 //! `words/ko.ftl`, in Fluent's syntax; a test holds them complete.
 
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
 use clap::ValueEnum;
 use fluent_bundle::{FluentArgs, FluentBundle, FluentResource};
 use serde::Serialize;
 use serde_json::Value;
+use strum::VariantNames as _;
 use unic_langid::LanguageIdentifier;
+
+use crate::verdict::advice::ChangeCode;
 
 const ENGLISH: &str = include_str!("../words/en.ftl");
 const KOREAN: &str = include_str!("../words/ko.ftl");
@@ -130,6 +136,21 @@ impl Words {
         debug_assert!(errors.is_empty(), "{name}: {errors:?}");
         text.into_owned()
     }
+}
+
+/// A change and its price, in English.
+pub(crate) fn change(code: ChangeCode) -> (&'static str, &'static str) {
+    static CHANGES: LazyLock<HashMap<String, (String, String)>> = LazyLock::new(|| {
+        let words = Words::of(Language::En);
+        let said = ChangeCode::VARIANTS.iter().map(|code| {
+            let name = format!("change-{code}");
+            let said = (words.say(&name, &[]), words.price(&name));
+            ((*code).to_owned(), said)
+        });
+        said.collect()
+    });
+    let said = CHANGES.get(code.to_string().as_str());
+    said.map_or(("", ""), |(change, price)| (change, price))
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod cluster;
 pub mod command;
 pub mod demo;
 pub mod deploy;
+pub mod explained;
 pub mod http;
 pub mod kubeproxy;
 pub mod lab;

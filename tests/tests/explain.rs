@@ -8,7 +8,7 @@ use std::{fs, process::Command};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tests::{
-    command, demo,
+    command, demo, explained,
     kubeproxy::{
         Mode, Settings,
         doors::{Found, FrontDoor, Kind, Policy, front_doors},
@@ -43,7 +43,7 @@ fn said<'a>(matrix: &'a [Value], door: &FrontDoor) -> &'a Value {
 #[test]
 fn every_front_door_is_explained_as_the_rules_are() {
     let text = command::run(explain(&["-o", "json"]).arg(demo::cluster_file())).expect("explains");
-    let matrix: Vec<Value> = serde_json::from_str(&text).expect("JSON");
+    let matrix = explained::cells(&serde_json::from_str(&text).expect("JSON"));
     let cluster = Scene::demo().cluster().expect("the demo cluster");
     let settings = Settings::of(Mode::Nftables);
     let mut seen = 0;

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 use tests::{
     client::{self, Failure},
-    command,
+    command, explained,
     kubeproxy::{
         Family, Mode,
         doors::{Found, FrontDoor, Kind, Policy, front_doors},
@@ -75,7 +75,9 @@ impl Explained {
         explain.args(["explain", "-o", "json", "--cluster-state"]);
         explain.arg(&scene.objects).arg("--kube-proxy-config");
         let text = command::run(explain.arg(config.path())).expect("explains");
-        Self(serde_json::from_str(&text).expect("JSON"))
+        Self(explained::cells(
+            &serde_json::from_str(&text).expect("JSON"),
+        ))
     }
 
     /// What is said of a way. Of a node's addresses only the first of a family is spoken of.

@@ -9,13 +9,14 @@ use crate::workspace;
 
 /// Which modules of `observer` each may use, besides itself. Facts flow one way: packets →
 /// observations → connections → verdicts → people.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
     ("cluster", &[]),
     ("observation", &["cluster"]),
     ("kernel", &["cluster", "observation"]),
     ("flow", &["cluster", "observation"]),
     ("verdict", &["cluster", "observation", "flow"]),
-    ("record", &["cluster", "verdict"]),
+    ("words", &["verdict"]),
+    ("record", &["cluster", "verdict", "words"]),
     (
         "observe",
         &["cluster", "observation", "flow", "verdict", "record"],
@@ -38,7 +39,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
     ),
     (
         "output",
-        &["cluster", "kernel", "live", "verdict", "record"],
+        &["cluster", "kernel", "live", "verdict", "record", "words"],
     ),
     (
         "agent",

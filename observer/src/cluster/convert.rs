@@ -145,6 +145,7 @@ pub(super) fn service(reference: ServiceRef, service: &core::Service) -> Option<
         session_affinity: session_affinity(spec),
         traffic_distribution: spec.traffic_distribution.as_deref().map(Box::from),
         load_balancer_source_ranges: ranges.filter_map(|range| parse_net(range)).collect(),
+        load_balancer: None,
         health_check_node_port: spec.health_check_node_port.and_then(parse_port),
         external_ips: in_its_families(addresses(spec.external_ips.iter().flatten())),
         load_balancer_vips: in_its_families(addresses(vips.filter_map(|i| i.ip.as_ref()))),

@@ -128,7 +128,8 @@ pub struct LoadBalancer {
 }
 
 /// STUB
-#[expect(dead_code, reason="stub")] pub struct Fronts<'a>(&'a super::Objects);
+#[expect(dead_code, reason = "stub")]
+pub struct Fronts<'a>(&'a super::Objects);
 impl<'a> Fronts<'a> {
     /// n
     pub fn new(objects: &'a super::Objects) -> Self {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::front::LoadBalancer;
 use super::{Family, Node, PodRef, Protocol, ServicePort, ServiceRef};
 
 /// A Service's external or internal traffic policy. Unset means `Cluster`.
@@ -59,6 +60,8 @@ pub struct Service {
     /// Who may come by the load balancer's addresses, both families together; see
     /// [`Service::source_ranges`].
     pub load_balancer_source_ranges: Box<[IpNet]>,
+    /// What stands in front of it, as far as it and the Nodes tell.
+    pub load_balancer: Option<Arc<LoadBalancer>>,
     /// Where each node tells a load balancer whether it has local endpoints.
     pub health_check_node_port: Option<u16>,
     /// Its cluster addresses, at most one a family. Empty when it is headless, or when none is

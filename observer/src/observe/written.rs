@@ -21,6 +21,7 @@ impl Observer {
             outcome_cause,
             extra_hops,
             expected,
+            advice,
         } = verdict;
         let why = outcome_cause.as_ref().map(|cause| cause.code);
         let as_expected = expected.map(|expected| expected.is_met_by(source_ip, outcome, why));
@@ -87,7 +88,7 @@ impl Observer {
             cluster_stale_s: connection
                 .opened_at
                 .and_then(|opened_at| self.cluster.stale_s(opened_at)),
-            advice: Vec::new(),
+            advice: advice.iter().map(record::Advice::of).collect(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! What a run saw, by service and cause, and what it missed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use comfy_table::{CellAlignment, Table};
@@ -8,8 +8,11 @@ use comfy_table::{CellAlignment, Table};
 use super::paint::{Page, Tone, clean};
 use super::word;
 use crate::live::Missed;
-use crate::record::Record;
+use crate::record::{Advice, Record};
 use crate::verdict::SourceIp;
+
+/// Services named beside a change.
+const SERVICES_MAX: usize = 4;
 
 /// Counts records.
 #[derive(Debug, Default)]
@@ -18,6 +21,8 @@ pub struct Summary {
     rows: BTreeMap<[String; 4], u64>,
     sources: BTreeMap<SourceIp, u64>,
     passed_over: u64,
+    /// What was advised, and of which Services. As many as those times the changes there are.
+    advice: BTreeMap<(String, String), BTreeSet<String>>,
 }
 
 impl Summary {
@@ -36,6 +41,13 @@ impl Summary {
             Some(cause) => format!("{outcome}: {}", word(&cause.code)),
             None => outcome,
         };
+        for Advice { change, trade_off } in &record.advice {
+            let advised = (change.clone(), trade_off.clone());
+            self.advice
+                .entry(advised)
+                .or_default()
+                .insert(service.clone());
+        }
         let row = [service, word(&record.source_ip), cause, outcome];
         *self.rows.entry(row).or_default() += 1;
         *self.sources.entry(record.source_ip).or_default() += 1;
@@ -49,6 +61,7 @@ impl Summary {
     /// The table, a line of sums, and a line of what was missed; `None` if nothing could be.
     pub fn render(&self, missed: Option<Missed>, page: Page) -> String {
         let mut text = self.table();
+        text += &self.advised(page);
         let connections: u64 = self.sources.values().sum();
         let plural = if connections == 1 { "" } else { "s" };
         // Writing to a String cannot fail.
@@ -73,6 +86,19 @@ impl Summary {
             text.push_str(&missed_line(missed, page));
         }
         text
+    }
+
+    /// What to change, with its price, and for which Services.
+    fn advised(&self, page: Page) -> String {
+        let advised = self.advice.iter().map(|((change, trade_off), services)| {
+            let mut named: Vec<_> = services.iter().take(SERVICES_MAX).cloned().collect();
+            if services.len() > SERVICES_MAX {
+                named.push(format!("and {} others", services.len() - SERVICES_MAX));
+            }
+            let text = format!("{change} ({}). Price: {trade_off}.", named.join(", "));
+            page.list("→ ", &text)
+        });
+        advised.collect()
     }
 
     fn table(&self) -> String {

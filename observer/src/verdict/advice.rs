@@ -7,7 +7,7 @@ use serde_json::json;
 use strum::{Display, VariantNames};
 
 use super::chain::{Door, Loser, Way};
-use super::vocabulary::{CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
+use super::vocabulary::{CauseCode, ClientKind, Outcome, OutcomeCauseCode, RewriteOwner, SourceIp};
 use crate::cluster::finding::Finding;
 use crate::cluster::front::{Carrier, Delivers, Keeps, LoadBalancer, System};
 use crate::cluster::patch::{Patch, PatchedKind};
@@ -115,8 +115,7 @@ pub(crate) fn changes(case: Case<'_>, ways: &[Way<'_>]) -> Vec<Change> {
                 Outcome::Dropped | Outcome::Unanswered,
                 Some(OutcomeCauseCode::NoLocalEndpoints),
             ) => {
-                changes.push(Change::word(ChangeCode::RunEverywhere));
-                changes.push(policy(case.service, ChangeCode::SetCluster, "Cluster"));
+                changes.extend(without_local_endpoints(case.service));
             }
             _ => {}
         }
@@ -179,6 +178,41 @@ pub(crate) fn for_loss(
         (Some(Loser::Mesh), _) => vec![Change::word(ChangeCode::InterceptByTproxy)],
         _ => Vec::new(),
     }
+}
+
+/// What mends what happened to one connection, best first. A masquerade that any setting of the
+/// Service's leaves in place has nothing to be changed: hairpins, and what the node itself sends.
+pub(crate) fn of_connection(
+    service: &Service,
+    by: Option<RewriteOwner>,
+    cause: Option<CauseCode>,
+    outcome_cause: Option<OutcomeCauseCode>,
+) -> Vec<Change> {
+    let lost_by = match by {
+        Some(RewriteOwner::KubeProxy) => Some(Loser::KubeProxy),
+        Some(RewriteOwner::LoadBalancer) => Some(Loser::LoadBalancer),
+        Some(RewriteOwner::Proxy) => Some(Loser::Proxy),
+        Some(RewriteOwner::Cni | RewriteOwner::Unknown) | None => None,
+    };
+    if outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints) {
+        return without_local_endpoints(service);
+    }
+    let case = Case {
+        service,
+        load_balancer: service.load_balancer.as_deref(),
+        dataplane: Dataplane::KubeProxy,
+        routes: &[],
+        findings: &[],
+    };
+    lost_by.map_or_else(Vec::new, |lost_by| for_loss(case, Some(lost_by), cause))
+}
+
+/// What lets connections in where the policy is `Local` and no endpoint is on the node.
+fn without_local_endpoints(service: &Service) -> Vec<Change> {
+    vec![
+        Change::word(ChangeCode::RunEverywhere),
+        policy(service, ChangeCode::SetCluster, "Cluster"),
+    ]
 }
 
 /// What mends a load balancer that puts its own address in place of the client's.

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use super::advice::{self, Change};
 use super::predict::{Prediction, Question, Terms, predict};
 use super::vocabulary::{
     Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp,
@@ -96,6 +97,8 @@ pub struct Verdict {
     pub extra_hops: Option<u8>,
     /// What the objects promise of it; `None` if they promise nothing.
     pub expected: Option<Expected>,
+    /// What would keep the client's address, or let it in, best first.
+    pub advice: Vec<Change>,
 }
 
 /// What the objects say of one connection's ends.
@@ -122,6 +125,12 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
     let outcome_cause = scene.outcome_cause(outcome);
     let extra_hops = scene.extra_hops(source_ip, backend.as_ref());
     let expected = scene.expected();
+    let advice = scene.entry.map_or_else(Vec::new, |entry| {
+        let by = lost_at.map(|lost| lost.by);
+        let cause = cause.as_ref().map(|cause| cause.code);
+        let why = outcome_cause.as_ref().map(|cause| cause.code);
+        advice::of_connection(&entry.service, by, cause, why)
+    });
     Some(Verdict {
         service: scene.entry.map(ServiceEntry::service_port),
         external_traffic_policy: scene.entry.and_then(|entry| {
@@ -141,6 +150,7 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
         outcome_cause,
         extra_hops,
         expected,
+        advice,
     })
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::{Beyond, Relay, Scenario, cluster::relaying_pod};
 use crate::{
     client::Failure,
-    command,
+    command, explained,
     kubeproxy::Mode,
     lab::Lab,
     observer_process,
@@ -151,8 +151,9 @@ impl<'lab> Answers<'lab> {
                 .arg("--kube-proxy-config")
                 .arg(kube_proxy);
             let text = command::run(&mut command)?;
-            let cells = serde_json::from_str(&text).context("observer explain prints no JSON")?;
-            predicted.insert(client, cells);
+            let document =
+                serde_json::from_str(&text).context("observer explain prints no JSON")?;
+            predicted.insert(client, explained::cells(&document));
         }
         Ok(Self { lab, predicted })
     }

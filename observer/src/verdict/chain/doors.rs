@@ -85,6 +85,17 @@ impl<'a> Doors<'a> {
         }
     }
 
+    /// Whether it is asked about clients outside.
+    pub(super) fn may_be_outside(&self) -> bool {
+        let nobody = LocalAddresses::default();
+        self.client.is_none_or(|client| {
+            !matches!(
+                self.index.address_kind(client, &nobody),
+                AddressKind::Pod | AddressKind::Node(_)
+            )
+        })
+    }
+
     /// Node ports and virtual addresses of one kind, by each node: for a kind of client, with
     /// nodes that are alike in one.
     pub(super) fn alike(

@@ -215,10 +215,13 @@ impl<'a> Explainer<'a> {
         load_balancer: Option<&'a LoadBalancer>,
         mesh: Option<&'a Found<Mesh>>,
     ) -> Vec<Way<'a>> {
-        let mut ways = self.from_outside(doors, entry, load_balancer, mesh);
-        for route in &self.facts.routes {
-            if route.service == entry.service.reference && leads_to(route, entry) {
-                ways.extend(self.by_proxy(doors, entry, route, mesh));
+        let mut ways = Vec::new();
+        if doors.may_be_outside() {
+            ways.extend(self.from_outside(doors, entry, load_balancer, mesh));
+            for route in &self.facts.routes {
+                if route.service == entry.service.reference && leads_to(route, entry) {
+                    ways.extend(self.by_proxy(doors, entry, route, mesh));
+                }
             }
         }
         let kinds = [
