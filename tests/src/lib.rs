@@ -19,6 +19,7 @@ pub mod deploy;
 pub mod http;
 pub mod kubeproxy;
 pub mod lab;
+pub mod manifest;
 pub mod neighbours;
 pub mod netns;
 pub mod observer_process;
