@@ -20,6 +20,7 @@ pub mod explained;
 pub mod http;
 pub mod kubeproxy;
 pub mod lab;
+pub mod manifest;
 pub mod neighbours;
 pub mod netns;
 pub mod observer_process;

@@ -210,7 +210,8 @@ fn suites() -> anyhow::Result<Vec<String>> {
         let mut suites = Vec::new();
         for entry in fs::read_dir(&folder)? {
             let path = entry?.path();
-            let is_suite = path.is_dir() || path.extension().is_some_and(|end| end == "rs");
+            let is_suite =
+                path.join("main.rs").is_file() || path.extension().is_some_and(|end| end == "rs");
             let name = path.file_stem().and_then(|name| name.to_str());
             suites.extend(name.filter(|_| is_suite).map(str::to_owned));
         }

@@ -124,7 +124,7 @@ impl Manifests {
 
 /// Reads an object of which every field is known: what the type does not have would not come out
 /// again. Also the version of the API must be the type's.
-fn strictly<T: DeserializeOwned + Serialize>(object: &Value) -> Result<T> {
+pub(crate) fn strictly<T: DeserializeOwned + Serialize>(object: &Value) -> Result<T> {
     let read: T = serde_json::from_value(object.clone())?;
     let again = serde_json::to_value(&read)?;
     let mut unknown = Vec::new();
