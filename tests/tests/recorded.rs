@@ -9,15 +9,17 @@ use std::{
     fs,
     net::{IpAddr, SocketAddr},
     path::Path,
+    process::Command,
     time::Duration,
 };
 
 use rstest::rstest;
+use serde_json::Value;
 use tests::{
-    client,
+    client, command, explained,
     kubeproxy::{Backend, Family, Mode},
     lab::Lab,
-    privilege, recording,
+    observer_process, privilege, recording,
     scene::Scene,
 };
 
@@ -209,5 +211,110 @@ fn pods_see_what_the_recorded_ones_saw(
                 "{to}: {new:?} was never recorded, only {seen:?}"
             );
         }
+    }
+}
+
+/// What `observer explain` says of the recorded cluster to one client, by node1.
+fn explanation(captures: &Path, mode: &str, client: IpAddr) -> (Value, Vec<Value>) {
+    let mut explain = Command::new(observer_process::binary().expect("an observer"));
+    explain
+        .args(["explain", "-o", "json", "--client", &client.to_string()])
+        .arg("--cluster-state")
+        .arg(captures.join("objects.json"))
+        .arg("--kube-proxy-config")
+        .arg(captures.join(mode).join("kube-proxy.yaml"));
+    let text = command::run(&mut explain).expect("explains");
+    let document: Value = serde_json::from_str(&text).expect("JSON");
+    let mut cells = explained::cells(&document);
+    cells.retain(|cell| cell["node"] == "node1" && cell["protocol"] == "TCP");
+    (document, cells)
+}
+
+/// The recorded cluster, explained: nothing that a pod saw contradicts it, and what it is sure of
+/// was seen. Needs no lab.
+#[rstest]
+fn what_is_explained_is_what_was_recorded(#[values("iptables", "nftables")] mode: &str) {
+    let Some(captures) = recording::captures("what_is_explained_is_what_was_recorded") else {
+        return;
+    };
+    let read = |file| fs::read_to_string(captures.join(mode).join(file)).expect("the recording");
+    let unanswered = unanswered(&read("conntrack-L-after-smoke.txt"));
+    let mut compared = 0;
+    for ((from_pod, to), recorded) in read("smoke.txt").lines().filter_map(recorded) {
+        let Recorded {
+            mut seen,
+            mut fails,
+        } = recorded;
+        // Sent to a pod that never ran.
+        let sent = unanswered.iter().filter(|(its, _)| *its == to);
+        seen.extend(sent.map(|(_, seen)| *seen));
+        fails &= seen.is_empty();
+        let client: IpAddr = match (from_pod, to.is_ipv6()) {
+            (true, _) => "10.244.1.10",
+            (false, false) => "10.99.0.100",
+            (false, true) => "fd99::100",
+        }
+        .parse()
+        .expect("an address");
+        let (_, cells) = explanation(&captures, mode, client);
+        let said: Vec<_> = cells
+            .iter()
+            .filter(|cell| {
+                cell["front_door"]["ip"] == to.ip().to_string()
+                    && cell["front_door"]["port"] == to.port()
+            })
+            .collect();
+        let [said] = said[..] else {
+            panic!("{to} is explained {} times", said.len())
+        };
+        let kept: BTreeSet<bool> = seen.iter().map(|(_, peer)| *peer == client).collect();
+        let source_ip = said["source_ip"].as_str().expect("a word");
+        let expected: &[&str] = match (fails, kept.len(), kept.first()) {
+            (true, ..) => {
+                let outcome = said["outcome"].as_str().expect("a word");
+                assert!(["dropped", "refused"].contains(&outcome), "{to}: {said}");
+                &["unknown"]
+            }
+            // One client, one pod: which, no object tells.
+            _ if to.ip().to_string() == STICKY => &["unknown"],
+            (false, 1, Some(true)) => &["preserved"],
+            (false, 1, _) => &["lost"],
+            _ => &["unknown"],
+        };
+        assert!(
+            expected.contains(&source_ip),
+            "{client} to {to}: {seen:?}, but {said}"
+        );
+        compared += 1;
+    }
+    assert_eq!(compared, 22, "ways of the recording");
+}
+
+/// What kube-proxy's own listener said of `shop/lb-local` on node1 is what is explained.
+#[test]
+fn a_health_check_is_explained_as_it_was_recorded() {
+    let Some(captures) = recording::captures("a_health_check_is_explained_as_it_was_recorded")
+    else {
+        return;
+    };
+    for mode in ["iptables", "nftables"] {
+        let smoke = fs::read_to_string(captures.join(mode).join("smoke.txt")).expect("recorded");
+        let line = smoke.lines().find(|line| line.contains("localEndpoints"));
+        let line = line.expect("the health check was recorded");
+        assert!(line.contains("http://10.99.0.11:30200/"), "{line}");
+        let client = "10.99.0.100".parse().expect("an address");
+        let (document, _) = explanation(&captures, mode, client);
+        let services = document["services"].as_array().expect("Services");
+        let service = services
+            .iter()
+            .find(|it| it["service"]["name"] == "lb-local")
+            .expect("the Service");
+        let health = &service["health_check"];
+        assert_eq!(health["port"], 30200);
+        let node1 = &health["nodes"][0];
+        assert_eq!(node1["node"], "node1");
+        assert_eq!(node1["status"], 200);
+        let count = format!("\"localEndpoints\": {}", node1["local_endpoints"]);
+        assert!(line.contains(&count), "{count} in {line}");
     }
 }
