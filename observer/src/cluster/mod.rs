@@ -26,6 +26,7 @@ mod convert;
 pub mod file;
 pub mod finding;
 pub mod front;
+pub mod host;
 mod index;
 mod kube_proxy;
 mod lookup;
@@ -33,11 +34,13 @@ mod objects;
 pub mod plane;
 pub mod proxy;
 mod service;
+mod settings;
 mod slice;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod workload;
 
 pub use index::{AddressKind, Backend, FrontDoor, Index};
 pub use kube_proxy::{
