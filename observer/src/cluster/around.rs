@@ -8,8 +8,8 @@ use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
 pub mod custom;
 
 use custom::{
-    BgpAdvertisement, Gateway, GatewayClass, IngressClassParams, IpAddressPool, L2Advertisement,
-    Route, TargetGroupBinding,
+    BgpAdvertisement, FelixConfiguration, Gateway, GatewayClass, IngressClassParams, Installation,
+    IpAddressPool, L2Advertisement, Route, TargetGroupBinding,
 };
 
 /// Those objects, by kind.
@@ -49,4 +49,8 @@ pub struct Around {
     pub l2_advertisements: Vec<L2Advertisement>,
     /// `BGPAdvertisements` (`metallb.io/v1beta1`).
     pub bgp_advertisements: Vec<BgpAdvertisement>,
+    /// `FelixConfigurations` (`projectcalico.org/v3`, `crd.projectcalico.org/v1`).
+    pub felix_configurations: Vec<FelixConfiguration>,
+    /// Installations (`operator.tigera.io/v1`).
+    pub installations: Vec<Installation>,
 }

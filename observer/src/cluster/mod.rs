@@ -37,11 +37,13 @@ pub mod patch;
 pub mod plane;
 pub mod proxy;
 mod service;
+mod settings;
 mod slice;
 mod snapshot;
 #[cfg(test)]
 mod tests;
 mod trim;
+mod workload;
 
 pub use index::{AddressKind, Backend, FrontDoor, Index};
 pub use kube_proxy::{

@@ -5,6 +5,12 @@ use strum::{Display, VariantNames};
 
 use super::front::Setting;
 
+mod mesh;
+mod nodes;
+
+pub use mesh::{Meshed, mesh, meshes};
+pub use nodes::dataplane;
+
 /// Who translates the addresses of Services on the nodes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Display, VariantNames)]
 #[serde(rename_all = "kebab-case")]
@@ -12,16 +18,29 @@ use super::front::Setting;
 pub enum Dataplane {
     /// kube-proxy, as far as the objects tell.
     KubeProxy,
-    /// Cilium, which masquerades what goes on to another node.
+    /// Cilium, which masquerades what goes on to another node: its default (Cilium,
+    /// network/kubernetes/kubeproxy-free, "Direct Server Return (DSR)").
     CiliumSnat,
     /// Cilium, whose second node answers the client itself.
     CiliumDsr,
-    /// Cilium: TCP by direct return, UDP by masquerade.
+    /// Cilium: TCP by direct return, UDP by masquerade (the same, "Hybrid DSR and SNAT Mode").
     CiliumHybrid,
     /// Cilium; how it forwards, no object tells.
     Cilium,
-    /// Calico's eBPF dataplane.
+    /// Calico's eBPF dataplane: it keeps the source all the way to the pod, under either policy
+    /// (Calico, operations/ebpf/enabling-ebpf, "Value").
     CalicoEbpf,
+    /// GKE's Dataplane V2, built on Cilium; no object tells how it forwards.
+    GkeDataplaneV2,
+    /// Antrea, which masquerades what goes on to another node (Antrea, docs/antrea-proxy.md,
+    /// "Configuring load balancer mode for external traffic").
+    AntreaNat,
+    /// Antrea, whose second node answers the client itself (the same).
+    AntreaDsr,
+    /// OVN-Kubernetes, by load balancers of OVN and flows on the nodes.
+    OvnKubernetes,
+    /// kube-router's service proxy.
+    KubeRouter,
 }
 
 /// What takes connections over within a pod.

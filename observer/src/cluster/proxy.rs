@@ -1,11 +1,30 @@
 //! Proxies that open connections of their own to a Service's pods: Ingress and Gateway
 //! controllers.
 
+use std::collections::HashMap;
+
 use serde::Serialize;
 use strum::{Display, VariantNames};
 
+use super::Objects;
 use super::ServiceRef;
-use super::front::{Carrier, Delivers, Setting};
+use super::finding::Finding;
+use super::front::{Carrier, Delivers, Keeps, LoadBalancer, Setting, System};
+
+mod class;
+mod cloud;
+mod envoy;
+mod gateway;
+mod haproxy;
+mod ingress;
+mod mismatch;
+mod nginx;
+mod place;
+mod traefik;
+mod world;
+
+pub use mismatch::mismatches;
+use world::World;
 
 /// Who serves an Ingress or a Gateway.
 #[derive(
@@ -49,6 +68,14 @@ pub enum Place {
         #[serde(serialize_with = "as_text")]
         service: ServiceRef,
     },
+    /// On every node, where it takes what comes for a Service over before any rule rewrites it,
+    /// with the source address that it came with (Cilium, network/servicemesh/ingress-reference,
+    /// "Source IP Visibility").
+    OnEveryNode {
+        /// The Service.
+        #[serde(serialize_with = "as_text")]
+        service: ServiceRef,
+    },
     /// In pods in their nodes' own network, or with host ports: clients reach it at the nodes.
     OnNodes {
         /// Whether by `hostNetwork`, else by `hostPort`.
@@ -88,6 +115,142 @@ pub struct Route {
     pub to_pods: bool,
     /// What decided, most telling first.
     pub because: Vec<Setting>,
+}
+
+/// The ways through proxies, and what is wrong with them.
+pub fn routes(objects: &Objects) -> (Vec<Route>, Vec<Finding>) {
+    let world = World::of(objects);
+    let (mut routes, mut findings) = ingress::routes(&world);
+    let (more, of_gateways) = gateway::routes(&world);
+    routes.extend(more);
+    findings.extend(of_gateways);
+    findings.sort_unstable();
+    findings.dedup();
+    (routes, findings)
+}
+
+/// By what clients come to a proxy in the cluster, once for each of its places that is known: a
+/// Service, or the nodes themselves.
+pub fn places_before(route: &Route) -> impl Iterator<Item = Option<&ServiceRef>> {
+    route.places.iter().filter_map(|place| match place {
+        Place::Behind { service } | Place::OnEveryNode { service } => Some(Some(service)),
+        Place::OnNodes { .. } => Some(None),
+        Place::Outside { .. } | Place::Unknown => None,
+    })
+}
+
+/// The proxies outside the cluster, by the Services that they deliver to, told as load balancers:
+/// what stands before a proxy in the cluster may be one of them.
+pub fn fronts(routes: &[Route]) -> HashMap<ServiceRef, LoadBalancer> {
+    let front = |route: &Route| Some((route.service.clone(), route.front()?));
+    routes.iter().filter_map(front).collect()
+}
+
+/// What is known of who serves, before it is known what.
+#[derive(Clone, Debug)]
+struct Served {
+    controller: Controller,
+    provider: Option<String>,
+    places: Vec<Place>,
+    believes: Vec<Carrier>,
+    adds: Vec<Carrier>,
+    appends: bool,
+    to_pods: bool,
+    because: Vec<Setting>,
+}
+
+impl Served {
+    /// By somebody of whom nothing is known but, if so, a name.
+    const fn by(controller: Controller, provider: Option<String>) -> Self {
+        Self {
+            controller,
+            provider,
+            places: Vec::new(),
+            believes: Vec::new(),
+            adds: Vec::new(),
+            appends: false,
+            to_pods: true,
+            because: Vec::new(),
+        }
+    }
+
+    /// A way of it, by an object to a Service.
+    fn leads(self, kind: &str, name: String, service: ServiceRef, port: Option<String>) -> Route {
+        let Self {
+            controller,
+            provider,
+            mut places,
+            believes,
+            adds,
+            appends,
+            to_pods,
+            because,
+        } = self;
+        if places.is_empty() {
+            places.push(Place::Unknown);
+        }
+        Route {
+            kind: kind.to_owned(),
+            name,
+            service,
+            port,
+            controller,
+            provider,
+            places,
+            believes,
+            adds,
+            appends,
+            to_pods,
+            because,
+        }
+    }
+}
+
+impl Route {
+    /// The object that says so: `Ingress shop/web`.
+    pub fn object(&self) -> String {
+        format!("{} {}", self.kind, self.name)
+    }
+
+    /// The same as a load balancer, if it is outside the cluster: it opens connections of its own.
+    pub fn front(&self) -> Option<LoadBalancer> {
+        let delivers = self.places.iter().find_map(|place| match place {
+            Place::Outside { delivers } => Some(*delivers),
+            _ => None,
+        })?;
+        let system = match (self.controller, delivers) {
+            (Controller::AwsAlb, _) => System::AwsAlb,
+            (Controller::Gke, Delivers::Pod) => System::GkeContainerNative,
+            (Controller::Gke, _) => System::GkeProxy,
+            _ => System::Other,
+        };
+        Some(LoadBalancer {
+            system,
+            provider: self.provider.clone(),
+            delivers,
+            keeps: Keeps::Own,
+            adds: self.adds.clone(),
+            leaves_out_unhealthy_nodes: None,
+            because: self.because.clone(),
+        })
+    }
+
+    /// Who serves it, by a word.
+    pub fn who(&self) -> String {
+        let Self {
+            provider,
+            controller,
+            ..
+        } = self;
+        provider.clone().unwrap_or_else(|| controller.to_string())
+    }
+}
+
+fn reference(namespace: &str, name: &str) -> ServiceRef {
+    ServiceRef {
+        namespace: namespace.into(),
+        name: name.into(),
+    }
 }
 
 fn as_text<S: serde::Serializer>(name: &ServiceRef, serializer: S) -> Result<S::Ok, S::Error> {

@@ -229,3 +229,51 @@ pub struct AdvertisementSpec {
     #[serde(flatten)]
     pub others: BTreeMap<String, Value>,
 }
+
+/// `projectcalico.org/v3` or `crd.projectcalico.org/v1` `FelixConfiguration`
+/// (Calico, reference/resources/felixconfig).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FelixConfiguration {
+    /// Its name; the one for all nodes is `default`.
+    pub metadata: ObjectMeta,
+    /// What is set.
+    pub spec: FelixConfigurationSpec,
+}
+
+/// What a `FelixConfiguration` sets.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FelixConfigurationSpec {
+    /// Whether Calico's eBPF dataplane is on; false if unset.
+    pub bpf_enabled: Option<bool>,
+    /// `Tunnel`, which is the default, or `DSR`.
+    pub bpf_external_service_mode: Option<String>,
+}
+
+/// `operator.tigera.io/v1` `Installation`
+/// (Calico, reference/installation/api).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Installation {
+    /// Its name: `default`.
+    pub metadata: ObjectMeta,
+    /// What is to be installed.
+    pub spec: InstallationSpec,
+}
+
+/// What an `Installation` asks for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct InstallationSpec {
+    /// Its network.
+    pub calico_network: CalicoNetwork,
+}
+
+/// The network of an `Installation`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct CalicoNetwork {
+    /// `Iptables`, `Nftables`, `BPF` or `VPP`.
+    pub linux_dataplane: Option<String>,
+}

@@ -1,0 +1,109 @@
+//! The two ingress controllers around `HAProxy`.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::networking::v1::Ingress;
+
+use super::super::front::Carrier;
+use super::super::settings::{set, setting};
+use super::super::workload::{Workload, annotation};
+use super::nginx::PROXY_PROTOCOL;
+use super::world::{World, value};
+use super::{Controller, Served, place};
+
+/// jcmoraisjr/haproxy-ingress.
+pub(super) const IMAGES: &[&str] = &["haproxy-ingress"];
+/// haproxytech/kubernetes-ingress.
+pub(super) const TECH_IMAGES: &[&str] = &["haproxytech/kubernetes-ingress"];
+
+const KEYS: &str = "HAProxy Ingress, configuration/keys";
+const TECH: &str = "HAProxy Kubernetes Ingress Controller, documentation/annotations.md";
+const UPSTREAM: &str = "haproxy-ingress.github.io/service-upstream";
+
+/// By jcmoraisjr/haproxy-ingress: `forwardfor` is `add` by default, which replaces the header.
+pub(super) fn served(world: &World<'_>) -> Served {
+    let workloads = world.running(IMAGES);
+    let config = config(world, &workloads, "haproxy-ingress");
+    let mut served = Served::by(Controller::Haproxy, None);
+    served.places = place::places(world, &workloads);
+    let mode = value(config, "forwardfor");
+    match mode {
+        None | Some("add") => served.adds.push(Carrier::XForwardedFor),
+        Some("update") => {
+            served.adds.push(Carrier::XForwardedFor);
+            served.appends = true;
+        }
+        Some("ifmissing") => {
+            served.adds.push(Carrier::XForwardedFor);
+            served.believes.push(Carrier::XForwardedFor);
+            served.appends = true;
+        }
+        // `ignore`, and what is not understood.
+        Some(_) => {}
+    }
+    served
+        .because
+        .push(setting("forwardfor", mode, "add", KEYS));
+    let proxied = value(config, PROXY_PROTOCOL);
+    if proxied == Some("true") {
+        served.believes.extend([Carrier::ProxyV1, Carrier::ProxyV2]);
+    }
+    served
+        .because
+        .push(setting(PROXY_PROTOCOL, proxied, "false", KEYS));
+    if value(config, "service-upstream") == Some("true") {
+        served.to_pods = false;
+        served.because.push(set("service-upstream", "true", KEYS));
+    }
+    served
+}
+
+/// What an Ingress or a Service sets for itself.
+pub(super) fn specialise(served: &mut Served, ingress: &Ingress, service: Option<&Service>) {
+    let of_service = service.and_then(|service| annotation(&service.metadata, UPSTREAM));
+    let upstream = of_service.or_else(|| annotation(&ingress.metadata, UPSTREAM));
+    if let Some(upstream) = upstream {
+        served.to_pods = upstream != "true";
+        served.because.insert(0, set(UPSTREAM, upstream, KEYS));
+    }
+}
+
+/// By haproxytech/kubernetes-ingress: `forwarded-for` is on by default and adds a header after
+/// those that are there; `proxy-protocol` names the peers that send one, and others need not.
+pub(super) fn served_by_tech(world: &World<'_>) -> Served {
+    let workloads = world.running(TECH_IMAGES);
+    let config = config(world, &workloads, "haproxy-kubernetes-ingress");
+    let mut served = Served::by(Controller::Haproxy, Some("haproxytech".to_owned()));
+    served.places = place::places(world, &workloads);
+    let forwarded = value(config, "forwarded-for");
+    if forwarded != Some("false") {
+        served.adds.push(Carrier::XForwardedFor);
+        served.appends = true;
+    }
+    served
+        .because
+        .push(setting("forwarded-for", forwarded, "true", TECH));
+    if let Some(peers) = value(config, "proxy-protocol") {
+        served.believes.extend([Carrier::ProxyV1, Carrier::ProxyV2]);
+        served.because.push(set("proxy-protocol", peers, TECH));
+    }
+    if let Some(header) = value(config, "src-ip-header") {
+        if header.eq_ignore_ascii_case(super::nginx::HEADER) {
+            served.believes.push(Carrier::XForwardedFor);
+        }
+        served.because.push(set("src-ip-header", header, TECH));
+    }
+    served
+}
+
+fn config<'a>(
+    world: &World<'a>,
+    workloads: &[&Workload<'a>],
+    usual: &str,
+) -> Option<&'a ConfigMap> {
+    let Some(first) = workloads.first() else {
+        return world.config_map_named(&[usual]);
+    };
+    let named = first.flag("--configmap")?;
+    let named = named.replace("$(POD_NAMESPACE)", first.namespace);
+    world.config_map(&named)
+}

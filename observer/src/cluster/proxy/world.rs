@@ -1,0 +1,143 @@
+//! The objects around proxies, found by name.
+
+use std::collections::HashMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::networking::v1::IngressClass;
+
+use super::super::Objects;
+use super::super::around::custom::{Gateway, GatewayClass, IngressClassParams};
+use super::super::workload::{Workload, annotation, name, namespace};
+
+/// By which annotation an `IngressClass` is the default one (Kubernetes, reference, "Well-Known
+/// Labels, Annotations and Taints").
+const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
+
+pub(super) struct World<'a> {
+    pub(super) objects: &'a Objects,
+    pub(super) workloads: Vec<Workload<'a>>,
+    services: HashMap<(&'a str, &'a str), &'a Service>,
+    config_maps: HashMap<(&'a str, &'a str), &'a ConfigMap>,
+    classes: HashMap<&'a str, &'a IngressClass>,
+    gateways: HashMap<(&'a str, &'a str), &'a Gateway>,
+    gateway_classes: HashMap<&'a str, &'a GatewayClass>,
+}
+
+impl<'a> World<'a> {
+    pub(super) fn of(objects: &'a Objects) -> Self {
+        let around = &objects.around;
+        let full = |metadata| (namespace(metadata), name(metadata));
+        Self {
+            objects,
+            workloads: Workload::all(objects),
+            services: objects
+                .services
+                .iter()
+                .map(|it| (full(&it.metadata), it))
+                .collect(),
+            config_maps: around
+                .config_maps
+                .iter()
+                .map(|it| (full(&it.metadata), it))
+                .collect(),
+            classes: around
+                .ingress_classes
+                .iter()
+                .map(|it| (name(&it.metadata), it))
+                .collect(),
+            gateways: around
+                .gateways
+                .iter()
+                .map(|it| (full(&it.metadata), it))
+                .collect(),
+            gateway_classes: around
+                .gateway_classes
+                .iter()
+                .map(|it| (name(&it.metadata), it))
+                .collect(),
+        }
+    }
+
+    pub(super) fn service(&self, namespace: &str, name: &str) -> Option<&'a Service> {
+        self.services.get(&(namespace, name)).copied()
+    }
+
+    pub(super) fn class(&self, name: &str) -> Option<&'a IngressClass> {
+        self.classes.get(name).copied()
+    }
+
+    /// The class of Ingresses without one, if there is exactly one.
+    pub(super) fn default_class(&self) -> Option<&'a IngressClass> {
+        let classes = &self.objects.around.ingress_classes;
+        let mut defaults = classes
+            .iter()
+            .filter(|it| annotation(&it.metadata, IS_DEFAULT) == Some("true"));
+        defaults.next().filter(|_| defaults.next().is_none())
+    }
+
+    /// The parameters of a class, if they are the AWS load balancer controller's.
+    pub(super) fn params(&self, class: Option<&IngressClass>) -> Option<&'a IngressClassParams> {
+        let parameters = class?.spec.as_ref()?.parameters.as_ref()?;
+        let params = &self.objects.around.ingress_class_params;
+        (parameters.kind == "IngressClassParams")
+            .then(|| {
+                params
+                    .iter()
+                    .find(|it| name(&it.metadata) == parameters.name)
+            })
+            .flatten()
+    }
+
+    pub(super) fn gateway(&self, namespace: &str, name: &str) -> Option<&'a Gateway> {
+        self.gateways.get(&(namespace, name)).copied()
+    }
+
+    pub(super) fn gateway_class(&self, name: &str) -> Option<&'a GatewayClass> {
+        self.gateway_classes.get(name).copied()
+    }
+
+    /// A `ConfigMap` by `namespace/name`.
+    pub(super) fn config_map(&self, full_name: &str) -> Option<&'a ConfigMap> {
+        self.config_maps.get(&full_name.split_once('/')?).copied()
+    }
+
+    /// The only `ConfigMap` of one of these names.
+    pub(super) fn config_map_named(&self, names: &[&str]) -> Option<&'a ConfigMap> {
+        let maps = &self.objects.around.config_maps;
+        let mut named = maps.iter().filter(|it| names.contains(&name(&it.metadata)));
+        named.next().filter(|_| named.next().is_none())
+    }
+
+    /// The workloads with an image of one of these repositories, or of another registry's copy
+    /// of it.
+    pub(super) fn running(&self, repositories: &[&str]) -> Vec<&Workload<'a>> {
+        let is_one = |image: &str| {
+            repositories.iter().any(|repository| {
+                let rest = image.strip_suffix(repository);
+                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+            })
+        };
+        let runs = |workload: &&Workload<'_>| workload.images().any(is_one);
+        self.workloads.iter().filter(runs).collect()
+    }
+
+    /// Whether the nodes are machines of a provider, by the beginning of their `providerID`.
+    pub(super) fn is_on(&self, provider: &str) -> bool {
+        self.objects.nodes.iter().any(|node| {
+            let spec = node.spec.as_ref();
+            spec.and_then(|spec| spec.provider_id.as_deref())
+                .is_some_and(|id| id.starts_with(provider))
+        })
+    }
+}
+
+/// A value of a `ConfigMap`.
+pub(super) fn value<'a>(config: Option<&'a ConfigMap>, key: &str) -> Option<&'a str> {
+    config?.data.as_ref()?.get(key).map(String::as_str)
+}
+
+/// What a `ConfigMap` calls itself.
+pub(super) fn title(config: &ConfigMap) -> String {
+    let metadata = &config.metadata;
+    format!("ConfigMap {}/{}", namespace(metadata), name(metadata))
+}
