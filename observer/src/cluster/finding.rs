@@ -102,6 +102,14 @@ pub enum Finding {
         /// The load balancer.
         system: String,
     },
+    /// A load balancer of two families whose targets have one: it gives clients of the other its own
+    /// address.
+    FamilyTranslated {
+        /// The Service.
+        service: String,
+        /// The load balancer.
+        system: String,
+    },
     /// No pool or advertisement of `MetalLB` covers it.
     NothingAnnounces {
         /// The Service.
@@ -222,6 +230,7 @@ impl Finding {
             | Self::HairpinThroughLoadBalancer { .. }
             | Self::NothingAnnounces { .. } => Severity::Broken,
             Self::LocalBehindReplacingLoadBalancer { .. }
+            | Self::FamilyTranslated { .. }
             | Self::ForwardedHeaderOverwritten { .. }
             | Self::ForwardedHeaderSpoofable { .. }
             | Self::SourceRangesSeeTheLoadBalancer { .. }

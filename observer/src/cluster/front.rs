@@ -1,8 +1,36 @@
 //! What stands in front of a Service's nodes, as its objects tell: which load balancer, whom it
 //! delivers to, and what it does to the client's address.
+//!
+//! [`Fronts`] answers for all Services of a cluster. One file per system below.
 
+use std::borrow::Cow;
+
+use k8s_openapi::api::core::v1::Service;
 use serde::Serialize;
 use strum::{Display, VariantNames};
+
+use super::finding::Finding;
+use super::{Objects, Protocol};
+
+mod asked;
+mod aws;
+mod bound;
+mod clouds;
+mod environment;
+mod findings;
+mod fronts;
+mod k3s;
+mod kube_vip;
+mod labels;
+mod metallb;
+mod names;
+mod pools;
+mod providers;
+mod routed;
+
+pub use environment::scheme;
+pub use fronts::Fronts;
+pub use names::{NODE_LABELS, is_telling};
 
 /// A header or prefix by which a proxy or load balancer passes the client's address on.
 #[derive(
@@ -123,27 +151,148 @@ pub struct LoadBalancer {
     /// Whether it asks nodes or pods for their health, and sends nothing to those without an
     /// endpoint under policy `Local`; `None` if that is not known.
     pub leaves_out_unhealthy_nodes: Option<bool>,
+    /// The ports for which it is otherwise: all of them, if they differ; see [`LoadBalancer::at`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<OfPort>,
     /// What decided, most telling first.
     pub because: Vec<Setting>,
 }
 
-/// STUB
-#[expect(dead_code, reason = "stub")]
-pub struct Fronts<'a>(&'a super::Objects);
-impl<'a> Fronts<'a> {
-    /// n
-    pub fn new(objects: &'a super::Objects) -> Self {
-        Self(objects)
+/// What a load balancer does with one port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OfPort {
+    /// The Service's port.
+    pub port: u16,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Which source address comes out.
+    pub keeps: Keeps,
+    /// By what it passes the client's address on.
+    pub adds: Vec<Carrier>,
+}
+
+impl Setting {
+    /// One that is set.
+    fn set(name: &str, value: &str, source: &'static str) -> Self {
+        Self {
+            name: name.to_owned(),
+            value: value.to_owned(),
+            is_default: false,
+            source,
+        }
     }
-    /// l
-    pub fn load_balancer(&self, _: &k8s_openapi::api::core::v1::Service) -> Option<LoadBalancer> {
-        None
+
+    /// The default of one that is not.
+    fn default_of(name: &str, value: &str, source: &'static str) -> Self {
+        Self {
+            is_default: true,
+            ..Self::set(name, value, source)
+        }
     }
-    /// f
-    pub fn findings(
-        &self,
-        _: &k8s_openapi::api::core::v1::Service,
-    ) -> Vec<super::finding::Finding> {
-        Vec::new()
+}
+
+impl LoadBalancer {
+    /// One of which only this is known yet.
+    const fn new(system: System, delivers: Delivers, keeps: Keeps) -> Self {
+        Self {
+            system,
+            provider: None,
+            delivers,
+            keeps,
+            adds: Vec::new(),
+            leaves_out_unhealthy_nodes: None,
+            ports: Vec::new(),
+            because: Vec::new(),
+        }
     }
+
+    /// One that is known by its name only.
+    fn named(provider: &str, delivers: Delivers, keeps: Keeps) -> Self {
+        Self {
+            provider: Some(provider.to_owned()),
+            ..Self::new(System::Other, delivers, keeps)
+        }
+    }
+
+    fn because(mut self, settings: impl IntoIterator<Item = Setting>) -> Self {
+        self.because.extend(settings);
+        self
+    }
+
+    const fn leaves_out(mut self, unhealthy_nodes: Option<bool>) -> Self {
+        self.leaves_out_unhealthy_nodes = unhealthy_nodes;
+        self
+    }
+
+    /// What it does with each port: what all agree on is the whole's, the rest is not known of it.
+    fn with_ports(mut self, ports: Vec<OfPort>) -> Self {
+        let Some((first, others)) = ports.split_first() else {
+            return self;
+        };
+        self.keeps = if others.iter().all(|other| other.keeps == first.keeps) {
+            first.keeps
+        } else {
+            Keeps::Unknown
+        };
+        self.adds = first
+            .adds
+            .iter()
+            .filter(|carrier| others.iter().all(|other| other.adds.contains(carrier)))
+            .copied()
+            .collect();
+        let is_same = |port: &OfPort| port.keeps == self.keeps && port.adds == self.adds;
+        if !ports.iter().all(is_same) {
+            self.ports = ports;
+        }
+        self
+    }
+
+    /// The same, as it is for one port of the Service.
+    pub fn at(&self, protocol: Protocol, port: u16) -> Cow<'_, Self> {
+        let mut ports = self.ports.iter();
+        match ports.find(|it| (it.protocol, it.port) == (protocol, port)) {
+            Some(it) => Cow::Owned(Self {
+                keeps: it.keeps,
+                adds: it.adds.clone(),
+                ports: Vec::new(),
+                ..self.clone()
+            }),
+            None => Cow::Borrowed(self),
+        }
+    }
+
+    /// Its name for people and findings: the provider's, where the system has none.
+    pub fn name(&self) -> String {
+        match &self.provider {
+            Some(provider) => provider.clone(),
+            None => self.system.to_string(),
+        }
+    }
+}
+
+/// A load balancer, and what its settings alone tell of it.
+#[derive(Debug)]
+struct Answer {
+    load_balancer: LoadBalancer,
+    findings: Vec<Finding>,
+}
+
+impl From<LoadBalancer> for Answer {
+    fn from(load_balancer: LoadBalancer) -> Self {
+        Self {
+            load_balancer,
+            findings: Vec::new(),
+        }
+    }
+}
+
+/// The load balancer of a Service; `None` if it has none. For many Services, make [`Fronts`] once.
+pub fn load_balancer(service: &Service, objects: &Objects) -> Option<LoadBalancer> {
+    Fronts::new(objects).load_balancer(service)
+}
+
+/// What is wrong with the load balancer of a Service, or will surprise. For many Services, make
+/// [`Fronts`] once.
+pub fn findings(service: &Service, objects: &Objects) -> Vec<Finding> {
+    Fronts::new(objects).findings(service)
 }

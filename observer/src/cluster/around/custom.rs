@@ -189,6 +189,20 @@ pub struct IpAddressPoolSpec {
     pub addresses: Vec<String>,
     /// Whether Services that do not ask for it get addresses of it; true if unset.
     pub auto_assign: Option<bool>,
+    /// For which Services alone it is; for all if unset.
+    pub service_allocation: Option<ServiceAllocation>,
+}
+
+/// For which Services a pool is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServiceAllocation {
+    /// Names of namespaces.
+    pub namespaces: Vec<String>,
+    /// Labels of namespaces.
+    pub namespace_selectors: Vec<LabelSelector>,
+    /// Labels of Services.
+    pub service_selectors: Vec<LabelSelector>,
 }
 
 /// `metallb.io/v1beta1` `L2Advertisement`.
@@ -225,6 +239,8 @@ pub struct AdvertisementSpec {
     pub node_selectors: Vec<LabelSelector>,
     /// Interfaces, of layer 2.
     pub interfaces: Vec<String>,
+    /// Labels of Services; with none, all of the pools'.
+    pub service_selectors: Vec<LabelSelector>,
     /// Whatever else a version has.
     #[serde(flatten)]
     pub others: BTreeMap<String, Value>,
