@@ -43,7 +43,7 @@ pub use index::{AddressKind, Backend, FrontDoor, Index};
 pub use kube_proxy::{
     DetectLocal, IPVS_DEVICE, KubeProxy, KubeProxyError, NodePortAddresses, ProxyMode,
 };
-pub use objects::{Objects, ObjectsError, SliceRef, View};
+pub use objects::{Objects, ObjectsError, SliceRef, Unreadable, View};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,
 };
