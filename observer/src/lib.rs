@@ -13,6 +13,7 @@ pub mod flow;
 pub mod kernel;
 pub mod kubernetes;
 pub mod live;
+pub mod manifests;
 mod notice;
 pub mod observation;
 pub mod observe;

@@ -7,7 +7,7 @@ use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum};
 
 use super::filter::ServiceName;
-use super::source::ClusterSource;
+use super::source::{Given, WholeSource};
 use super::{Ending, block_on, names, say};
 use crate::cluster::{Index, KubeProxy};
 use crate::output;
@@ -19,7 +19,7 @@ pub(super) struct Options {
     #[arg(value_name = "NAMESPACE/SERVICE")]
     service: Option<ServiceName>,
     #[command(flatten)]
-    source: ClusterSource,
+    source: WholeSource,
     /// Only this client: a pod's address, a node's, or any other for one from outside. What goes
     /// by addresses (`loadBalancerSourceRanges`, the cluster CIDR, hairpins) is told then, too.
     #[arg(long, value_name = "ADDRESS")]
@@ -44,13 +44,17 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         client,
         output,
     } = options;
-    let objects = block_on(source.objects())?;
+    let Given {
+        objects,
+        assumed: _,
+        findings: _,
+    } = block_on(source.whole())?;
     if let Some(service) = &service
         && let Some(but) = names::service(service, Some(&objects))?
     {
         say(&format!("warning: {but}"));
     }
-    let kube_proxy = match source.kube_proxy()? {
+    let kube_proxy = match source.cluster.kube_proxy()? {
         Some(given) => Some(given),
         None => KubeProxy::of_cluster(&objects.config_maps)
             .context("the ConfigMap of kube-proxy; give --kube-proxy-config")?,

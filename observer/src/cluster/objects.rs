@@ -14,8 +14,10 @@ use super::Counts;
 use super::around::Around;
 use super::slice::Slice;
 
+mod field;
 mod item;
 
+pub use field::{FieldPath, Step};
 pub use item::Unreadable;
 
 /// The command that prints what [`Objects::from_list`] reads.

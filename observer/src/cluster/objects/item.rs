@@ -6,7 +6,7 @@ use strum::EnumString;
 
 use super::super::around::Around;
 use super::super::kube_proxy::may_be_config_map;
-use super::Objects;
+use super::{FieldPath, Objects};
 
 /// A kind that is read. Its name is the `kind` of the objects, but for the routes, which are one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString)]
@@ -45,8 +45,8 @@ enum Kind {
 /// Why an object is not taken.
 #[derive(Debug)]
 pub struct Unreadable {
-    /// The field that is not what its kind promises: `spec.ports[0].port`; empty for the object.
-    pub path: String,
+    /// The field that is not what its kind promises; empty for the object.
+    pub path: FieldPath,
     /// What is wrong with it.
     pub reason: serde_json::Error,
     /// Whether it is of a kind that an index is built from, and not only of one around Services.
@@ -66,9 +66,8 @@ impl Kind {
     /// a file written by hand lacks it.
     fn of(kind: &str, version: Option<&str>) -> Option<Self> {
         let read: Self = kind.parse().ok()?;
-        let version = match version {
-            None => return read.is_of_index().then_some(read),
-            Some(version) => version,
+        let Some(version) = version else {
+            return read.is_of_index().then_some(read);
         };
         let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
         let is_its = match read {
@@ -97,12 +96,17 @@ impl Kind {
 }
 
 impl Objects {
+    /// Whether objects of a kind are read, and not only counted.
+    pub fn reads(kind: &str, version: Option<&str>) -> bool {
+        Kind::of(kind, version).is_some()
+    }
+
     /// Takes one object, as JSON. Whether it is of a kind that is read; others are counted.
     pub fn add(&mut self, item: &Value) -> Result<bool, Unreadable> {
         let text = |field| item.get(field).and_then(Value::as_str);
         let Some(kind) = text("kind") else {
             return Err(Unreadable {
-                path: String::new(),
+                path: FieldPath::default(),
                 reason: serde::de::Error::custom("it has no kind"),
                 of_index: true,
             });
@@ -171,10 +175,10 @@ fn push<T: DeserializeOwned>(
 }
 
 /// Where an object is not what its kind promises.
-fn path_of<T: DeserializeOwned>(item: &Value) -> String {
+fn path_of<T: DeserializeOwned>(item: &Value) -> FieldPath {
     match serde_path_to_error::deserialize::<_, T>(item) {
-        Err(error) if error.path().iter().len() > 0 => error.path().to_string(),
-        Ok(_) | Err(_) => String::new(),
+        Err(error) => FieldPath::from(error.path()),
+        Ok(_) => FieldPath::default(),
     }
 }
 

@@ -139,11 +139,7 @@ fn files() {
     let missing = read().expect_err("missing").to_string();
     fs::write(&path, "").expect("a file");
     let empty = read().expect_err("empty").to_string();
-    fs::write(
-        &path,
-        r#"{"kind": "List", "items": [{"kind": "Secret"}]}"#,
-    )
-    .expect("a file");
+    fs::write(&path, r#"{"kind": "List", "items": [{"kind": "Secret"}]}"#).expect("a file");
     assert_eq!(read().expect("a List"), 1);
     let not_a_file = file::objects(&directory)
         .expect_err("a directory")
