@@ -13,6 +13,7 @@ use super::filter::ServiceName;
 use super::source::{Given, WholeSource};
 use super::{Ending, block_on, names, say};
 use crate::cluster::facts::Facts;
+use crate::cluster::finding::Finding;
 use crate::cluster::front::Delivers;
 use crate::cluster::{Index, KubeProxy, Objects, ServicePort, ServiceRef};
 use crate::manifests::Assumption;
@@ -113,13 +114,14 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     let Given {
         mut objects,
         assumed,
+        findings,
     } = block_on(options.source.whole())?;
     if let Some(service) = &options.service
         && let Some(but) = names::service(service, Some(&objects))?
     {
         say(&format!("warning: {but}"));
     }
-    let kube_proxy = match options.source.kube_proxy()? {
+    let kube_proxy = match options.source.cluster.kube_proxy()? {
         Some(given) => Some(given),
         None => KubeProxy::of_cluster(&objects.config_maps)
             .context("the ConfigMap of kube-proxy; give --kube-proxy-config")?,
@@ -135,11 +137,11 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         assumed: &assumed,
         kube_proxy: kube_proxy.as_ref(),
     };
-    let ground = Ground::of(&objects, &assumed);
+    let ground = Ground::of(&objects, &assumed, &findings);
     let explained = run.explained(&ground);
     let found = if let Some(change) = &options.apply {
         let applied = run.apply(change, &explained, &mut objects)?;
-        let ground = Ground::of(&objects, &assumed);
+        let ground = Ground::of(&objects, &assumed, &findings);
         let after = run.explained(&ground);
         run.print(&after, &ground, &objects, &applied)?;
         run.is_found(&after)
@@ -276,7 +278,7 @@ impl Run<'_> {
 
 impl Ground {
     /// What is assumed of load balancers counts only where one would have it.
-    fn of(objects: &Objects, assumed: &[Assumption]) -> Self {
+    fn of(objects: &Objects, assumed: &[Assumption], missing: &[Finding]) -> Self {
         let has_assumed_address = |service: &ServiceRef| {
             assumed.iter().any(|assumption| {
                 matches!(
@@ -291,7 +293,7 @@ impl Ground {
         {
             return Self {
                 index: Index::build(objects),
-                facts: Facts::of(objects),
+                facts: Facts::of(objects).with(missing),
             };
         }
         let mut without = objects.clone();
@@ -300,7 +302,7 @@ impl Ground {
                 service.status = None;
             }
         }
-        let facts = Facts::of(&without);
+        let facts = Facts::of(&without).with(missing);
         let mut objects = objects.clone();
         for service in &mut objects.services {
             let reference = ServiceRef::of(&service.metadata);

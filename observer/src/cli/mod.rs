@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 
+use crate::manifests::Problems;
 use crate::notice::say;
 use crate::record::filter;
 
@@ -121,7 +122,11 @@ pub fn run(Cli { command }: Cli) -> ExitCode {
         Err(error) => match error.downcast::<clap::Error>() {
             Ok(wrong_use) => wrong_use.exit(),
             Err(error) => {
-                say(&format!("observer: {error:#}"));
+                match error.downcast::<Problems>() {
+                    // Lines of their own, which begin with a file.
+                    Ok(problems) => say(&problems.to_string()),
+                    Err(error) => say(&format!("observer: {error:#}")),
+                }
                 ExitCode::FAILURE
             }
         },

@@ -13,9 +13,11 @@ use tokio::time::timeout;
 use super::ask;
 
 use crate::cluster::file::{self, FileError};
+use crate::cluster::finding::Finding;
 use crate::cluster::{KubeProxy, Objects, Snapshot};
 use crate::kubernetes::{self, AccessError, Client, Cluster, KubeProxySource, Scope};
 use crate::live::Knowledge;
+use crate::manifests::{self, Assumption};
 use crate::notice::{say, warn};
 
 /// What follows where nothing is known of the cluster.
@@ -159,17 +161,82 @@ impl ClusterSource {
             keep_objects,
         ))
     }
+}
 
-    /// All objects, once. What is missing among them is said.
-    pub(super) async fn objects(&self) -> anyhow::Result<Objects> {
-        if let Some(path) = self.file() {
-            return Ok(file::objects(path)?);
+/// Where the objects that are explained come from: manifests, a file of a cluster's objects, or
+/// the API server.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct WholeSource {
+    /// Manifests, as kubectl takes them: a file of YAML or JSON, a directory of them, or `-` for
+    /// the standard input. What a cluster would add to them is assumed, and told.
+    #[arg(
+        short,
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["cluster_state", "kubeconfig", "context"],
+        help_heading = CLUSTER
+    )]
+    filename: Vec<PathBuf>,
+    /// With --filename: look below directories too.
+    #[arg(short = 'R', long, requires = "filename", help_heading = CLUSTER)]
+    recursive: bool,
+    /// With --filename: the namespace of what names none [default: default].
+    #[arg(short, long, value_name = "NAME", requires = "filename", help_heading = CLUSTER)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    pub(super) cluster: ClusterSource,
+}
+
+/// What is explained.
+#[derive(Debug, Default)]
+pub(super) struct Given {
+    /// The objects, and what stands around the Services.
+    pub(super) objects: Objects,
+    /// What was assumed to be there beside manifests; nothing for a cluster.
+    pub(super) assumed: Vec<Assumption>,
+    /// What is led to and is not there; of manifests that is an error.
+    pub(super) findings: Vec<Finding>,
+}
+
+impl WholeSource {
+    /// All objects, once. What is missing among them is said; what is wrong with manifests is an
+    /// error of several lines ([`manifests::Problems`]).
+    pub(super) async fn whole(&self) -> anyhow::Result<Given> {
+        if !self.filename.is_empty() {
+            return self.of_manifests();
         }
-        let read = kubernetes::read(&self.client().await?, &Scope::Cluster).await?;
-        for missing in read.missing {
-            say(&format!("warning: {missing}"));
-        }
-        Ok(read.objects)
+        let objects = if let Some(path) = self.cluster.file() {
+            let (objects, passed_over) = file::objects_noting(path)?;
+            for line in passed_over {
+                say(&format!("warning: {}: {line}", path.display()));
+            }
+            objects
+        } else {
+            let client = self.cluster.client().await?;
+            let read = Box::pin(kubernetes::read_whole(&client)).await?;
+            for missing in read.missing {
+                say(&format!("warning: {missing}"));
+            }
+            read.objects
+        };
+        let findings = manifests::missing(&objects);
+        Ok(Given {
+            objects,
+            assumed: Vec::new(),
+            findings,
+        })
+    }
+
+    fn of_manifests(&self) -> anyhow::Result<Given> {
+        let namespace = self.namespace.as_deref();
+        let namespace = namespace.unwrap_or(manifests::DEFAULT_NAMESPACE);
+        let sources = manifests::files::read(&self.filename, self.recursive)?;
+        let (objects, assumed) = manifests::complete(manifests::read(&sources, namespace)?);
+        Ok(Given {
+            objects,
+            assumed,
+            findings: Vec::new(),
+        })
     }
 }
 
@@ -182,26 +249,4 @@ fn configured(objects: &Objects) -> Option<KubeProxy> {
         );
         None
     })
-}
-
-/// STUB
-#[derive(Clone, Debug, Default, Args)]
-pub(super) struct WholeSource {
-    #[command(flatten)]
-    cluster: ClusterSource,
-}
-pub(super) struct Given {
-    pub(super) objects: Objects,
-    pub(super) assumed: Vec<crate::manifests::Assumption>,
-}
-impl WholeSource {
-    pub(super) async fn whole(&self) -> anyhow::Result<Given> {
-        Ok(Given {
-            objects: self.cluster.objects().await?,
-            assumed: Vec::new(),
-        })
-    }
-    pub(super) fn kube_proxy(&self) -> Result<Option<KubeProxy>, FileError> {
-        self.cluster.kube_proxy()
-    }
 }

@@ -88,7 +88,7 @@ pub(super) fn host_address(host_ip: Option<&str>) -> Option<HostAddress> {
 }
 
 /// The ports of all containers that run as long as the Pod does: sidecars too (KEP-753).
-pub(super) fn container_ports(spec: &core::PodSpec) -> impl Iterator<Item = &core::ContainerPort> {
+pub(crate) fn container_ports(spec: &core::PodSpec) -> impl Iterator<Item = &core::ContainerPort> {
     let sidecars = spec.init_containers.iter().flatten();
     let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
     spec.containers

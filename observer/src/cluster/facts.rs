@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use super::finding::Finding;
 use super::front::{Fronts, LoadBalancer};
 use super::host::{self, HostDoor};
-use super::plane::{self, Dataplane, Found, Mesh};
-use super::proxy::{self, Place, Route};
+use super::plane::{self, Dataplane, Found, Meshed};
+use super::proxy::{self, Route};
 use super::{Objects, ServiceRef};
 
 /// What stands around the Services.
@@ -14,12 +14,14 @@ use super::{Objects, ServiceRef};
 pub struct Facts {
     /// The load balancer of each Service that has one.
     pub load_balancers: HashMap<ServiceRef, LoadBalancer>,
+    /// The proxies outside the cluster, by the Services that they deliver to.
+    proxies_in_front: HashMap<ServiceRef, LoadBalancer>,
     /// The ways through proxies.
     pub routes: Vec<Route>,
     /// Who translates on the nodes.
     pub dataplane: Found<Dataplane>,
     /// What takes connections over in a Service's pods.
-    pub meshes: HashMap<ServiceRef, Found<Mesh>>,
+    pub meshes: HashMap<ServiceRef, Meshed>,
     /// Ports of nodes that lead to pods past any Service.
     pub hosts: Vec<HostDoor>,
     /// What is wrong with a Service, or will surprise.
@@ -47,18 +49,21 @@ impl Facts {
         let (routes, mut findings) = proxy::routes(objects);
         let (hosts, of_hosts) = host::doors(objects);
         findings.extend(of_hosts);
+        let proxies_in_front = proxy::fronts(&routes);
+        let before = |service: &ServiceRef| {
+            let front = load_balancers.get(service);
+            front.or_else(|| proxies_in_front.get(service))
+        };
         for route in &routes {
-            for place in &route.places {
-                let before = match place {
-                    Place::Behind { service } => load_balancers.get(service),
-                    Place::Outside { .. } | Place::OnNodes { .. } | Place::Unknown => None,
-                };
+            for service in proxy::places_before(route) {
+                let before = service.and_then(|service| before(service));
                 findings.extend(proxy::mismatches(route, before));
             }
         }
         findings.sort_unstable();
         findings.dedup();
         Self {
+            proxies_in_front,
             load_balancers,
             routes,
             dataplane: plane::dataplane(objects),
@@ -67,5 +72,20 @@ impl Facts {
             of_services,
             findings,
         }
+    }
+
+    /// What stands before a proxy's own Service: its load balancer, or another proxy.
+    pub fn before(&self, service: &ServiceRef) -> Option<&LoadBalancer> {
+        let front = self.load_balancers.get(service);
+        front.or_else(|| self.proxies_in_front.get(service))
+    }
+
+    /// With what else was found.
+    #[must_use]
+    pub fn with(mut self, findings: &[Finding]) -> Self {
+        self.findings.extend(findings.iter().cloned());
+        self.findings.sort_unstable();
+        self.findings.dedup();
+        self
     }
 }

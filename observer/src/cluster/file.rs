@@ -45,7 +45,14 @@ const KUBE_PROXY: &str = "kube-proxy configuration";
 
 /// Reads a `List` of objects, as kubectl prints it.
 pub fn objects(path: &Path) -> Result<Objects, FileError> {
-    Objects::from_list(&bytes(CLUSTER_STATE, path)?).map_err(|reason| FileError::Objects {
+    objects_noting(path).map(|(objects, _)| objects)
+}
+
+/// The same, with a line for each object around the Services that was only counted because it is
+/// not what its kind promises.
+pub fn objects_noting(path: &Path) -> Result<(Objects, Vec<String>), FileError> {
+    let list = Objects::from_list_noting(&bytes(CLUSTER_STATE, path)?);
+    list.map_err(|reason| FileError::Objects {
         path: path.to_owned(),
         reason,
     })

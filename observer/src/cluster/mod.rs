@@ -45,11 +45,12 @@ mod tests;
 mod trim;
 mod workload;
 
+pub(crate) use convert::container_ports;
 pub use index::{AddressKind, Backend, FrontDoor, Index};
 pub use kube_proxy::{
     DetectLocal, IPVS_DEVICE, KubeProxy, KubeProxyError, NodePortAddresses, ProxyMode,
 };
-pub use objects::{Objects, ObjectsError, SliceRef, View};
+pub use objects::{FieldPath, Objects, ObjectsError, SliceRef, Step, Unreadable, View};
 pub use service::{
     Endpoint, Hints, Service, ServiceEntry, ServiceType, SessionAffinity, TrafficPolicy,
 };

@@ -5,17 +5,20 @@ use std::fmt;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use serde::de::{
-    DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
-};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 use serde_json::{Value, json};
 
 use super::Counts;
 use super::around::Around;
-use super::kube_proxy::may_be_config_map;
 use super::slice::Slice;
+
+mod field;
+mod item;
+
+pub use field::{FieldPath, Step};
+pub use item::Unreadable;
 
 /// The command that prints what [`Objects::from_list`] reads.
 const COMMAND: &str = "kubectl get services,endpointslices,nodes,pods,configmaps -A -o json";
@@ -117,12 +120,20 @@ struct List {
     kind: Option<Value>,
     objects: Objects,
     first_error: Option<ObjectsError>,
+    passed_over: Vec<String>,
 }
 
 impl Objects {
     /// Takes a JSON document of kind `List` apart. Services, `EndpointSlices`, Nodes and Pods of
-    /// the versions that [`Objects`] names are kept, other objects counted.
+    /// the versions that [`Objects`] names are kept, and what stands [`Around`] them; other objects
+    /// are counted.
     pub fn from_list(document: &[u8]) -> Result<Self, ObjectsError> {
+        Self::from_list_noting(document).map(|(objects, _)| objects)
+    }
+
+    /// The same, with a line for each object that is not what its kind promises, but only stands
+    /// around the Services: it is counted among the others.
+    pub fn from_list_noting(document: &[u8]) -> Result<(Self, Vec<String>), ObjectsError> {
         // Some editors and shells put a byte order mark in front.
         let document = document
             .strip_prefix("\u{feff}".as_bytes())
@@ -146,7 +157,7 @@ impl Objects {
         }
         match list.first_error {
             Some(error) => Err(error),
-            None => Ok(list.objects),
+            None => Ok((list.objects, list.passed_over)),
         }
     }
 
@@ -178,27 +189,6 @@ impl Objects {
     /// How many of each kind.
     pub fn counts(&self) -> Counts {
         View::from(self).counts()
-    }
-
-    fn add(&mut self, item: &Value) -> Result<(), serde_json::Error> {
-        let text = |field| item.get(field).and_then(Value::as_str);
-        let kind = text("kind").ok_or_else(|| serde_json::Error::custom("it has no kind"))?;
-        // Knative has Services too, so the version counts; only a file written by hand lacks it.
-        match (kind, text("apiVersion")) {
-            ("Service", Some("v1") | None) => push(&mut self.services, item),
-            ("EndpointSlice", Some("discovery.k8s.io/v1") | None) => {
-                push(&mut self.endpoint_slices, item)
-            }
-            ("Node", Some("v1") | None) => push(&mut self.nodes, item),
-            ("Pod", Some("v1") | None) => push(&mut self.pods, item),
-            ("ConfigMap", Some("v1") | None) if is_kube_proxys(item) => {
-                push(&mut self.config_maps, item)
-            }
-            _ => {
-                self.others += 1;
-                Ok(())
-            }
-        }
     }
 }
 
@@ -250,21 +240,6 @@ fn values<T: Serialize>(objects: &[T]) -> impl Iterator<Item = Value> {
     objects.iter().map(|object| json!(object))
 }
 
-fn push<'de, T: Deserialize<'de>>(
-    objects: &mut Vec<T>,
-    item: &'de Value,
-) -> Result<(), serde_json::Error> {
-    objects.push(T::deserialize(item)?);
-    Ok(())
-}
-
-fn is_kube_proxys(config_map: &Value) -> bool {
-    let text = |pointer| config_map.pointer(pointer).and_then(Value::as_str);
-    text("/metadata/namespace")
-        .zip(text("/metadata/name"))
-        .is_some_and(|(namespace, name)| may_be_config_map(namespace, name))
-}
-
 /// How an item calls itself: `Service shop/web`.
 fn describe(item: &Value) -> String {
     let text = |pointer| item.pointer(pointer).and_then(Value::as_str);
@@ -276,6 +251,26 @@ fn describe(item: &Value) -> String {
     };
     // No name breaks the line.
     described.escape_debug().to_string()
+}
+
+impl List {
+    fn take(&mut self, index: usize, item: &Value) {
+        let Err(unreadable) = self.objects.add(item) else {
+            return;
+        };
+        let error = ObjectsError::Item {
+            index,
+            item: describe(item),
+            reason: unreadable.reason,
+        };
+        if unreadable.of_index {
+            // Kept for later: an object of another kind may have items that are no objects.
+            self.first_error = Some(error);
+        } else {
+            self.objects.others += 1;
+            self.passed_over.push(error.to_string());
+        }
+    }
 }
 
 struct ListVisitor;
@@ -330,17 +325,7 @@ impl<'de> Visitor<'de> for Items<'_> {
         let mut index = 0;
         while let Some(item) = items.next_element::<Value>()? {
             if self.0.first_error.is_none() {
-                // Kept for later: an object of another kind may have items that are no objects.
-                self.0.first_error =
-                    self.0
-                        .objects
-                        .add(&item)
-                        .err()
-                        .map(|reason| ObjectsError::Item {
-                            index,
-                            item: describe(&item),
-                            reason,
-                        });
+                self.0.take(index, &item);
             }
             index += 1;
         }

@@ -66,15 +66,3 @@ pub struct Found<T> {
     /// By what, most telling first.
     pub because: Vec<Setting>,
 }
-
-/// STUB
-pub fn dataplane(_: &super::Objects) -> Found<Dataplane> {
-    Found {
-        what: Dataplane::KubeProxy,
-        because: Vec::new(),
-    }
-}
-/// STUB
-pub fn meshes(_: &super::Objects) -> std::collections::HashMap<super::ServiceRef, Found<Mesh>> {
-    std::collections::HashMap::new()
-}

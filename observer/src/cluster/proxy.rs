@@ -109,8 +109,6 @@ pub struct Route {
     pub adds: Vec<Carrier>,
     /// Whether what it believes is added to rather than replaced; the rest of a chain stays.
     pub appends: bool,
-    /// Namespace and name of the `ConfigMap` that sets it up, if it has one.
-    pub config_map: Option<(String, String)>,
     /// Whether it goes to the pods themselves; else to the Service's cluster IP.
     pub to_pods: bool,
     /// What decided, most telling first.
@@ -231,8 +229,15 @@ impl Route {
             keeps: Keeps::Own,
             adds: self.adds.clone(),
             leaves_out_unhealthy_nodes: None,
+            ports: Vec::new(),
             because: self.because.clone(),
         })
+    }
+
+    /// Namespace and name of the `ConfigMap` that sets it up, if it has one.
+    pub fn config_map(&self) -> Option<(&str, &str)> {
+        let mut places = self.because.iter().filter_map(|it| it.name.split_once('/'));
+        places.next()
     }
 
     /// Who serves it, by a word.
@@ -255,16 +260,4 @@ fn reference(namespace: &str, name: &str) -> ServiceRef {
 
 fn as_text<S: serde::Serializer>(name: &ServiceRef, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(name)
-}
-
-/// STUB
-pub fn routes(_: &super::Objects) -> (Vec<Route>, Vec<super::finding::Finding>) {
-    (Vec::new(), Vec::new())
-}
-/// STUB
-pub fn mismatches(
-    _: &Route,
-    _: Option<&super::front::LoadBalancer>,
-) -> Vec<super::finding::Finding> {
-    Vec::new()
 }

@@ -150,6 +150,11 @@ impl ApiError {
         )
     }
 
+    /// The server does not know of the resource.
+    pub(super) fn is_unknown(&self) -> bool {
+        matches!(self, Self::Status { code: 404, .. })
+    }
+
     /// Whether it says nothing about what was asked for, so that the same may be asked again.
     pub(super) fn may_be_asked_again(&self) -> bool {
         match self {

@@ -17,6 +17,7 @@ mod follow;
 mod lines;
 mod proxy;
 mod read;
+mod read_whole;
 mod reflect;
 mod resource;
 mod store;
@@ -29,6 +30,7 @@ pub use error::{AccessError, ApiError, one_line};
 pub use follow::{Cluster, KubeProxySource, follow, follow_by};
 pub use lines::{Splitter, TooLong};
 pub use read::{Read, names, read};
+pub use read_whole::read_whole;
 
 /// The namespace of kube-proxy's `ConfigMap`.
 const KUBE_PROXY_NAMESPACE: &str = "kube-system";

@@ -58,7 +58,7 @@ pub(super) struct Selection {
     pub(super) labels: Option<String>,
 }
 
-/// All objects of a kind, trimmed.
+/// All objects of a kind.
 pub(super) struct Listed<K> {
     pub(super) objects: Vec<K>,
     /// The state of the server that they are of.
@@ -81,9 +81,44 @@ struct Named {
     metadata: ObjectMeta,
 }
 
+/// Where the objects of a kind are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Location {
+    /// `HTTPRoute`.
+    pub(super) kind: &'static str,
+    /// Empty for the oldest.
+    pub(super) group: &'static str,
+    pub(super) version: &'static str,
+    /// `httproutes`.
+    pub(super) plural: &'static str,
+}
+
+impl Location {
+    /// Of a kind that the library knows.
+    pub(super) const fn of<K: k8s_openapi::Resource>() -> Self {
+        Self {
+            kind: K::KIND,
+            group: K::GROUP,
+            version: K::VERSION,
+            plural: K::URL_PATH_SEGMENT,
+        }
+    }
+}
+
 impl Selection {
     pub(super) fn target<K: Kind>(&self) -> Target {
-        let api = match (K::GROUP, K::VERSION) {
+        self.at(Location::of::<K>())
+    }
+
+    /// The same of a kind that the library need not know.
+    pub(super) fn at(&self, location: Location) -> Target {
+        let Location {
+            kind: _,
+            group,
+            version,
+            plural,
+        } = location;
+        let api = match (group, version) {
             ("", version) => format!("/api/{version}"),
             (group, version) => format!("/apis/{group}/{version}"),
         };
@@ -94,13 +129,9 @@ impl Selection {
             ("labelSelector", self.labels.as_ref()),
         ];
         Target {
-            resource: K::URL_PATH_SEGMENT,
-            group: K::GROUP,
-            path: format!(
-                "{api}{}/{}",
-                namespace.unwrap_or_default(),
-                K::URL_PATH_SEGMENT
-            ),
+            resource: plural,
+            group,
+            path: format!("{api}{}/{plural}", namespace.unwrap_or_default()),
             query: query
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value?.clone())))
@@ -111,16 +142,31 @@ impl Selection {
 
 /// Lists all objects, page by page.
 pub(super) async fn list<K: Kind>(client: &Client, target: &Target) -> Result<Listed<K>, ApiError> {
+    list_as(client, target, K::KIND, K::trimmed).await
+}
+
+/// The same of objects of any kind; `keep`: what is kept of each.
+pub(super) async fn list_as<T: DeserializeOwned>(
+    client: &Client,
+    target: &Target,
+    kind: &str,
+    keep: fn(T) -> T,
+) -> Result<Listed<T>, ApiError> {
     let mut tries = 0;
     loop {
-        match list_once(client, target).await {
+        match list_once(client, target, kind, keep).await {
             Err(error) if error.is_expired() && tries < LIST_TRIES => tries += 1,
             other => return other,
         }
     }
 }
 
-async fn list_once<K: Kind>(client: &Client, target: &Target) -> Result<Listed<K>, ApiError> {
+async fn list_once<T: DeserializeOwned>(
+    client: &Client,
+    target: &Target,
+    kind: &str,
+    keep: fn(T) -> T,
+) -> Result<Listed<T>, ApiError> {
     let mut listed = Listed {
         objects: Vec::new(),
         version: String::new(),
@@ -136,9 +182,11 @@ async fn list_once<K: Kind>(client: &Client, target: &Target) -> Result<Listed<K
         let page: Page<'_> = serde_json::from_slice(&body)
             .map_err(|error| unreadable(one_line(&error.to_string())))?;
         for item in page.items.into_iter().flatten() {
-            match serde_json::from_str::<K>(item.get()) {
-                Ok(object) => listed.objects.push(object.trimmed()),
-                Err(error) => listed.unreadable.push(describe::<K>(item.get(), &error)),
+            match serde_json::from_str::<T>(item.get()) {
+                Ok(object) => listed.objects.push(keep(object)),
+                Err(error) => listed
+                    .unreadable
+                    .push(describe_as(kind, item.get(), &error)),
             }
         }
         if listed.objects.len() > OBJECTS_MAX {
@@ -165,11 +213,15 @@ async fn patiently(client: &Client, target: &Target) -> Result<Vec<u8>, ApiError
 
 /// An object that cannot be read: `Service shop/web: invalid type …`.
 pub(super) fn describe<K: Kind>(object: &str, error: &serde_json::Error) -> String {
+    describe_as(K::KIND, object, error)
+}
+
+fn describe_as(kind: &str, object: &str, error: &serde_json::Error) -> String {
     let Named { metadata } = serde_json::from_str(object).unwrap_or_default();
     let name = metadata.name.as_deref().unwrap_or("without a name");
     let name = match &metadata.namespace {
         Some(namespace) => format!("{namespace}/{name}"),
         None => name.to_owned(),
     };
-    one_line(&format!("{} {name}: {error}", K::KIND))
+    one_line(&format!("{kind} {name}: {error}"))
 }

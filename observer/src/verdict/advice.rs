@@ -291,11 +291,11 @@ fn mends(case: Case<'_>, finding: &Finding) -> Vec<Change> {
 
 /// A value in the `ConfigMap` of a proxy that has one.
 fn config(route: &Route, key: &str, value: &str) -> Option<Patch> {
-    let (namespace, name) = route.config_map.as_ref()?;
+    let (namespace, name) = route.config_map()?;
     (route.controller == Controller::IngressNginx).then(|| Patch {
         kind: PatchedKind::ConfigMap,
-        namespace: namespace.clone(),
-        name: name.clone(),
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
         merge: json!({"data": {key: value}}),
     })
 }

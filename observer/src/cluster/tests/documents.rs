@@ -29,7 +29,8 @@ fn kinds_are_kept_or_counted() {
         endpoint_slices: 1,
         nodes: 1,
         pods: 1,
-        others: 2,
+        // The ConfigMap stands around.
+        others: 1,
     };
     assert_eq!(
         Objects::from_list(list.as_bytes())
@@ -37,6 +38,35 @@ fn kinds_are_kept_or_counted() {
             .counts(),
         counts
     );
+}
+
+/// What `trace` never read must not stop it now.
+#[test]
+fn what_stands_around_is_taken_by_its_version_or_counted() {
+    let list = r#"{"kind": "List", "items": [
+        {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "a"}},
+        {"apiVersion": "networking.k8s.io/v1", "kind": "Ingress", "metadata": {"name": "b"}, "spec": 7},
+        {"apiVersion": "extensions/v1beta1", "kind": "Ingress"},
+        {"kind": "Ingress"},
+        {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "HTTPRoute", "spec": {"rules": [{}]}},
+        {"apiVersion": "networking.istio.io/v1", "kind": "Gateway"},
+        {"apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "spec": {"addresses": ["198.51.100.0/24"]}},
+        {"apiVersion": "metallb.io/v1beta1", "kind": "BGPAdvertisement"},
+        {"apiVersion": "apps/v1", "kind": "DaemonSet", "spec": {"selector": {}, "template": {}}}
+    ]}"#;
+    let (objects, passed_over) = Objects::from_list_noting(list.as_bytes()).expect("it is a List");
+    assert_eq!(objects.others, 4);
+    assert_eq!(
+        passed_over,
+        ["items[1], Ingress b, does not parse: invalid type: integer `7`, expected IngressSpec"]
+    );
+    let around = objects.around;
+    assert_eq!(around.ingresses.len(), 1);
+    assert_eq!(around.routes.len(), 1);
+    assert_eq!(around.routes[0].kind, "HTTPRoute");
+    assert_eq!(around.ip_address_pools.len(), 1);
+    assert_eq!(around.bgp_advertisements.len(), 1);
+    assert_eq!(around.daemon_sets.len(), 1);
 }
 
 #[rstest]
@@ -109,11 +139,7 @@ fn files() {
     let missing = read().expect_err("missing").to_string();
     fs::write(&path, "").expect("a file");
     let empty = read().expect_err("empty").to_string();
-    fs::write(
-        &path,
-        r#"{"kind": "List", "items": [{"kind": "ConfigMap"}]}"#,
-    )
-    .expect("a file");
+    fs::write(&path, r#"{"kind": "List", "items": [{"kind": "Secret"}]}"#).expect("a file");
     assert_eq!(read().expect("a List"), 1);
     let not_a_file = file::objects(&directory)
         .expect_err("a directory")

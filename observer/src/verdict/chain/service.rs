@@ -12,8 +12,8 @@ use super::{Door, Loser, Walk, Way};
 use crate::cluster::facts::Facts;
 use crate::cluster::finding::Finding;
 use crate::cluster::front::{Carrier, Delivers, Keeps, LoadBalancer, System};
-use crate::cluster::plane::{Found, Mesh};
-use crate::cluster::proxy::{Controller, Place, Route};
+use crate::cluster::plane::{Found, Mesh, Meshed};
+use crate::cluster::proxy::{Place, Route};
 use crate::cluster::{
     Family, FrontDoorKind, Index, KubeProxy, ServiceEntry, ServicePort, ServiceRef,
 };
@@ -213,7 +213,7 @@ impl<'a> Explainer<'a> {
         doors: &Doors<'a>,
         entry: &'a ServiceEntry,
         load_balancer: Option<&'a LoadBalancer>,
-        mesh: Option<&'a Found<Mesh>>,
+        mesh: Option<&'a Meshed>,
     ) -> Vec<Way<'a>> {
         let mut ways = Vec::new();
         if doors.may_be_outside() {
@@ -238,7 +238,9 @@ impl<'a> Explainer<'a> {
                     continue;
                 }
                 for alike in doors.alike(entry, kind, client) {
-                    let walk = self.by_node(Walk::from(client), entry, &alike).pod(mesh);
+                    let walk = self
+                        .by_node(Walk::from(client), entry, &alike)
+                        .pod(taken(entry, mesh));
                     ways.push(way(walk, entry, Door::of(kind), client, alike));
                 }
             }
@@ -248,10 +250,10 @@ impl<'a> Explainer<'a> {
     }
 
     /// Clients go straight to the pods of a Service without an address.
-    fn headless(self, entry: &'a ServiceEntry, mesh: Option<&Found<Mesh>>) -> Option<Way<'a>> {
+    fn headless(self, entry: &'a ServiceEntry, mesh: Option<&Meshed>) -> Option<Way<'a>> {
         let is_headless = entry.service.cluster_ips.is_empty();
         (is_headless && entry.has_usable_endpoint(Family::V4)).then(|| {
-            let walk = Walk::from(ClientKind::Pod).pod(mesh);
+            let walk = Walk::from(ClientKind::Pod).pod(taken(entry, mesh));
             walk.way(entry, Door::Pod, ClientKind::Pod)
         })
     }
@@ -262,7 +264,7 @@ impl<'a> Explainer<'a> {
         doors: &Doors<'a>,
         entry: &'a ServiceEntry,
         load_balancer: Option<&'a LoadBalancer>,
-        mesh: Option<&Found<Mesh>>,
+        mesh: Option<&Meshed>,
     ) -> Vec<Way<'a>> {
         let Some(front) = load_balancer else {
             return Vec::new();
@@ -270,7 +272,7 @@ impl<'a> Explainer<'a> {
         self.in_front(doors, entry, front)
             .into_iter()
             .map(|(walk, alike)| {
-                let walk = walk.pod(mesh);
+                let walk = walk.pod(taken(entry, mesh));
                 let client = ClientKind::External;
                 let mut way = match alike {
                     Some(alike) => way(walk, entry, Door::LoadBalancer, client, alike),
@@ -295,6 +297,7 @@ impl<'a> Explainer<'a> {
         entry: &'a ServiceEntry,
         front: &LoadBalancer,
     ) -> Vec<(Walk, Option<Alike>)> {
+        let front = &*front.at(entry.protocol, entry.port);
         let walk = Walk::from(ClientKind::External).load_balancer(front);
         let has_vips = !entry.service.load_balancer_vips.is_empty();
         let client = ClientKind::External;
@@ -329,12 +332,14 @@ impl<'a> Explainer<'a> {
         doors: &Doors<'a>,
         entry: &'a ServiceEntry,
         route: &'a Route,
-        mesh: Option<&Found<Mesh>>,
+        mesh: Option<&Meshed>,
     ) -> Vec<Way<'a>> {
         let mut ways: Vec<Way<'a>> = Vec::new();
         for place in &route.places {
             for (walk, system, left_out) in self.to_proxy(doors, entry, route, place) {
-                let mut way = walk.pod(mesh).way(entry, Door::Proxy, ClientKind::External);
+                let mut way =
+                    walk.pod(taken(entry, mesh))
+                        .way(entry, Door::Proxy, ClientKind::External);
                 way.by = Some(format!("{} {}", route.kind, route.name));
                 way.system = system;
                 way.left_out = left_out;
@@ -367,24 +372,27 @@ impl<'a> Explainer<'a> {
     ) -> Vec<(Walk, Option<System>, bool)> {
         let outside = || Walk::from(ClientKind::External);
         match place {
-            Place::Outside { delivers } => {
-                let walk = outside().outer_proxy(route, *delivers);
-                let system = system(route.controller, *delivers);
-                if *delivers != Delivers::NodePort {
-                    return vec![(walk, system, false)];
-                }
-                let by_node_port =
-                    doors.alike(entry, FrontDoorKind::NodePort, ClientKind::External);
-                by_node_port
-                    .iter()
-                    .map(|alike| (self.by_node(walk.clone(), entry, alike), system, false))
+            Place::Outside { .. } => {
+                let Some(front) = route.front() else {
+                    return Vec::new();
+                };
+                let walks = self.in_front(doors, entry, &front).into_iter();
+                walks
+                    .map(|(walk, _)| (walk, Some(front.system), false))
                     .collect()
+            }
+            Place::OnEveryNode { service } => {
+                let walk = match self.facts.before(service) {
+                    Some(front) => outside().load_balancer(front),
+                    None => outside(),
+                };
+                vec![(self.behind(walk, doors, entry, route), None, false)]
             }
             Place::OnNodes { .. } => {
                 vec![(self.behind(outside(), doors, entry, route), None, false)]
             }
             Place::Behind { service } => {
-                let front = self.facts.load_balancers.get(service);
+                let front = self.facts.before(service);
                 let ServiceRef { namespace, name } = service;
                 let entries = self.index.service(namespace, name);
                 let mut walks = Vec::new();
@@ -459,22 +467,21 @@ impl<'a> Explainer<'a> {
     }
 }
 
-/// The load balancer that a proxy outside the cluster is.
-fn system(controller: Controller, delivers: Delivers) -> Option<System> {
-    match (controller, delivers) {
-        (Controller::AwsAlb, _) => Some(System::AwsAlb),
-        (Controller::Gke, Delivers::Pod) => Some(System::GkeContainerNative),
-        (Controller::Gke, _) => Some(System::GkeProxy),
-        _ => None,
-    }
-}
-
 /// Whether a route leads to this port of its Service.
 fn leads_to(route: &Route, entry: &ServiceEntry) -> bool {
     route
         .port
         .as_ref()
         .is_none_or(|port| entry.name.as_deref() == Some(port) || port.parse() == Ok(entry.port))
+}
+
+/// What takes connections to a Service port over in its pods: for certain, or in some of them.
+fn taken<'a>(entry: &ServiceEntry, mesh: Option<&'a Meshed>) -> Option<(&'a Found<Mesh>, bool)> {
+    let mesh = mesh?;
+    let families = [Family::V4, Family::V6].into_iter();
+    let endpoint = families.flat_map(|family| entry.endpoints(family)).next()?;
+    let found = mesh.takes(entry.protocol, endpoint.port)?;
+    Some((found, mesh.in_all_pods))
 }
 
 fn way<'a>(

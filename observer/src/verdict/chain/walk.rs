@@ -104,8 +104,6 @@ impl Walk {
     /// Through a load balancer in front of the nodes.
     pub(super) fn load_balancer(mut self, front: &LoadBalancer) -> Self {
         let LoadBalancer {
-            system,
-            provider,
             delivers,
             keeps,
             adds,
@@ -128,7 +126,7 @@ impl Walk {
             } else {
                 StageKind::LoadBalancer
             },
-            who: provider.clone().unwrap_or_else(|| system.to_string()),
+            who: front.name(),
             source,
             changed_by,
             hops: Some(0..=0),
@@ -196,38 +194,7 @@ impl Walk {
 
     /// Through a proxy in the cluster, which opens a connection of its own: to a pod, at most a
     /// node further.
-    pub(super) fn proxy(self, route: &Route) -> Self {
-        self.relayed(route, StageKind::Proxy, Seen::Proxy, Loser::Proxy, 0..=1)
-    }
-
-    /// Through a proxy that is a load balancer in front of the nodes.
-    pub(super) fn outer_proxy(self, route: &Route, delivers: Delivers) -> Self {
-        let mut walk = self.relayed(
-            route,
-            StageKind::LoadBalancer,
-            Seen::LoadBalancer,
-            Loser::LoadBalancer,
-            0..=0,
-        );
-        match delivers {
-            Delivers::Nothing => {
-                walk.outcome = Outcome::Unanswered;
-                walk.goes_on = false;
-            }
-            Delivers::Unknown => walk.outcome = Outcome::Unknown,
-            _ => {}
-        }
-        walk
-    }
-
-    fn relayed(
-        mut self,
-        route: &Route,
-        kind: StageKind,
-        source: Seen,
-        by: Loser,
-        hops: RangeInclusive<u8>,
-    ) -> Self {
+    pub(super) fn proxy(mut self, route: &Route) -> Self {
         if !self.goes_on {
             return self;
         }
@@ -243,28 +210,33 @@ impl Walk {
             Vec::new()
         };
         self.step(Step {
-            kind,
-            who: format!("{} {}", route.kind, route.name),
-            source,
-            changed_by: Some(by),
-            hops: Some(hops),
+            kind: StageKind::Proxy,
+            who: route.object(),
+            source: Seen::Proxy,
+            changed_by: Some(Loser::Proxy),
+            hops: Some(0..=1),
             because: route.because.clone(),
         });
         self
     }
 
     /// Into the pod, where a sidecar may take it over.
-    pub(super) fn pod(mut self, mesh: Option<&Found<Mesh>>) -> Self {
+    pub(super) fn pod(mut self, mesh: Option<(&Found<Mesh>, bool)>) -> Self {
         if !self.goes_on {
             return self;
         }
-        if let Some(Found { what, because }) = mesh {
+        if let Some((Found { what, because }, in_all_pods)) = mesh {
             let changes = matches!(what, Mesh::IstioRedirect | Mesh::Linkerd);
+            let source = match (changes, in_all_pods) {
+                (false, _) => self.source,
+                (true, true) => Seen::Loopback,
+                (true, false) => Seen::Unknown,
+            };
             self.step(Step {
                 kind: StageKind::Mesh,
                 who: what.to_string(),
-                source: if changes { Seen::Loopback } else { self.source },
-                changed_by: changes.then_some(Loser::Mesh),
+                source,
+                changed_by: (source == Seen::Loopback).then_some(Loser::Mesh),
                 hops: Some(0..=0),
                 because: because.clone(),
             });
@@ -321,7 +293,7 @@ impl Walk {
 ///
 /// Cilium's kube-proxy replacement keeps it for an endpoint on the node itself under either policy
 /// (cilium/cilium#33574), and for others by direct server return; Calico's eBPF dataplane always
-/// (projectcalico/calico#8812). Of others than clients outside, no object tells more than what
+/// (projectcalico/calico#8812). Antrea is alike in its two modes. Of others than clients outside, no object tells more than what
 /// kube-proxy would do.
 fn fate(prediction: &Prediction, dataplane: Dataplane, protocol: Protocol) -> (SourceIp, Loser) {
     let by_kube_proxy = prediction.source_ip;
@@ -335,10 +307,12 @@ fn fate(prediction: &Prediction, dataplane: Dataplane, protocol: Protocol) -> (S
     let source_ip = match dataplane {
         Dataplane::KubeProxy => return (by_kube_proxy, Loser::KubeProxy),
         _ if !is_for_clients_outside => by_kube_proxy,
-        Dataplane::CiliumDsr | Dataplane::CalicoEbpf => SourceIp::Preserved,
+        Dataplane::CiliumDsr | Dataplane::AntreaDsr | Dataplane::CalicoEbpf => SourceIp::Preserved,
         Dataplane::CiliumHybrid if protocol == Protocol::Tcp => SourceIp::Preserved,
-        Dataplane::CiliumSnat | Dataplane::CiliumHybrid => by_masquerade,
-        Dataplane::Cilium if by_masquerade == SourceIp::Preserved => SourceIp::Preserved,
+        Dataplane::CiliumSnat | Dataplane::CiliumHybrid | Dataplane::AntreaNat => by_masquerade,
+        Dataplane::Cilium | Dataplane::GkeDataplaneV2 if by_masquerade == SourceIp::Preserved => {
+            SourceIp::Preserved
+        }
         _ => SourceIp::Unknown,
     };
     (source_ip, Loser::Dataplane)
