@@ -26,7 +26,7 @@ why-no-rule = no rule of kube-proxy masquerades it
 
 lost-by-load-balancer = the load balancer
 lost-by-kube-proxy = kube-proxy
-lost-by-dataplane = what stands in kube-proxy's place
+lost-by-cni = the network plugin, in kube-proxy's place
 lost-by-proxy = the proxy, which opens connections of its own
 lost-by-mesh = the sidecar in the pod
 
@@ -62,6 +62,11 @@ dataplane-cilium-dsr = Cilium, by direct server return
 dataplane-cilium-hybrid = Cilium, TCP by direct server return
 dataplane-cilium = Cilium
 dataplane-calico-ebpf = Calico eBPF
+dataplane-gke-dataplane-v2 = GKE Dataplane V2
+dataplane-antrea-nat = Antrea, masquerading
+dataplane-antrea-dsr = Antrea, by direct server return
+dataplane-ovn-kubernetes = OVN-Kubernetes
+dataplane-kube-router = kube-router
 
 carrier-x-forwarded-for = X-Forwarded-For
 carrier-proxy-v1 = the PROXY protocol, version 1
@@ -153,6 +158,7 @@ finding-local-without-endpoints = { $service } has policy Local, and no endpoint
 finding-host-port-conflict = { $one } and { $other } both want port { $port } of one node: one of them will not be scheduled
 finding-pod-security-forbids = the Pod Security level { $level } of namespace { $namespace } forbids { $what }, which { $workload } asks for: its pods are refused
 finding-hairpin-through-load-balancer = { $service }: a pod or node that is a target of the { $system } and connects to it may get itself, and then waits for ever, since its own address is kept
+finding-family-translated = { $service }: the { $system } takes both families and delivers in one: clients of the other come with the load balancer's address
 finding-nothing-announces = { $service }: no L2Advertisement or BGPAdvertisement of MetalLB covers its pool: nobody answers for its address
 finding-local-behind-replacing-load-balancer = { $service } has policy Local, but the { $system } puts its own address in place of the client's: the policy keeps the load balancer's
 finding-forwarded-header-overwritten = { $by } replaces the X-Forwarded-For that { $before } wrote: the client is lost there

@@ -157,7 +157,7 @@ pub(crate) fn for_loss(
             changes.extend(load_balancer.and_then(|front| target_pods(service, front)));
             changes
         }
-        (Some(Loser::Dataplane), _) => {
+        (Some(Loser::Cni), _) => {
             let mut changes = vec![policy(service, ChangeCode::SetLocal, "Local")];
             if matches!(
                 dataplane,

@@ -57,8 +57,8 @@ pub enum Loser {
     LoadBalancer,
     /// kube-proxy's masquerade.
     KubeProxy,
-    /// What stands in kube-proxy's place.
-    Dataplane,
+    /// The network plugin, in kube-proxy's place.
+    Cni,
     /// A proxy in the cluster.
     Proxy,
     /// A sidecar in the pod.
@@ -176,6 +176,21 @@ impl Way<'_> {
         !self.left_out
             && matches!(self.outcome, Outcome::Answered | Outcome::Unknown)
             && self.seen.is_some()
+    }
+
+    /// Takes another one in that differs in the hops only.
+    fn widen(&mut self, other: &Self) {
+        let wider = |one: &Option<RangeInclusive<u8>>, other: &Option<RangeInclusive<u8>>| {
+            let (one, other) = one.as_ref().zip(other.as_ref())?;
+            Some(*one.start().min(other.start())..=*one.end().max(other.end()))
+        };
+        self.extra_hops = wider(&self.extra_hops, &other.extra_hops);
+        for (stage, same) in self.stages.iter_mut().zip(&other.stages) {
+            stage.hops = wider(&stage.hops, &same.hops);
+            if stage.who != same.who {
+                stage.who = stage.kind.to_string();
+            }
+        }
     }
 
     /// Its protocol.

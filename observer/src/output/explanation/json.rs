@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::{Explanation, sentences};
 use crate::cluster::finding::Finding;
-use crate::verdict::Prediction;
+use crate::cluster::host::HostDoor;
 use crate::verdict::advice::Change;
 use crate::verdict::chain::{Explained, Health, Way};
+use crate::verdict::{Prediction, SourceIp};
 use crate::words::Words;
 
 /// The contract that the document keeps: fields are only ever added.
@@ -31,7 +32,7 @@ pub fn json(explanation: Explanation<'_>) -> Value {
         "assumed": assumed,
         "other_objects": others,
         "services": services.collect::<Vec<_>>(),
-        "hosts": if whole { json!(facts.hosts) } else { json!([]) },
+        "hosts": if whole { hosts(&facts.hosts) } else { json!([]) },
         "findings": if whole { findings(&facts.findings, words) } else { json!([]) },
     })
 }
@@ -128,6 +129,16 @@ fn health_check(health: &Health<'_>) -> Value {
         })
     });
     json!({"port": health.port, "nodes": nodes.collect::<Vec<_>>()})
+}
+
+/// Nobody rewrites what comes to a pod by its node from outside (CNI plugins, `portmap`).
+fn hosts(hosts: &[HostDoor]) -> Value {
+    let told = hosts.iter().map(|door| {
+        let mut value = json!(door);
+        value["source_ip"] = json!(SourceIp::Preserved);
+        value
+    });
+    told.collect()
 }
 
 fn findings(findings: &[Finding], words: &Words) -> Value {

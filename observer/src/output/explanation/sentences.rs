@@ -1,7 +1,7 @@
 //! Sentences on a Service.
 
 use crate::cluster::front::Carrier;
-use crate::verdict::chain::{Explained, Health, Verdict, Way, Word};
+use crate::verdict::chain::{Explained, Health, Loser, Verdict, Way, Word};
 use crate::verdict::{ClientKind, OutcomeCauseCode};
 use crate::words::Words;
 
@@ -70,6 +70,10 @@ pub(super) fn verdict(explained: &Explained<'_>, words: &Words) -> String {
 
 /// Why kube-proxy loses it, if it is kube-proxy.
 fn why_lost(explained: &Explained<'_>, words: &Words) -> Option<String> {
+    let mut losers = explained.verdict.lost_by.iter();
+    if losers.any(|loser| *loser != Loser::KubeProxy) {
+        return None;
+    }
     let cause = explained.verdict.cause?;
     let way = explained.ways.iter().find(|way| {
         way.cause == Some(cause) && way.client == explained.verdict.client && way.is_open()

@@ -167,7 +167,12 @@ impl<'a> Explainer<'a> {
         let health = service
             .health_check_node_port
             .map(|port| self.health(port, entries));
-        let findings = findings.cloned().unwrap_or_default();
+        let mut findings = findings.cloned().unwrap_or_default();
+        if !entries.iter().any(is_served) {
+            findings.push(Finding::NoEndpoints {
+                service: reference.to_string(),
+            });
+        }
         let routes = self.facts.routes.iter();
         let routes: Vec<_> = routes.filter(|it| it.service == *reference).collect();
         let case = Case {
@@ -313,17 +318,21 @@ impl<'a> Explainer<'a> {
             }
             Delivers::Pod | Delivers::Nothing | Delivers::Unknown => Vec::new(),
         };
-        if alike.is_empty() {
-            return vec![(walk, None)];
-        }
-        alike
-            .into_iter()
-            // Nobody registers an address at which a node does not listen.
-            .filter(|alike| {
-                alike.prediction.outcome_cause != Some(OutcomeCauseCode::NotANodePortAddress)
-            })
+        // Nobody registers an address at which a node does not listen.
+        let by_nodes = alike.into_iter().filter(|alike| {
+            alike.prediction.outcome_cause != Some(OutcomeCauseCode::NotANodePortAddress)
+        });
+        let walks: Vec<_> = by_nodes
             .map(|alike| (self.by_node(walk.clone(), entry, &alike), Some(alike)))
-            .collect()
+            .collect();
+        if !walks.is_empty() {
+            return walks;
+        }
+        let needs_a_node = matches!(
+            front.delivers,
+            Delivers::NodePort | Delivers::VirtualIp | Delivers::Relay
+        );
+        vec![(if needs_a_node { walk.ends() } else { walk }, None)]
     }
 
     /// The ways of clients outside by a proxy.
@@ -344,7 +353,7 @@ impl<'a> Explainer<'a> {
                 way.system = system;
                 way.left_out = left_out;
                 // What differs only in the node it came by is one.
-                let is_same = |other: &Way<'_>| {
+                let is_same = |other: &&mut Way<'_>| {
                     (
                         other.seen,
                         other.outcome,
@@ -354,8 +363,9 @@ impl<'a> Explainer<'a> {
                         && other.by == way.by
                         && other.system == way.system
                 };
-                if !ways.iter().any(is_same) {
-                    ways.push(way);
+                match ways.iter_mut().find(is_same) {
+                    Some(same) => same.widen(&way),
+                    None => ways.push(way),
                 }
             }
         }
@@ -405,7 +415,7 @@ impl<'a> Explainer<'a> {
                 walks
             }
             Place::Unknown => {
-                let walk = outside().unknown().proxy(route);
+                let walk = outside().by_unknown_way().proxy(route);
                 vec![(walk, None, false)]
             }
         }
@@ -465,6 +475,12 @@ impl<'a> Explainer<'a> {
             entry.protocol,
         )
     }
+}
+
+/// Whether anybody can take a connection to a Service port.
+fn is_served(entry: &ServiceEntry) -> bool {
+    let mut families = [Family::V4, Family::V6].into_iter();
+    families.any(|family| entry.has_usable_endpoint(family))
 }
 
 /// Whether a route leads to this port of its Service.

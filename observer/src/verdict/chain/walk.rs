@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::{Door, Loser, Seen, Stage, StageKind, Way};
 use crate::cluster::front::{Carrier, Delivers, Keeps, LoadBalancer, Setting};
 use crate::cluster::plane::{Dataplane, Found, Mesh};
-use crate::cluster::proxy::Route;
+use crate::cluster::proxy::{Controller, Route};
 use crate::cluster::{Protocol, ServiceEntry};
 use crate::verdict::predict::Prediction;
 use crate::verdict::vocabulary::{CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
@@ -133,8 +133,7 @@ impl Walk {
             because: because.clone(),
         });
         if *delivers == Delivers::Nothing {
-            self.outcome = Outcome::Unanswered;
-            self.goes_on = false;
+            return self.ends();
         }
         self
     }
@@ -185,10 +184,16 @@ impl Walk {
         self
     }
 
-    /// As what is not known.
-    pub(super) fn unknown(mut self) -> Self {
+    /// By a way of which nothing is known.
+    pub(super) const fn by_unknown_way(mut self) -> Self {
         self.source = Seen::Unknown;
-        self.outcome = Outcome::Unknown;
+        self
+    }
+
+    /// No further: nothing leads on from here.
+    pub(super) const fn ends(mut self) -> Self {
+        self.outcome = Outcome::Unanswered;
+        self.goes_on = false;
         self
     }
 
@@ -315,5 +320,5 @@ fn fate(prediction: &Prediction, dataplane: Dataplane, protocol: Protocol) -> (S
         }
         _ => SourceIp::Unknown,
     };
-    (source_ip, Loser::Dataplane)
+    (source_ip, Loser::Cni)
 }
