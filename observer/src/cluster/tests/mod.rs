@@ -6,10 +6,15 @@
 )]
 
 mod addresses;
+mod around;
 mod capture;
 mod documents;
 mod front_doors;
 mod hostile;
+mod hosts;
+mod planes;
+mod proxies;
+mod proxies_elsewhere;
 mod services;
 mod trimmed;
 
