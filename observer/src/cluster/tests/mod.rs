@@ -8,7 +8,12 @@
 mod addresses;
 mod capture;
 mod documents;
+mod front;
+mod front_aws;
 mod front_doors;
+mod front_findings;
+mod front_metallb;
+mod front_others;
 mod hostile;
 mod services;
 mod trimmed;
