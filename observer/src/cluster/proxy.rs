@@ -109,6 +109,8 @@ pub struct Route {
     pub adds: Vec<Carrier>,
     /// Whether what it believes is added to rather than replaced; the rest of a chain stays.
     pub appends: bool,
+    /// Namespace and name of the `ConfigMap` that sets it up, if it has one.
+    pub config_map: Option<(String, String)>,
     /// Whether it goes to the pods themselves; else to the Service's cluster IP.
     pub to_pods: bool,
     /// What decided, most telling first.
@@ -153,6 +155,7 @@ struct Served {
     believes: Vec<Carrier>,
     adds: Vec<Carrier>,
     appends: bool,
+    config_map: Option<(String, String)>,
     to_pods: bool,
     because: Vec<Setting>,
 }
@@ -167,6 +170,7 @@ impl Served {
             believes: Vec::new(),
             adds: Vec::new(),
             appends: false,
+            config_map: None,
             to_pods: true,
             because: Vec::new(),
         }
@@ -181,6 +185,7 @@ impl Served {
             believes,
             adds,
             appends,
+            config_map,
             to_pods,
             because,
         } = self;
@@ -198,6 +203,7 @@ impl Served {
             believes,
             adds,
             appends,
+            config_map,
             to_pods,
             because,
         }

@@ -79,6 +79,14 @@ pub(super) fn by_class(asked: Asked<'_>, class: &str) -> Option<Answer> {
 pub(super) fn answer(asked: Asked<'_>, environment: &Environment<'_>, setting: Setting) -> Answer {
     let kind = asked.annotation(TYPE).filter(|kind| !kind.is_empty());
     let is_new = asked.ingress().is_empty();
+    if is_new && environment.is_auto_mode && !environment.has_aws_controller {
+        // It gives the class to what is created.
+        return nlb::answer(
+            asked,
+            By::AutoMode,
+            default_class(AUTO_MODE_CLASS, AUTO_MODE),
+        );
+    }
     match kind {
         Some(kind @ ("nlb-ip" | "external")) => {
             nlb::answer(asked, By::Controller, Setting::set(TYPE, kind, CONTROLLER))
@@ -86,29 +94,20 @@ pub(super) fn answer(asked: Asked<'_>, environment: &Environment<'_>, setting: S
         Some("nlb") => nlb::answer(asked, By::InTree, Setting::set(TYPE, "nlb", IN_TREE)),
         other => {
             let mut answer = match told_by_name(asked) {
-                Some((name, Kind::Network)) => {
-                    let setting = Setting::set(HOSTNAME, name, HOSTNAMES);
-                    nlb::answer(asked, By::Controller, setting)
-                }
+                Some((name, Kind::Network)) => nlb::answer(
+                    asked,
+                    By::Controller,
+                    Setting::set(HOSTNAME, name, HOSTNAMES),
+                ),
                 Some((name, Kind::Classic)) => {
                     classic::answer(asked, Setting::set(HOSTNAME, name, HOSTNAMES))
                 }
-                // What is created is given the class: by Auto Mode, or by the controller's webhook.
-                None if is_new && environment.is_auto_mode => nlb::answer(
-                    asked,
-                    By::AutoMode,
-                    default_class(AUTO_MODE_CLASS, AUTO_MODE),
-                ),
+                // Its webhook gives the class to what is created.
                 None if is_new && environment.has_aws_controller => {
                     let class = default_class(CONTROLLER_CLASS, CONTROLLER);
                     nlb::answer(asked, By::Controller, class)
                 }
-                None => {
-                    let mut answer = classic::answer(asked, setting);
-                    let kind = Setting::default_of(TYPE, "", IN_TREE);
-                    answer.load_balancer.because.push(kind);
-                    answer
-                }
+                None => classic::answer(asked, setting),
             };
             let kind = other.map(|kind| asked.not_understood(TYPE, kind));
             answer.findings.extend(kind);

@@ -4,6 +4,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 
 use super::asked::{Asked, boolean};
 use super::environment::variable;
+use super::names::IGNORED;
 use super::{Delivers, Keeps, LoadBalancer, Setting, System};
 
 /// The class that kube-vip serves if it is not told another (`pkg/kubevip/constants.go`).
@@ -42,7 +43,7 @@ impl<'a> KubeVip<'a> {
 
     /// Whether it serves a Service without a class.
     pub(super) fn serves(&self, asked: Asked<'_>) -> Option<Setting> {
-        let is_ignored = self.only_class || asked.says("kube-vip.io/ignore");
+        let is_ignored = self.only_class || asked.says(IGNORED);
         (!is_ignored).then(|| Setting::set("DaemonSet", self.name, SERVICES))
     }
 }
@@ -53,8 +54,8 @@ pub(super) fn answer(
     installed: Option<&KubeVip<'_>>,
     setting: Setting,
 ) -> LoadBalancer {
-    if asked.says("kube-vip.io/ignore") {
-        let ignore = asked.if_set("kube-vip.io/ignore", SERVICES);
+    if asked.says(IGNORED) {
+        let ignore = asked.if_set(IGNORED, SERVICES);
         return LoadBalancer::new(System::Nobody, Delivers::Nothing, Keeps::Unknown)
             .because(ignore);
     }

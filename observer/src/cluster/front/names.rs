@@ -102,6 +102,9 @@ const PREFIXES: &[(&str, Maker)] = &[
 /// `AnnotationLoadBalancerSourceRangesKey`).
 pub(super) const SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
 
+/// The annotation that keeps kube-vip off (`docs/usage/kubernetes-services.md` of its website).
+pub(super) const IGNORED: &str = "kube-vip.io/ignore";
+
 /// A rule without a health probe, port by port (`cloud-provider-azure`, `pkg/consts`).
 pub(super) const NO_PROBE: &str = "_no_probe_rule";
 
@@ -125,8 +128,8 @@ fn by_name(annotation: &str) -> Option<Maker> {
 pub(super) fn named(asked: Asked<'_>) -> BTreeSet<Maker> {
     let mut named: BTreeSet<_> = asked
         .annotations()
-        // What is set to nothing asks nobody for anything.
-        .filter(|(_, value)| !value.is_empty())
+        // What is set to nothing asks nobody for anything, and this asks one not to.
+        .filter(|(name, value)| !value.is_empty() && *name != IGNORED)
         .filter_map(|(name, _)| by_name(name))
         .collect();
     // OVHcloud's load balancers are OpenStack's, and take both prefixes.

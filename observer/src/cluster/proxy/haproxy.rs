@@ -7,7 +7,7 @@ use super::super::front::Carrier;
 use super::super::settings::{set, setting};
 use super::super::workload::{Workload, annotation};
 use super::nginx::PROXY_PROTOCOL;
-use super::world::{World, value};
+use super::world::{World, full_name, value};
 use super::{Controller, Served, place};
 
 /// jcmoraisjr/haproxy-ingress.
@@ -24,6 +24,7 @@ pub(super) fn served(world: &World<'_>) -> Served {
     let workloads = world.running(IMAGES);
     let config = config(world, &workloads, "haproxy-ingress");
     let mut served = Served::by(Controller::Haproxy, None);
+    served.config_map = config.map(full_name);
     served.places = place::places(world, &workloads);
     let mode = value(config, "forwardfor");
     match mode {
@@ -73,6 +74,7 @@ pub(super) fn served_by_tech(world: &World<'_>) -> Served {
     let workloads = world.running(TECH_IMAGES);
     let config = config(world, &workloads, "haproxy-kubernetes-ingress");
     let mut served = Served::by(Controller::Haproxy, Some("haproxytech".to_owned()));
+    served.config_map = config.map(full_name);
     served.places = place::places(world, &workloads);
     let forwarded = value(config, "forwarded-for");
     if forwarded != Some("false") {

@@ -16,7 +16,7 @@ use super::super::front::{Carrier, Setting};
 use super::super::settings::{set, setting};
 use super::super::workload::{Workload, annotation};
 use super::class::Class;
-use super::world::{World, title, value};
+use super::world::{World, full_name, title, value};
 use super::{Controller, Served, place};
 
 /// Its images, and copies of them.
@@ -47,6 +47,7 @@ pub(super) fn served(world: &World<'_>, class: &Class<'_>) -> (Served, Vec<Findi
         findings: Vec::new(),
     };
     let mut served = Served::by(Controller::IngressNginx, None);
+    served.config_map = config.map(full_name);
     served.places = if workloads.is_empty() {
         let name = [("app.kubernetes.io/name", "ingress-nginx")];
         place::labelled(world, &name)

@@ -138,6 +138,12 @@ pub(super) fn value<'a>(config: Option<&'a ConfigMap>, key: &str) -> Option<&'a 
 
 /// What a `ConfigMap` calls itself.
 pub(super) fn title(config: &ConfigMap) -> String {
+    let (namespace, name) = full_name(config);
+    format!("ConfigMap {namespace}/{name}")
+}
+
+/// The same in two parts.
+pub(super) fn full_name(config: &ConfigMap) -> (String, String) {
     let metadata = &config.metadata;
-    format!("ConfigMap {}/{}", namespace(metadata), name(metadata))
+    (namespace(metadata).to_owned(), name(metadata).to_owned())
 }

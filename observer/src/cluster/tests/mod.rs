@@ -6,10 +6,20 @@
 )]
 
 mod addresses;
+mod around;
 mod capture;
 mod documents;
+mod front;
+mod front_aws;
 mod front_doors;
+mod front_findings;
+mod front_metallb;
+mod front_others;
 mod hostile;
+mod hosts;
+mod planes;
+mod proxies;
+mod proxies_elsewhere;
 mod services;
 mod trimmed;
 

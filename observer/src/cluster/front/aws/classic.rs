@@ -7,7 +7,7 @@ use super::super::{
 };
 use super::{
     ATTRIBUTES, BACKEND_PROTOCOL, CERTIFICATE, IN_TREE, IP_ADDRESS_TYPE, PROXY_PROTOCOL, SCHEME,
-    TARGET_TYPE, TLS_PORTS, why,
+    TARGET_TYPE, TLS_PORTS, TYPE, why,
 };
 
 const HEADERS: &str = "Elastic Load Balancing, Classic Load Balancers, x-forwarded-headers";
@@ -32,6 +32,7 @@ pub(super) fn answer(asked: Asked<'_>, setting: Setting) -> Answer {
         asked.if_set(CERTIFICATE, IN_TREE),
         asked.if_set(TLS_PORTS, IN_TREE),
     ];
+    let kind = asked.setting(TYPE, "", IN_TREE);
     let own = Setting::default_of("source address", "the load balancer's", HEADERS);
     let load_balancer = LoadBalancer::new(System::AwsClassic, Delivers::NodePort, Keeps::Own)
         // Its check is at the health check node port under policy Local.
@@ -39,7 +40,7 @@ pub(super) fn answer(asked: Asked<'_>, setting: Setting) -> Answer {
         .with_ports(ports)
         .because([setting])
         .because(settings.into_iter().flatten())
-        .because([own]);
+        .because([kind, own]);
     let unread = [ATTRIBUTES, TARGET_TYPE, SCHEME, IP_ADDRESS_TYPE];
     let mut findings: Vec<_> = unread
         .iter()

@@ -266,7 +266,7 @@ fn ignored(asked: Asked<'_>, by: By) -> Vec<Finding> {
             (names, why::IN_TREE)
         }
         By::Controller => (&[], ""),
-        By::AutoMode => (&[PROXY_PROTOCOL, INTERNAL, TYPE], why::AUTO_MODE),
+        By::AutoMode => (&[PROXY_PROTOCOL, INTERNAL], why::AUTO_MODE),
     };
     let mut found: Vec<_> = names
         .iter()
