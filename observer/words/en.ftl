@@ -114,6 +114,8 @@ label-kube-proxy-unknown = kube-proxy's configuration is not known: taken to be 
 label-dataplane = On the nodes: { $what }
 label-findings = Findings
 label-advice = What to change
+label-prices = What it costs
+label-price-of = { $change }: { $price }
 label-price = Price: { $price }
 label-health = healthCheckNodePort { $port }
 label-health-serves = { $nodes } { $count ->
@@ -174,6 +176,17 @@ finding-pods-bypass-the-load-balancer = { $service }: clients in the cluster tha
 finding-controller-unknown = { $by } is served by a controller that is not known here ({ $class }): what it does to addresses cannot be told
 finding-value-not-understood = { $object }: { $name } is { $value }, which is none of its values
 finding-setting-ignored = { $object }: { $name } changes nothing here: { $why }
+
+## What is assumed beside manifests
+
+assumption-nodes = the nodes { $nodes }: no Node is given
+assumption-node-address = node { $node } has the address { $ip }
+assumption-pods = pods of { $workload } on { $nodes }
+assumption-cluster-ip = { $service } gets the cluster IP { $ips }
+assumption-node-port = { $service }, port { $port }, gets the node port { $node_port }
+assumption-health-check-node-port = { $service } gets healthCheckNodePort { $node_port }
+assumption-load-balancer-address = the load balancer of { $service } gets the address { $ip }
+assumption-endpoints = a pod of { $service } on { $node }: nothing that it selects is given
 
 ## Changes, and their price
 

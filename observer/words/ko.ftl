@@ -1,217 +1,227 @@
-### What `observer explain` says, in English. `ko.ftl` says the same in Korean.
+### `observer explain`이 하는 말, 한국어. `en.ftl`이 같은 것을 영어로 말함.
 
-## Why kube-proxy does what it does
+## kube-proxy가 그렇게 하는 까닭
 
-why-no-endpoints = no endpoint is ready anywhere: kube-proxy rejects
-why-local-rejected = the policy is Local and no endpoint is ready on this node: its virtual server rejects
-why-local-past-this-node = the policy is Local and no endpoint is ready on this node: in IPVS mode it is sent to another node all the same, and the reply does not return by this one
-why-local-dropped = the policy is Local and no endpoint is ready on this node: kube-proxy drops
-why-source-ranges = the client is in none of loadBalancerSourceRanges: kube-proxy drops
-why-not-a-node-port-address = kube-proxy serves no node ports at this address (nodePortAddresses): the node itself answers
-why-not-through = it does not get through
-why-marked-in-vain = kube-proxy marks it for masquerade, but what is delivered to the node itself never reaches that rule
-why-node-local-client = kube-proxy masquerades what the node itself sends; which address the backend sees is a matter of the node's routes
-why-hairpin = whoever reaches itself through a Service is masqueraded, or its replies would never pass the node
-why-external-traffic-policy-cluster = externalTrafficPolicy is Cluster: kube-proxy masquerades whatever enters here
-why-masquerade-all = kube-proxy runs with masqueradeAll: it masquerades whatever goes to a cluster IP
-why-outside-cluster-cidr = kube-proxy masquerades what it does not take for a pod's on its way to a cluster IP
-why-some-rule = a rule masquerades it
-why-answered-past-this-node = it reaches the pod with the address of its own pod, to which the reply goes past this node: nobody translates it back
-why-may-be-answered-past-this-node = no rule of kube-proxy masquerades it: it is answered if its endpoint is on this node, and else the reply goes past it
-why-no-rule-unless-itself = no rule of kube-proxy masquerades it, unless the pod is chosen to answer itself
-why-no-rule-but-the-plugin = no rule of kube-proxy masquerades it; whether the network plugin does that to a pod that leaves the pod network, no object tells
-why-no-rule = no rule of kube-proxy masquerades it
+why-no-endpoints = 준비된 엔드포인트가 어디에도 없음: kube-proxy가 거부함(REJECT)
+why-local-rejected = 정책이 Local이고 이 노드에 준비된 엔드포인트가 없음: 가상 서버가 거부함
+why-local-past-this-node = 정책이 Local이고 이 노드에 준비된 엔드포인트가 없음: IPVS 모드에서는 그래도 다른 노드로 보내지고, 응답은 이 노드로 돌아오지 않음
+why-local-dropped = 정책이 Local이고 이 노드에 준비된 엔드포인트가 없음: kube-proxy가 버림(DROP)
+why-source-ranges = 클라이언트가 loadBalancerSourceRanges 어디에도 속하지 않음: kube-proxy가 버림
+why-not-a-node-port-address = kube-proxy가 이 주소에서는 노드 포트를 제공하지 않음(nodePortAddresses): 노드 자신이 응답함
+why-not-through = 통과하지 못함
+why-marked-in-vain = kube-proxy가 마스커레이드 표시를 하지만, 노드 자신에게 전달되는 것은 그 규칙에 닿지 않음
+why-node-local-client = 노드 자신이 보내는 것은 kube-proxy가 마스커레이드함; 백엔드가 보는 주소는 노드의 경로에 달려 있음
+why-hairpin = Service를 거쳐 자기 자신에게 닿는 연결은 마스커레이드됨: 그러지 않으면 응답이 노드를 지나지 않음
+why-external-traffic-policy-cluster = externalTrafficPolicy가 Cluster임: 여기로 들어오는 것은 모두 kube-proxy가 마스커레이드함
+why-masquerade-all = kube-proxy가 masqueradeAll로 실행됨: 클러스터 IP로 가는 것은 모두 마스커레이드함
+why-outside-cluster-cidr = 클러스터 IP로 가는 것 가운데 파드의 것으로 여기지 않는 것은 kube-proxy가 마스커레이드함
+why-some-rule = 어떤 규칙이 마스커레이드함
+why-answered-past-this-node = 자기 파드의 주소로 파드에 닿고, 응답은 이 노드를 지나지 않음: 아무도 되돌려 변환하지 않음
+why-may-be-answered-past-this-node = kube-proxy의 어떤 규칙도 마스커레이드하지 않음: 엔드포인트가 이 노드에 있으면 응답되고, 아니면 응답이 이 노드를 지나지 않음
+why-no-rule-unless-itself = kube-proxy의 어떤 규칙도 마스커레이드하지 않음; 다만 파드가 자기 자신으로 선택되는 경우는 예외
+why-no-rule-but-the-plugin = kube-proxy의 어떤 규칙도 마스커레이드하지 않음; 파드 네트워크를 벗어나는 파드를 네트워크 플러그인이 마스커레이드하는지는 어떤 오브젝트도 알려 주지 않음
+why-no-rule = kube-proxy의 어떤 규칙도 마스커레이드하지 않음
 
-## Who loses the client's address
+## 클라이언트의 주소를 잃는 곳
 
-lost-by-load-balancer = the load balancer
+lost-by-load-balancer = 로드 밸런서
 lost-by-kube-proxy = kube-proxy
-lost-by-cni = the network plugin, in kube-proxy's place
-lost-by-proxy = the proxy, which opens connections of its own
-lost-by-mesh = the sidecar in the pod
+lost-by-cni = kube-proxy를 대신하는 네트워크 플러그인
+lost-by-proxy = 스스로 연결을 여는 프록시
+lost-by-mesh = 파드 안의 사이드카
 
-## Systems
+## 시스템
 
 system-aws-nlb = AWS Network Load Balancer
 system-aws-alb = AWS Application Load Balancer
 system-aws-classic = AWS Classic Load Balancer
-system-metallb-l2 = MetalLB, by ARP and NDP
-system-metallb-bgp = MetalLB, by BGP
+system-metallb-l2 = MetalLB(ARP와 NDP)
+system-metallb-bgp = MetalLB(BGP)
 system-metallb = MetalLB
 system-kube-vip = kube-vip
 system-k3s-servicelb = k3s servicelb
-system-gke-passthrough = GKE passthrough load balancer
-system-gke-container-native = GKE container-native load balancer
-system-gke-proxy = GKE proxy load balancer
-system-azure-load-balancer = Azure load balancer
+system-gke-passthrough = GKE 패스스루 로드 밸런서
+system-gke-container-native = GKE 컨테이너 네이티브 로드 밸런서
+system-gke-proxy = GKE 프록시 로드 밸런서
+system-azure-load-balancer = Azure 로드 밸런서
 system-cilium-lb = Cilium LB-IPAM
-system-other = another provider's load balancer
-system-nobody = no load balancer
-system-unknown = a load balancer of which no object tells which
+system-other = 다른 제공자의 로드 밸런서
+system-nobody = 로드 밸런서 없음
+system-unknown = 어떤 오브젝트도 알려 주지 않는 로드 밸런서
 
-delivers-node-port = delivers to node ports
-delivers-virtual-ip = delivers to nodes, with its own address
-delivers-pod = delivers to pods
-delivers-relay = delivers through a pod of its own
-delivers-nothing = delivers nothing
-delivers-unknown = delivers to no object tells whom
+delivers-node-port = 노드 포트로 전달
+delivers-virtual-ip = 자신의 주소를 그대로 두고 노드로 전달
+delivers-pod = 파드로 전달
+delivers-relay = 자신의 파드를 거쳐 전달
+delivers-nothing = 아무것도 전달하지 않음
+delivers-unknown = 어디로 전달하는지 어떤 오브젝트도 알려 주지 않음
 
 dataplane-kube-proxy = kube-proxy
-dataplane-cilium-snat = Cilium, masquerading
-dataplane-cilium-dsr = Cilium, by direct server return
-dataplane-cilium-hybrid = Cilium, TCP by direct server return
+dataplane-cilium-snat = Cilium(마스커레이드)
+dataplane-cilium-dsr = Cilium(직접 서버 반환)
+dataplane-cilium-hybrid = Cilium(TCP는 직접 서버 반환)
 dataplane-cilium = Cilium
 dataplane-calico-ebpf = Calico eBPF
 dataplane-gke-dataplane-v2 = GKE Dataplane V2
-dataplane-antrea-nat = Antrea, masquerading
-dataplane-antrea-dsr = Antrea, by direct server return
+dataplane-antrea-nat = Antrea(마스커레이드)
+dataplane-antrea-dsr = Antrea(직접 서버 반환)
 dataplane-ovn-kubernetes = OVN-Kubernetes
 dataplane-kube-router = kube-router
 
 carrier-x-forwarded-for = X-Forwarded-For
-carrier-proxy-v1 = the PROXY protocol, version 1
-carrier-proxy-v2 = the PROXY protocol, version 2
+carrier-proxy-v1 = PROXY 프로토콜 버전 1
+carrier-proxy-v2 = PROXY 프로토콜 버전 2
 
-client-external = a client outside
-client-pod = a pod
-client-node = the node itself
+client-external = 외부 클라이언트
+client-pod = 파드
+client-node = 노드 자신
 
-seen-client = the client's
-seen-load-balancer = the load balancer's
-seen-entry-node = the entry node's
-seen-relay = the relaying pod's
-seen-proxy = the proxy's
-seen-loopback = the pod's own loopback
-seen-unknown = no object tells whose
+seen-client = 클라이언트의 주소
+seen-load-balancer = 로드 밸런서의 주소
+seen-entry-node = 진입 노드의 주소
+seen-relay = 중계 파드의 주소
+seen-proxy = 프록시의 주소
+seen-loopback = 파드 자신의 루프백
+seen-unknown = 어떤 오브젝트도 알려 주지 않음
 
-stage-client = client
-stage-load-balancer = load balancer
-stage-relay = relaying pod
-stage-node = node
-stage-proxy = proxy
-stage-mesh = sidecar
-stage-pod = pod
+stage-client = 클라이언트
+stage-load-balancer = 로드 밸런서
+stage-relay = 중계 파드
+stage-node = 노드
+stage-proxy = 프록시
+stage-mesh = 사이드카
+stage-pod = 파드
 
-## The verdict of a Service
+## Service의 판정
 
-verdict-preserved = PRESERVED: pods see the client's address
-verdict-lost = LOST by { $who }: pods see another address than the client's
-verdict-lost-because = LOST by { $who }: { $why }
-verdict-depends = IT DEPENDS: by some ways pods see the client's address, by others not (lost by { $who })
-verdict-unreachable = UNREACHABLE: no connection comes through
-verdict-unknown = UNKNOWN: the objects do not tell whose address pods see
-verdict-inside-preserved = INSIDE ONLY: reached from pods, whose addresses its pods see
-verdict-no-address = NO ADDRESS of its own: no packet passes kube-proxy for it
-verdict-recoverable = The pods can find the client in { $carriers }.
+verdict-preserved = 보존됨: 파드가 클라이언트의 주소를 봄
+verdict-lost = 잃음({ $who }): 파드가 클라이언트가 아닌 다른 주소를 봄
+verdict-lost-because = 잃음({ $who }): { $why }
+verdict-depends = 경우에 따라 다름: 어떤 길로는 파드가 클라이언트의 주소를 보고, 다른 길로는 보지 못함(잃는 곳: { $who })
+verdict-unreachable = 도달 불가: 어떤 연결도 통과하지 못함
+verdict-unknown = 알 수 없음: 파드가 누구의 주소를 보는지 오브젝트가 알려 주지 않음
+verdict-inside-preserved = 내부 전용: 파드에서만 닿고, 그 주소를 파드가 봄
+verdict-no-address = 자신의 주소 없음: 이 Service의 패킷은 kube-proxy를 지나지 않음
+verdict-recoverable = 파드는 { $carriers }에서 클라이언트를 찾을 수 있음.
 verdict-closed = { $nodes ->
-    [one] One node lets nothing through
-   *[other] { $nodes } nodes let nothing through
-  }: { $why }.
+    [one] 노드 하나가
+   *[other] 노드 { $nodes }개가
+  } 아무것도 통과시키지 않음: { $why }.
 
-## What is printed around it
+## 그 주위에 출력되는 것
 
-label-kube-proxy-unknown = kube-proxy's configuration is not known: taken to be as kubeadm sets it up, in mode iptables
-label-dataplane = On the nodes: { $what }
-label-findings = Findings
-label-advice = What to change
-label-price = Price: { $price }
+label-kube-proxy-unknown = kube-proxy의 설정을 알 수 없음: kubeadm의 기본 설정, iptables 모드로 가정함
+label-dataplane = 노드에서: { $what }
+label-findings = 발견된 문제
+label-advice = 바꿀 것
+label-prices = 치르는 값
+label-price-of = { $change }: { $price }
+label-price = 치르는 값: { $price }
 label-health = healthCheckNodePort { $port }
-label-health-serves = { $nodes } { $count ->
-    [0] answers 503: no endpoint is ready there
-    [1] answers 200: 1 endpoint is ready there
-   *[other] answers 200: { $count } endpoints are ready there
+label-health-serves = { $nodes }: { $count ->
+    [0] 503 응답, 준비된 엔드포인트가 없음
+    [1] 200 응답, 준비된 엔드포인트 1개
+   *[other] 200 응답, 준비된 엔드포인트 { $count }개
   }
-label-health-used = A load balancer that asks uses: { $nodes }
-label-health-nobody = no node
-label-health-agrees = { $node } ({ $address }): answered { $status }, as expected
-label-health-differs = { $node } ({ $address }): answered { $status }, expected { $expected }: { $body }
-label-health-silent = { $node } ({ $address }): no answer: { $error }
-label-hosts = Ports of nodes that lead to pods past any Service
-label-host-network = in its node's network: no NAT, the client's address stays
-label-host-port = host port: translated by the CNI plugin portmap, the client's address stays for clients outside
-label-assumed = Assumed, since the manifests do not say
-label-after = After the change
-label-before = Before
-label-changed = Applied: { $what }
-label-not-changed = { $service }: no change with a patch that could be tried
-label-others = { $count ->
-    [one] 1 object of a kind that decides nothing here
-   *[other] { $count } objects of kinds that decide nothing here
-  }
-label-every = every
-label-and-others = and { $count } others
+label-health-used = 상태를 묻는 로드 밸런서가 쓰는 노드: { $nodes }
+label-health-nobody = 없음
+label-health-agrees = { $node } ({ $address }): 예상대로 { $status } 응답
+label-health-differs = { $node } ({ $address }): { $status } 응답, 예상은 { $expected }: { $body }
+label-health-silent = { $node } ({ $address }): 응답 없음: { $error }
+label-hosts = Service를 거치지 않고 파드로 이어지는 노드의 포트
+label-host-network = 노드의 네트워크에 있음: NAT 없음, 클라이언트의 주소가 유지됨
+label-host-port = 호스트 포트: CNI 플러그인 portmap이 변환하며, 외부 클라이언트의 주소는 유지됨
+label-assumed = 매니페스트에 없어 가정한 것
+label-after = 변경 후
+label-before = 변경 전
+label-changed = 적용함: { $what }
+label-not-changed = { $service }: 시험해 볼 수 있는 패치가 있는 변경이 없음
+label-others = 여기서 아무것도 정하지 않는 종류의 오브젝트 { $count }개
+label-every = 모두
+label-and-others = 외 { $count }개
 
-severity-broken = broken
-severity-loses = loses
-severity-note = note
+severity-broken = 고장
+severity-loses = 손실
+severity-note = 참고
 
-## Findings
+## 발견된 문제
 
-finding-load-balancer-pending = { $service } has type LoadBalancer, and nothing in the cluster makes one: its address stays <pending>
-finding-target-needs-node-port = { $by } delivers to node ports, and { $service } has none
-finding-proxy-protocol-not-read = { $by } sends a PROXY header, and { $reader } does not read it: every request fails
-finding-proxy-protocol-not-sent = { $reader } waits for a PROXY header, and { $by } sends none: every request fails
-finding-missing-service = { $by } leads to Service { $service }, which is not there
-finding-missing-port = { $by } leads to port { $port } of Service { $service }, which it does not have
-finding-no-endpoints = { $service } has no endpoint that is ready
-finding-local-without-endpoints = { $service } has policy Local, and no endpoint on any node that is announced
-finding-host-port-conflict = { $one } and { $other } both want port { $port } of one node: one of them will not be scheduled
-finding-pod-security-forbids = the Pod Security level { $level } of namespace { $namespace } forbids { $what }, which { $workload } asks for: its pods are refused
-finding-hairpin-through-load-balancer = { $service }: a pod or node that is a target of the { $system } and connects to it may get itself, and then waits for ever, since its own address is kept
-finding-family-translated = { $service }: the { $system } takes both families and delivers in one: clients of the other come with the load balancer's address
-finding-nothing-announces = { $service }: no L2Advertisement or BGPAdvertisement of MetalLB covers its pool: nobody answers for its address
-finding-local-behind-replacing-load-balancer = { $service } has policy Local, but the { $system } puts its own address in place of the client's: the policy keeps the load balancer's
-finding-forwarded-header-overwritten = { $by } replaces the X-Forwarded-For that { $before } wrote: the client is lost there
-finding-forwarded-header-spoofable = { $by } believes an X-Forwarded-For that any client can write: the address that pods log may be anyone's invention
-finding-source-ranges-see-the-load-balancer = { $service }: loadBalancerSourceRanges are compared with the address of the { $system }, not with the client's
-finding-affinity-sees-the-load-balancer = { $service }: sessionAffinity ClientIP goes by the address of the { $system }: many clients are one to it
-finding-source-ranges-do-not-fence-node-ports = { $service }: loadBalancerSourceRanges do not hold for its node ports, which stay open to everyone
-finding-policy-does-not-apply = { $service }: { $field } changes nothing here: { $why }
-finding-host-network-dns-policy = { $workload } is in its node's network with dnsPolicy ClusterFirst: it does not find the cluster's names; set ClusterFirstWithHostNet
-finding-external-name = { $service } is a DNS alias of { $to }: clients go there themselves, and no traffic policy applies
-finding-headless = { $service } is headless: clients go to its pods themselves, and no rule of kube-proxy touches them
-finding-pods-bypass-the-load-balancer = { $service }: clients in the cluster that use the address of the { $system } never reach it, and bring no PROXY header: pods that expect one refuse them
-finding-controller-unknown = { $by } is served by a controller that is not known here ({ $class }): what it does to addresses cannot be told
-finding-value-not-understood = { $object }: { $name } is { $value }, which is none of its values
-finding-setting-ignored = { $object }: { $name } changes nothing here: { $why }
+finding-load-balancer-pending = { $service }의 유형이 LoadBalancer인데 클러스터의 아무것도 로드 밸런서를 만들지 않음: 주소가 <pending>에 머묾
+finding-target-needs-node-port = { $by }은(는) 노드 포트로 전달하는데 { $service }에는 노드 포트가 없음
+finding-proxy-protocol-not-read = { $by }이(가) PROXY 헤더를 보내는데 { $reader }이(가) 읽지 않음: 모든 요청이 실패함
+finding-proxy-protocol-not-sent = { $reader }이(가) PROXY 헤더를 기다리는데 { $by }이(가) 보내지 않음: 모든 요청이 실패함
+finding-missing-service = { $by }이(가) 가리키는 Service { $service }이(가) 없음
+finding-missing-port = { $by }이(가) 가리키는 Service { $service }의 포트 { $port }이(가) 없음
+finding-no-endpoints = { $service }에 준비된 엔드포인트가 없음
+finding-local-without-endpoints = { $service }의 정책이 Local인데, 알려지는 어느 노드에도 엔드포인트가 없음
+finding-host-port-conflict = { $one }와(과) { $other }이(가) 한 노드의 같은 포트 { $port }을(를) 원함: 둘 중 하나는 스케줄되지 않음
+finding-pod-security-forbids = 네임스페이스 { $namespace }의 Pod Security 수준 { $level }이(가) { $workload }이(가) 요구하는 { $what }을(를) 금지함: 파드가 거부됨
+finding-hairpin-through-load-balancer = { $service }: { $system }의 대상인 파드나 노드가 그 로드 밸런서로 연결하면 자기 자신에게 갈 수 있고, 자신의 주소가 유지되므로 끝없이 기다림
+finding-family-translated = { $service }: { $system }은(는) 두 주소 체계를 받지만 하나로만 전달함: 다른 체계의 클라이언트는 로드 밸런서의 주소로 들어옴
+finding-nothing-announces = { $service }: MetalLB의 어떤 L2Advertisement나 BGPAdvertisement도 그 풀을 알리지 않음: 그 주소에 아무도 응답하지 않음
+finding-local-behind-replacing-load-balancer = { $service }의 정책은 Local이지만 { $system }이(가) 클라이언트의 주소를 자신의 주소로 바꿈: 정책이 지키는 것은 로드 밸런서의 주소임
+finding-forwarded-header-overwritten = { $by }이(가) { $before }이(가) 쓴 X-Forwarded-For를 덮어씀: 클라이언트는 거기서 사라짐
+finding-forwarded-header-spoofable = { $by }은(는) 아무 클라이언트나 쓸 수 있는 X-Forwarded-For를 믿음: 파드가 기록하는 주소는 누군가 지어낸 것일 수 있음
+finding-source-ranges-see-the-load-balancer = { $service }: loadBalancerSourceRanges는 클라이언트가 아니라 { $system }의 주소와 비교됨
+finding-affinity-sees-the-load-balancer = { $service }: sessionAffinity ClientIP는 { $system }의 주소를 따름: 많은 클라이언트가 하나로 보임
+finding-source-ranges-do-not-fence-node-ports = { $service }: loadBalancerSourceRanges는 노드 포트에 적용되지 않음: 노드 포트는 모두에게 열려 있음
+finding-policy-does-not-apply = { $service }: { $field }은(는) 여기서 아무것도 바꾸지 않음: { $why }
+finding-host-network-dns-policy = { $workload }은(는) dnsPolicy ClusterFirst로 노드의 네트워크에 있음: 클러스터의 이름을 찾지 못함; ClusterFirstWithHostNet으로 설정할 것
+finding-external-name = { $service }은(는) { $to }의 DNS 별칭임: 클라이언트가 직접 그곳으로 가고, 어떤 트래픽 정책도 적용되지 않음
+finding-headless = { $service }은(는) 헤드리스임: 클라이언트가 직접 파드로 가고, kube-proxy의 어떤 규칙도 닿지 않음
+finding-pods-bypass-the-load-balancer = { $service }: { $system }의 주소를 쓰는 클러스터 안의 클라이언트는 로드 밸런서에 닿지 않고 PROXY 헤더도 가져오지 않음: 헤더를 기다리는 파드는 거부함
+finding-controller-unknown = { $by }을(를) 처리하는 컨트롤러를 여기서는 알지 못함({ $class }): 주소에 무엇을 하는지 말할 수 없음
+finding-value-not-understood = { $object }: { $name }의 값이 { $value }인데, 가능한 값이 아님
+finding-setting-ignored = { $object }: { $name }은(는) 여기서 아무것도 바꾸지 않음: { $why }
 
-## Changes, and their price
+## 매니페스트 밖에서 가정한 것
 
-change-set-local = Set externalTrafficPolicy: Local
-    .price = nodes without a pod refuse, so the load balancer must ask healthCheckNodePort (or clients must know the nodes); balance is by node, not by pod: a node with one of five pods gets as much as one with four
-change-preserve-client-ip = Let the target group keep the client's address (preserve_client_ip.enabled=true)
-    .price = the pods' security groups must let the clients in, not only the load balancer; a target that connects to its own load balancer may get itself and wait for ever; targets must be in the load balancer's VPC
-change-target-pods = Let the load balancer deliver to pods (target type ip), past kube-proxy
-    .price = needs pods with addresses of the VPC (Amazon VPC CNI) and security groups that let the load balancer in; targets change with every rollout, so use readiness gates
-change-send-proxy-protocol = Let the load balancer send a PROXY header, and read it behind
-    .price = both sides must switch together: in between every connection fails; whatever connects without the load balancer (health checks, pods) must send the header too, or use another port
-change-read-proxy-protocol = Read the PROXY header that is sent
-    .price = both sides must switch together; whatever connects without the load balancer must send the header too; believe it only from the load balancer's addresses
-change-stop-proxy-protocol = Do not send the PROXY header
-    .price = the client's address is then lost, unless another change keeps it
-change-believe-forwarded-for = Let the proxy believe the X-Forwarded-For of the load balancer in front of it
-    .price = only the load balancer may reach the proxy, or its addresses must be the only trusted ones (proxy-real-ip-cidr): else clients write what they like
-change-read-forwarded-for = Take the client from X-Forwarded-For in the application
-    .price = HTTP only; believe only entries that known proxies added, counted from the right, never the leftmost by habit
-change-proxy-on-nodes = Run the proxy in its nodes' network (hostNetwork DaemonSet)
-    .price = it takes ports 80 and 443 of the nodes; needs dnsPolicy ClusterFirstWithHostNet and a namespace whose Pod Security level is privileged; clients must reach the nodes
-change-run-everywhere = Run a pod on every node that clients can enter by (a DaemonSet, or topologySpreadConstraints)
-    .price = as many pods as nodes
-change-set-cluster = Set externalTrafficPolicy: Cluster
-    .price = every node lets clients in, but kube-proxy puts its own address in place of the client's, and there may be one more hop
-change-direct-return = Let Cilium answer from the node of the pod (direct server return, bpf-lb-mode: dsr)
-    .price = needs native routing or Geneve; networks that check source addresses must let replies of the Service's address out of every node
-change-no-masquerade-all = Run kube-proxy without masqueradeAll
-    .price = kube-proxy must be restarted on every node; replies of pods must find their way back without it
-change-mend-cluster-cidr = Give kube-proxy a cluster CIDR that holds the pods (clusterCIDR, or detectLocal)
-    .price = kube-proxy must be restarted on every node
-change-intercept-by-tproxy = Let the sidecar intercept by TPROXY (Istio: sidecar.istio.io/interceptionMode: TPROXY)
-    .price = the sidecar needs CAP_NET_ADMIN; pods must be made anew
-change-install-load-balancer = Install what makes load balancers (MetalLB, kube-vip), or use type NodePort or hostNetwork
-    .price = another component, and addresses of your network that are its own
-change-announce = Announce the pool (an L2Advertisement or BGPAdvertisement that names it)
-    .price = none: without it the address is of no use
-change-add-node-port = Give the Service a node port (type NodePort), or let the load balancer deliver to pods (target-type: ip)
-    .price = a port of every node is open, and kube-proxy's masquerade adds to the load balancer's
-change-replace-servicelb = Use another load balancer than k3s' servicelb (k3s --disable servicelb, and MetalLB)
-    .price = another component, and addresses of your network that are its own
+assumption-nodes = 노드 { $nodes }: 주어진 Node가 없음
+assumption-node-address = 노드 { $node }의 주소는 { $ip }
+assumption-pods = { $workload }의 파드는 { $nodes }에 있음
+assumption-cluster-ip = { $service }은(는) 클러스터 IP { $ips }을(를) 받음
+assumption-node-port = { $service }의 포트 { $port }은(는) 노드 포트 { $node_port }을(를) 받음
+assumption-health-check-node-port = { $service }은(는) healthCheckNodePort { $node_port }을(를) 받음
+assumption-load-balancer-address = { $service }의 로드 밸런서는 주소 { $ip }을(를) 받음
+assumption-endpoints = { $service }의 파드 하나가 { $node }에 있음: 선택할 대상이 주어지지 않음
+
+## 변경과 치르는 값
+
+change-set-local = externalTrafficPolicy: Local로 설정
+    .price = 파드가 없는 노드는 연결을 받지 않으므로 로드 밸런서가 healthCheckNodePort를 물어야 함(또는 클라이언트가 노드를 알아야 함); 균형은 파드가 아니라 노드 단위임: 다섯 파드 중 하나가 있는 노드가 넷이 있는 노드만큼 받음
+change-preserve-client-ip = 대상 그룹이 클라이언트의 주소를 유지하게 함(preserve_client_ip.enabled=true)
+    .price = 파드의 보안 그룹이 로드 밸런서뿐 아니라 클라이언트를 허용해야 함; 자신의 로드 밸런서로 연결하는 대상은 자기 자신에게 가서 끝없이 기다릴 수 있음; 대상은 로드 밸런서의 VPC에 있어야 함
+change-target-pods = 로드 밸런서가 kube-proxy를 거치지 않고 파드로 전달하게 함(대상 유형 ip)
+    .price = VPC의 주소를 가진 파드(Amazon VPC CNI)와 로드 밸런서를 허용하는 보안 그룹이 필요함; 롤아웃마다 대상이 바뀌므로 readiness gate를 쓸 것
+change-send-proxy-protocol = 로드 밸런서가 PROXY 헤더를 보내고 뒤에서 읽게 함
+    .price = 양쪽이 동시에 바뀌어야 함: 그 사이의 모든 연결이 실패함; 로드 밸런서를 거치지 않는 연결(상태 확인, 파드)도 헤더를 보내거나 다른 포트를 써야 함
+change-read-proxy-protocol = 보내지는 PROXY 헤더를 읽음
+    .price = 양쪽이 동시에 바뀌어야 함; 로드 밸런서를 거치지 않는 연결도 헤더를 보내야 함; 로드 밸런서의 주소에서 온 것만 믿을 것
+change-stop-proxy-protocol = PROXY 헤더를 보내지 않음
+    .price = 다른 변경이 지키지 않는 한 클라이언트의 주소를 잃음
+change-believe-forwarded-for = 프록시가 앞에 있는 로드 밸런서의 X-Forwarded-For를 믿게 함
+    .price = 로드 밸런서만 프록시에 닿을 수 있거나, 그 주소만 믿어야 함(proxy-real-ip-cidr): 아니면 클라이언트가 마음대로 씀
+change-read-forwarded-for = 애플리케이션이 X-Forwarded-For에서 클라이언트를 읽음
+    .price = HTTP에만 해당; 알려진 프록시가 더한 항목만 오른쪽부터 세어 믿고, 습관적으로 가장 왼쪽을 믿지 말 것
+change-proxy-on-nodes = 프록시를 노드의 네트워크에서 실행(hostNetwork DaemonSet)
+    .price = 노드의 80과 443 포트를 차지함; dnsPolicy ClusterFirstWithHostNet과 Pod Security 수준이 privileged인 네임스페이스가 필요함; 클라이언트가 노드에 닿아야 함
+change-run-everywhere = 클라이언트가 들어올 수 있는 모든 노드에 파드를 둠(DaemonSet 또는 topologySpreadConstraints)
+    .price = 노드 수만큼의 파드
+change-set-cluster = externalTrafficPolicy: Cluster로 설정
+    .price = 모든 노드가 클라이언트를 받지만, kube-proxy가 클라이언트의 주소를 자신의 주소로 바꾸고 홉이 하나 늘 수 있음
+change-direct-return = Cilium이 파드의 노드에서 바로 응답하게 함(직접 서버 반환, bpf-lb-mode: dsr)
+    .price = 네이티브 라우팅 또는 Geneve가 필요함; 출발지 주소를 검사하는 네트워크는 모든 노드에서 Service 주소로 나가는 응답을 허용해야 함
+change-no-masquerade-all = kube-proxy를 masqueradeAll 없이 실행
+    .price = 모든 노드에서 kube-proxy를 다시 시작해야 함; 파드의 응답이 그것 없이도 돌아갈 길을 찾아야 함
+change-mend-cluster-cidr = 파드를 포함하는 클러스터 CIDR을 kube-proxy에 줌(clusterCIDR 또는 detectLocal)
+    .price = 모든 노드에서 kube-proxy를 다시 시작해야 함
+change-intercept-by-tproxy = 사이드카가 TPROXY로 가로채게 함(Istio: sidecar.istio.io/interceptionMode: TPROXY)
+    .price = 사이드카에 CAP_NET_ADMIN이 필요함; 파드를 새로 만들어야 함
+change-install-load-balancer = 로드 밸런서를 만드는 것을 설치(MetalLB, kube-vip)하거나, NodePort 유형 또는 hostNetwork를 씀
+    .price = 구성 요소가 하나 늘고, 그것이 쓸 네트워크 주소가 필요함
+change-announce = 풀을 알림(그 이름을 적은 L2Advertisement 또는 BGPAdvertisement)
+    .price = 없음: 알리지 않는 주소는 쓸모가 없음
+change-add-node-port = Service에 노드 포트를 주거나(유형 NodePort), 로드 밸런서가 파드로 전달하게 함(target-type: ip)
+    .price = 모든 노드의 포트가 열리고, 로드 밸런서의 변환에 kube-proxy의 마스커레이드가 더해짐
+change-replace-servicelb = k3s의 servicelb 대신 다른 로드 밸런서를 씀(k3s --disable servicelb와 MetalLB)
+    .price = 구성 요소가 하나 늘고, 그것이 쓸 네트워크 주소가 필요함

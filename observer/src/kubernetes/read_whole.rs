@@ -85,6 +85,8 @@ async fn around(client: &Client) -> Result<Found<Around>, ApiError> {
         ip_address_pools: others.ip_address_pools,
         l2_advertisements: others.l2_advertisements,
         bgp_advertisements: others.bgp_advertisements,
+        felix_configurations: others.felix_configurations,
+        installations: others.installations,
         ..around
     };
     Ok(Found(around, missing))
@@ -126,6 +128,8 @@ async fn custom(client: &Client) -> Result<Found<Around>, ApiError> {
     const AWS: &str = "elbv2.k8s.aws";
     const GATEWAY: &str = "gateway.networking.k8s.io";
     const METALLB: &str = "metallb.io";
+    // What Calico keeps its own kinds as, whether it serves them by an API of its own or not.
+    const CALICO: &str = "crd.projectcalico.org";
     let beta = &["v1beta1"];
     let stable = &["v1", "v1beta1"];
     let (params, bindings, gateways, classes, pools, l2, bgp) = tokio::try_join!(
@@ -152,6 +156,12 @@ async fn custom(client: &Client) -> Result<Found<Around>, ApiError> {
             ("BGPAdvertisement", METALLB, "bgpadvertisements"),
             beta
         ),
+    )?;
+    let felix = ("FelixConfiguration", CALICO, "felixconfigurations");
+    let installation = ("Installation", "operator.tigera.io", "installations");
+    let (felix, installations) = tokio::try_join!(
+        any_of(client, felix, &["v1"]),
+        any_of(client, installation, &["v1"]),
     )?;
     let alpha = &["v1", "v1alpha3", "v1alpha2"];
     let (http, grpc, tls, tcp, udp) = tokio::try_join!(
@@ -182,6 +192,8 @@ async fn custom(client: &Client) -> Result<Found<Around>, ApiError> {
         ip_address_pools: pools.take(&mut missing),
         l2_advertisements: l2.take(&mut missing),
         bgp_advertisements: bgp.take(&mut missing),
+        felix_configurations: felix.take(&mut missing),
+        installations: installations.take(&mut missing),
         ..Around::default()
     };
     let of_kinds = [

@@ -193,6 +193,32 @@ impl Way<'_> {
         }
     }
 
+    /// Whether another way is the same but for nodes, and for how many hops it is from there.
+    pub fn differs_in_hops_only(&self, other: &Self) -> bool {
+        let fate = |way: &Self| {
+            (
+                (way.door, way.client, way.to_port, way.system),
+                (way.source_ip, way.seen, way.lost_by, way.cause),
+                (way.outcome, way.outcome_cause, way.left_out),
+            )
+        };
+        std::ptr::eq(self.entry, other.entry)
+            && fate(self) == fate(other)
+            && self.by == other.by
+            && self.recoverable == other.recoverable
+            && (self.door == Door::NodePort || self.addresses == other.addresses)
+    }
+
+    /// Takes in another that [`Way::differs_in_hops_only`].
+    pub fn take_in(&mut self, other: &Self) {
+        self.widen(other);
+        let both = |one: &[Arc<str>], other: &[Arc<str>]| [one, other].concat();
+        self.nodes = both(&self.nodes, &other.nodes).into();
+        if self.addresses != other.addresses {
+            self.addresses = [&*self.addresses, &*other.addresses].concat().into();
+        }
+    }
+
     /// Its protocol.
     pub const fn protocol(&self) -> Protocol {
         self.entry.protocol

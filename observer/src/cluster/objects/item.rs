@@ -40,6 +40,8 @@ enum Kind {
     L2Advertisement,
     #[strum(serialize = "BGPAdvertisement")]
     BgpAdvertisement,
+    FelixConfiguration,
+    Installation,
 }
 
 /// Why an object is not taken.
@@ -90,6 +92,10 @@ impl Kind {
             Self::IpAddressPool | Self::L2Advertisement | Self::BgpAdvertisement => {
                 group == "metallb.io"
             }
+            Self::FelixConfiguration => {
+                matches!(group, "projectcalico.org" | "crd.projectcalico.org")
+            }
+            Self::Installation => group == "operator.tigera.io",
         };
         is_its.then_some(read)
     }
@@ -151,6 +157,8 @@ impl Around {
             Kind::IpAddressPool => push(&mut self.ip_address_pools, item, false),
             Kind::L2Advertisement => push(&mut self.l2_advertisements, item, false),
             Kind::BgpAdvertisement => push(&mut self.bgp_advertisements, item, false),
+            Kind::FelixConfiguration => push(&mut self.felix_configurations, item, false),
+            Kind::Installation => push(&mut self.installations, item, false),
         }
     }
 }

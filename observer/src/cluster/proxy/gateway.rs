@@ -27,7 +27,7 @@ pub(super) fn routes(world: &World<'_>) -> (Vec<Route>, Vec<Finding>) {
             let of_gateway = parent.namespace.as_deref().unwrap_or(home);
             let gateway = world.gateway(of_gateway, &parent.name);
             let served = served(world, gateway, &object.kind);
-            if served.controller == Controller::Unknown {
+            if served.is_unknown() {
                 let class = gateway.map(|it| it.spec.gateway_class_name.clone());
                 findings.push(Finding::ControllerUnknown {
                     by: by.clone(),

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use comfy_table::{Table, presets};
 
-use super::table::{COLUMNS, cells};
+use super::table::{COLUMNS, cells, folded};
 use super::{Explanation, sentences};
 use crate::cluster::finding::Finding;
 use crate::output::word;
@@ -78,8 +78,8 @@ fn matrix(explained: &Explained<'_>, words: &Words) -> Table {
     table.set_header(COLUMNS);
     let all = explained.ways.iter().flat_map(|way| &*way.nodes);
     let all = all.collect::<std::collections::HashSet<_>>().len();
-    for way in &explained.ways {
-        let cells = cells(way, all, words);
+    for way in folded(&explained.ways) {
+        let cells = cells(&way, all, words);
         table.add_row(cells.map(|cell| escaped(&cell).replace('\n', ", ")));
     }
     table

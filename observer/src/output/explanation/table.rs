@@ -10,9 +10,9 @@ use crate::cluster::finding::{Finding, Severity};
 use crate::cluster::host::HostDoor;
 use crate::output::paint::{Page, Tone, clean};
 use crate::output::word;
-use crate::verdict::OutcomeCauseCode;
 use crate::verdict::advice::Change;
 use crate::verdict::chain::{Door, Explained, Way, Word};
+use crate::verdict::{ClientKind, OutcomeCauseCode};
 use crate::words::Words;
 
 /// The columns of a matrix.
@@ -43,6 +43,9 @@ pub fn table(explanation: Explanation<'_>, page: Page) -> String {
         .iter()
         .map(|explained| service(explained, words, page))
         .collect();
+    if let Some(prices) = prices(services, words, page) {
+        blocks.push(prices);
+    }
     if whole && !facts.hosts.is_empty() {
         let heading = words.say("label-hosts", &[]);
         blocks.push(format!("{heading}\n{}\n", hosts(&facts.hosts, words)));
@@ -96,13 +99,29 @@ pub(super) fn matrix(ways: &[Way<'_>], words: &Words) -> Table {
     table.set_header(COLUMNS);
     let all = ways.iter().flat_map(|way| &*way.nodes);
     let all = all.collect::<std::collections::HashSet<_>>().len();
-    for way in ways {
-        table.add_row(cells(way, all, words));
+    for way in folded(ways) {
+        table.add_row(cells(&way, all, words));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
     table
+}
+
+/// The ways, with those in one that differ only in how many hops they cost from which node: of
+/// clients outside, who may choose the node, that stays.
+pub(super) fn folded<'a>(ways: &[Way<'a>]) -> Vec<Way<'a>> {
+    let mut folded: Vec<Way<'_>> = Vec::new();
+    for way in ways {
+        let same = folded
+            .iter_mut()
+            .find(|other| other.differs_in_hops_only(way));
+        match same {
+            Some(same) if way.client != ClientKind::External => same.take_in(way),
+            _ => folded.push(way.clone()),
+        }
+    }
+    folded
 }
 
 /// The cells of a way, in the order of [`COLUMNS`].
@@ -196,10 +215,33 @@ fn advice(advice: &[Change], words: &Words, page: Page, block: &mut String) {
     for change in advice {
         let name = format!("change-{}", change.code);
         *block += &page.list("  → ", &words.say(&name, &[]));
-        let price = words.say("label-price", &[("price", &words.price(&name))]);
-        *block += &page.list("    ", &price);
         for patch in &change.patches {
             let _ = writeln!(block, "      {}", clean(&patch.command()));
         }
     }
+}
+
+/// What each change that is named above costs, once.
+fn prices(services: &[Explained<'_>], words: &Words, page: Page) -> Option<String> {
+    let mut codes: Vec<_> = services
+        .iter()
+        .flat_map(|explained| &explained.advice)
+        .map(|change| change.code)
+        .collect();
+    codes.sort_unstable();
+    codes.dedup();
+    if codes.is_empty() {
+        return None;
+    }
+    let mut block = format!("{}\n", words.say("label-prices", &[]));
+    for code in codes {
+        let name = format!("change-{code}");
+        let set = [
+            ("change", words.say(&name, &[])),
+            ("price", words.price(&name)),
+        ];
+        let set = set.each_ref().map(|(key, value)| (*key, value.as_str()));
+        block += &page.list("  → ", &words.say("label-price-of", &set));
+    }
+    Some(block)
 }

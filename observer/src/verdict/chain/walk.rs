@@ -214,11 +214,14 @@ impl Walk {
         } else {
             Vec::new()
         };
+        // That it is a proxy at all does not follow from an object of a controller that is not
+        // known.
+        let is_known = route.controller != Controller::Unknown;
         self.step(Step {
             kind: StageKind::Proxy,
             who: route.object(),
-            source: Seen::Proxy,
-            changed_by: Some(Loser::Proxy),
+            source: if is_known { Seen::Proxy } else { Seen::Unknown },
+            changed_by: is_known.then_some(Loser::Proxy),
             hops: Some(0..=1),
             because: route.because.clone(),
         });
