@@ -176,7 +176,7 @@ fn kube_vip(
     assert_eq!(told(&objects), expected);
 }
 
-/// DigitalOcean cloud controller manager, docs/controllers/services/annotations.md.
+/// `DigitalOcean` cloud controller manager, docs/controllers/services/annotations.md.
 #[rstest]
 #[case::network(&[("type", "REGIONAL_NETWORK")], "digitalocean virtual-ip client out")]
 #[case::regional(&[("type", "REGIONAL")], "digitalocean node-port own out")]
@@ -202,7 +202,7 @@ fn digital_ocean(#[case] annotations: &[(&str, &str)], #[case] expected: &str) {
     );
 }
 
-/// Hetzner cloud controller manager, docs/reference/load_balancer_annotations.md.
+/// Hetzner cloud controller manager, `docs/reference/load_balancer_annotations.md`.
 #[rstest]
 #[case::plain(&[("location", "nbg1")], "hetzner node-port own out")]
 #[case::header(&[("uses-proxyprotocol", "true")], "hetzner node-port own proxy-v1 proxy-v2 out")]
