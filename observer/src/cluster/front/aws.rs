@@ -89,7 +89,15 @@ pub(super) fn answer(asked: Asked<'_>, environment: &Environment<'_>, setting: S
     }
     match kind {
         Some(kind @ ("nlb-ip" | "external")) => {
-            nlb::answer(asked, By::Controller, Setting::set(TYPE, kind, CONTROLLER))
+            let mut answer =
+                nlb::answer(asked, By::Controller, Setting::set(TYPE, kind, CONTROLLER));
+            if kind == "external" && asked.annotation(TARGET_TYPE).is_none() {
+                // Without both, the controller takes it only for its class, which its webhook
+                // gives to what is created (docs/guide/service/nlb.md).
+                let class = default_class(CONTROLLER_CLASS, CONTROLLER_NLB);
+                answer.load_balancer.because.push(class);
+            }
+            answer
         }
         Some("nlb") => nlb::answer(asked, By::InTree, Setting::set(TYPE, "nlb", IN_TREE)),
         other => {

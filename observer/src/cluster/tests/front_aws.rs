@@ -1,5 +1,5 @@
 //! AWS' load balancers. Documents: AWS load balancer controller, docs/guide/service;
-//! cloud-provider-aws, docs/service_controller.md; Elastic Load Balancing's user guides; Amazon EKS
+//! cloud-provider-aws, `docs/service_controller.md`; Elastic Load Balancing's user guides; Amazon EKS
 //! user guide, automode.
 
 use rstest::rstest;

@@ -1,5 +1,6 @@
 //! Other load balancers: one document each, named at its test.
 
+use proptest::prelude::*;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -176,7 +177,7 @@ fn kube_vip(
     assert_eq!(told(&objects), expected);
 }
 
-/// DigitalOcean cloud controller manager, docs/controllers/services/annotations.md.
+/// `DigitalOcean` cloud controller manager, docs/controllers/services/annotations.md.
 #[rstest]
 #[case::network(&[("type", "REGIONAL_NETWORK")], "digitalocean virtual-ip client out")]
 #[case::regional(&[("type", "REGIONAL")], "digitalocean node-port own out")]
@@ -202,7 +203,7 @@ fn digital_ocean(#[case] annotations: &[(&str, &str)], #[case] expected: &str) {
     );
 }
 
-/// Hetzner cloud controller manager, docs/reference/load_balancer_annotations.md.
+/// Hetzner cloud controller manager, `docs/reference/load_balancer_annotations.md`.
 #[rstest]
 #[case::plain(&[("location", "nbg1")], "hetzner node-port own out")]
 #[case::header(&[("uses-proxyprotocol", "true")], "hetzner node-port own proxy-v1 proxy-v2 out")]
@@ -379,4 +380,48 @@ fn headers_of_others(
 fn known_by_name_only(#[case] annotation: &str, #[case] name: &str) {
     let service = web(&[(annotation, "x")], Value::Null);
     assert_eq!(told_on("", service), format!("{name} unknown unknown"));
+}
+
+/// Names that are read, of every system.
+const NAMES: &[&str] = &[
+    "service.beta.kubernetes.io/aws-load-balancer-type",
+    "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type",
+    "service.beta.kubernetes.io/aws-load-balancer-target-group-attributes",
+    "service.beta.kubernetes.io/aws-load-balancer-target-group-attributes.80",
+    "service.beta.kubernetes.io/aws-load-balancer-proxy-protocol-per-target-group",
+    "service.beta.kubernetes.io/aws-load-balancer-healthcheck-port",
+    "service.beta.kubernetes.io/aws-load-balancer-ip-address-type",
+    "service.beta.kubernetes.io/scw-loadbalancer-proxy-protocol-v2",
+    "service.beta.kubernetes.io/linode-loadbalancer-port-80",
+    "metallb.io/address-pool",
+    "metallb.io/loadBalancerIPs",
+    "kube-vip.io/ignore",
+];
+
+proptest! {
+    /// Whatever stands in annotations, classes, pools and statuses, it is answered.
+    #[test]
+    fn any_text_is_answered(
+        annotations in proptest::collection::vec((0..NAMES.len(), ".{0,40}"), 0..4),
+        value in "(external|nlb|nlb-ip|instance|ip|[a-z_.=,*0-9 ]{0,30})",
+        class in proptest::option::of(".{0,20}"),
+        range in "[0-9a-f.:/-]{0,20}",
+        ingress in "[0-9a-f.:]{0,15}",
+        provider_id in ".{0,12}",
+    ) {
+        let all: Vec<_> = annotations
+            .iter()
+            .map(|(name, text)| (NAMES[*name], text.as_str()))
+            .chain([(NAMES[annotations.len()], value.as_str())])
+            .collect();
+        let spec = class.map_or(json!({}), |class| json!({"loadBalancerClass": class}));
+        let service = reached_at(web(&all, spec), json!([{"ip": ingress}]));
+        let mut objects = objects(&[service, node_of(&provider_id)]);
+        objects.around.ip_address_pools.push(parse(json!({
+            "metadata": {"name": "one"}, "spec": {"addresses": [range]},
+        })));
+        let front = front(&objects).expect("a Service of type LoadBalancer has an answer");
+        prop_assert!(!front.name().is_empty());
+        prop_assert!(codes(&objects).len() < 20);
+    }
 }
