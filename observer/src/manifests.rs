@@ -65,24 +65,33 @@ struct Origin<'a> {
     path: FieldPath,
 }
 
+/// What has been read.
+#[derive(Default)]
+struct Reading<'a> {
+    objects: Objects,
+    origins: BTreeMap<Key, Origin<'a>>,
+    /// Fields of the wrong type. Nothing else is said of them.
+    wrong: BTreeMap<Key, Vec<FieldPath>>,
+    problems: Vec<Problem>,
+}
+
 /// Reads the objects of manifests. What names no namespace is in `namespace`. All that is wrong
 /// with them comes back at once.
 pub fn read(sources: &[Source], namespace: &str) -> Result<Objects, Problems> {
-    let mut problems = Vec::new();
+    let mut reading = Reading::default();
     let mut documents = Vec::new();
     for source in sources {
-        document::of(source, &mut documents, &mut problems);
+        document::of(source, &mut documents, &mut reading.problems);
     }
-    let mut objects = Objects::default();
-    let mut origins: BTreeMap<Key, Origin<'_>> = BTreeMap::new();
     for document in &documents {
-        for item in item::of(document, &mut problems) {
-            take(item, namespace, &mut objects, &mut origins, &mut problems);
+        for item in item::of(document, &mut reading.problems) {
+            reading.take(item, namespace);
         }
     }
-    for fault in check::faults(&objects) {
-        problems.push(told(&fault, origins.get(&fault.object)));
-    }
+    reading.check();
+    let Reading {
+        objects, problems, ..
+    } = reading;
     if problems.is_empty() {
         Ok(objects)
     } else {
@@ -90,53 +99,61 @@ pub fn read(sources: &[Source], namespace: &str) -> Result<Objects, Problems> {
     }
 }
 
-fn take<'a>(
-    mut item: Item<'a>,
-    namespace: &str,
-    objects: &mut Objects,
-    origins: &mut BTreeMap<Key, Origin<'a>>,
-    problems: &mut Vec<Problem>,
-) {
-    item.put_into(namespace);
-    let wrong = types::take(&mut item.value, objects);
-    let Some(key) = item.key() else {
-        problems.extend(item.without_name());
-        return;
-    };
-    for (path, what) in wrong {
-        let fault = Fault {
-            object: key.clone(),
-            path,
-            what,
+impl<'a> Reading<'a> {
+    fn take(&mut self, mut item: Item<'a>, namespace: &str) {
+        item.put_into(namespace);
+        let wrong = types::take(&mut item.value, &mut self.objects);
+        let Some(key) = item.key() else {
+            self.problems.extend(item.without_name(&wrong));
+            return;
         };
-        problems.push(told(&fault, Some(&item.origin)));
-    }
-    if !item.is_read {
-        return;
-    }
-    if let Some(first) = origins.get(&key) {
-        let fault = Fault {
-            what: format!(
+        for (path, what) in wrong {
+            let wrong = self.wrong.entry(key.clone()).or_default();
+            wrong.push(path.clone());
+            let object = key.clone();
+            let fault = Fault { object, path, what };
+            self.problems.push(told(&fault, &item.origin));
+        }
+        if !item.is_read {
+            return;
+        }
+        if let Some(first) = self.origins.get(&key) {
+            let what = format!(
                 "the same object is in {} already; keep one of them",
                 first.document.place()
-            ),
-            object: key,
-            path: FieldPath::default(),
-        };
-        problems.push(told(&fault, Some(&item.origin)));
-    } else {
-        origins.insert(key, item.origin);
+            );
+            let fault = Fault {
+                object: key,
+                path: FieldPath::default(),
+                what,
+            };
+            self.problems.push(told(&fault, &item.origin));
+        } else {
+            self.origins.insert(key, item.origin);
+        }
+    }
+
+    fn check(&mut self) {
+        for fault in check::faults(&self.objects) {
+            let wrong = self.wrong.get(&fault.object).into_iter().flatten();
+            if wrong.into_iter().any(|wrong| fault.path.is_in(wrong)) {
+                continue;
+            }
+            // Of what has no name that alone is told.
+            if let Some(origin) = self.origins.get(&fault.object) {
+                self.problems.push(told(&fault, origin));
+            }
+        }
     }
 }
 
 /// A fault with the place where it was written.
-fn told(fault: &Fault, origin: Option<&Origin<'_>>) -> Problem {
+fn told(fault: &Fault, origin: &Origin<'_>) -> Problem {
     let Fault { object, path, what } = fault;
-    let place = origin.and_then(|origin| origin.place(path));
     Problem {
-        file: origin.map_or("", |origin| origin.document.file).into(),
-        document: origin.map(|origin| origin.document.number),
-        place,
+        file: origin.document.file.into(),
+        document: Some(origin.document.number),
+        place: origin.place(path),
         object: Some(object.to_string().into()),
         field: (!path.is_empty()).then(|| path.to_string().into()),
         what: what.as_str().into(),

@@ -92,25 +92,30 @@ const TEMPLATE: &str = "{{";
 /// The pieces of a text that have something in them, and how many lines there are above each.
 fn pieces(text: &str) -> Vec<(usize, &str)> {
     let mut all = Vec::new();
-    // Of the piece that is read: the line and the byte that it begins at, and whether there is
-    // something in it.
-    let (mut first, mut start, mut has_content) = (0, 0, false);
+    // Of the piece that is read: the line and the byte that it begins at, whether there is
+    // something in it, and whether directives are, which belong to what is below the next marker.
+    let (mut first, mut start) = (0, 0);
+    let (mut has_content, mut has_directives) = (false, false);
     let mut at = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
         let ends = is_marker(line, "...");
         let begins = is_marker(line, "---");
-        if (begins || ends) && has_content {
-            all.push((first, &text[start..at]));
-            (first, start, has_content) = (number, at, false);
+        if begins || ends {
+            if has_content {
+                all.push((first, &text[start..at]));
+            }
+            if has_content || ends || !has_directives {
+                (first, start) = (number, at);
+            }
+            (has_content, has_directives) = (begins && is_content(&line[3..]), false);
+        } else if line.starts_with('%') && !has_content {
+            has_directives = true;
+        } else {
+            has_content |= is_content(line);
         }
         at += line.len();
         if ends {
             (first, start) = (number + 1, at);
-        } else if begins {
-            has_content |= is_content(&line[3..]);
-        } else {
-            // A directive belongs to the document below it.
-            has_content |= is_content(line) && !line.starts_with('%');
         }
     }
     if has_content {
@@ -135,25 +140,21 @@ impl<'a> Piece<'a> {
         if !text.starts_with('{') {
             return self.yaml();
         }
-        match self.json() {
-            Ok(documents) => Ok(documents),
-            // YAML may begin so too.
-            Err(problem) => self.yaml().map_err(|of_yaml| {
-                let mut inside = text.chars().skip(1).skip_while(|c| c.is_whitespace());
-                if of_yaml.what.contains(TEMPLATE) || !matches!(inside.next(), Some('"' | '}')) {
-                    of_yaml
-                } else {
-                    problem
-                }
-            }),
+        let mut inside = text.chars().skip(1).skip_while(|c| c.is_whitespace());
+        if matches!(inside.next(), Some('"' | '}')) {
+            return self.json();
         }
+        // YAML may begin so too, but not for kubectl.
+        self.json().or_else(|_| self.yaml())
     }
 
     fn yaml(self) -> Result<Vec<Document<'a>>, Problem> {
         match serde_saphyr::from_str_with_options(self.text, options()) {
             Ok(Value::Null) => Ok(Vec::new()),
             Ok(value) => Ok(vec![self.document(value)]),
-            Err(error) => Err(self.broken_yaml(error.without_snippet())),
+            Err(error) => Err(self
+                .template()
+                .unwrap_or_else(|| self.broken_yaml(error.without_snippet()))),
         }
     }
 
@@ -165,6 +166,9 @@ impl<'a> Piece<'a> {
         let mut piece = self;
         while let Some(value) = stream.next() {
             let value = value.map_err(|error| {
+                if let Some(problem) = self.template() {
+                    return problem;
+                }
                 let text = error.to_string();
                 let what = text.split(" at line ").next().unwrap_or_default();
                 let place = Place {
@@ -200,20 +204,22 @@ impl<'a> Piece<'a> {
         }
     }
 
+    /// The first mark of a template, if that is why it cannot be read.
+    fn template(self) -> Option<Problem> {
+        let above = &self.text[..self.text.find(TEMPLATE)?];
+        let column = above.rsplit('\n').next().unwrap_or(above).chars().count() + 1;
+        let place = Place {
+            line: above.matches('\n').count() + 1,
+            column,
+        };
+        let what = format!(
+            "is a template (`{TEMPLATE}`), not a manifest; render it first: helm template … | \
+             observer explain -f -"
+        );
+        Some(self.problem(Some(place), what))
+    }
+
     fn broken_yaml(self, error: &serde_saphyr::Error) -> Problem {
-        if let Some(at) = self.text.find(TEMPLATE) {
-            let above = &self.text[..at];
-            let column = above.rsplit('\n').next().unwrap_or(above).chars().count() + 1;
-            let place = Place {
-                line: above.matches('\n').count() + 1,
-                column,
-            };
-            let what = format!(
-                "is a template (`{TEMPLATE}`), not a manifest; render it first: helm template … | \
-                 observer explain -f -"
-            );
-            return self.problem(Some(place), what);
-        }
         let place = error.location().and_then(|location| {
             Some(Place {
                 line: usize::try_from(location.line()).ok()?,

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::document::Document;
 use super::{Key, Origin, Problem};
-use crate::cluster::{FieldPath, Objects, Step};
+use crate::cluster::{FieldPath, Objects};
 
 /// Lists in Lists: more nobody writes.
 const DEPTH_MAX: usize = 4;
@@ -66,7 +66,7 @@ impl Found<'_, '_> {
             return;
         };
         let Some(version) = text("apiVersion").or(inherited_version) else {
-            let what = format!("kind {}, has no apiVersion", kind.escape_debug());
+            let what = format!("has kind {} and no apiVersion", kind.escape_debug());
             self.problems.push(self.document.problem(&path.0, what));
             return;
         };
@@ -142,19 +142,30 @@ impl Item<'_> {
         })
     }
 
-    /// Says that a name is missing, of a kind that is read.
-    pub(super) fn without_name(&self) -> Option<Problem> {
+    /// What is wrong with an object without a name: that, or what is wrong with its fields.
+    pub(super) fn without_name(&self, wrong: &[(FieldPath, String)]) -> Vec<Problem> {
         if !self.is_read {
-            return None;
+            return Vec::new();
         }
-        let mut steps = self.origin.path.0.clone();
-        steps.push(Step::Field("metadata".to_owned()));
-        let kind = self.value["kind"].as_str().unwrap_or_default();
-        let what = format!(
-            "{} without a name: metadata.name is missing",
-            kind.escape_debug()
-        );
-        Some(self.origin.document.problem(&steps, what))
+        let kind = self.value["kind"]
+            .as_str()
+            .unwrap_or_default()
+            .escape_debug();
+        let missing = (FieldPath::fields("metadata.name"), "is missing".to_owned());
+        let all = if wrong.is_empty() {
+            std::slice::from_ref(&missing)
+        } else {
+            wrong
+        };
+        let problem = |(path, what): &(FieldPath, String)| Problem {
+            file: self.origin.document.file.into(),
+            document: Some(self.origin.document.number),
+            place: self.origin.place(path),
+            object: Some(format!("{kind} without a name").into()),
+            field: (!path.is_empty()).then(|| path.to_string().into()),
+            what: what.as_str().into(),
+        };
+        all.iter().map(problem).collect()
     }
 }
 

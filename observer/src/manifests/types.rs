@@ -74,7 +74,10 @@ fn message(value: &Value, reason: &str) -> String {
         Value::String(_) => "is a string",
         Value::Array(_) | Value::Object(_) => "is several values",
     };
-    let needed = needed(expected);
+    let needed = match needed(expected) {
+        "a number" if value.is_f64() => "a whole number",
+        other => other,
+    };
     let hint = match (value, needed) {
         (Value::String(text), "a number") if text.parse::<i64>().is_ok() => {
             ": write it without quotes"

@@ -47,6 +47,11 @@ impl FieldPath {
         self.0.is_empty()
     }
 
+    /// Whether it is at this place, or below it.
+    pub fn is_in(&self, place: &Self) -> bool {
+        self.0.starts_with(&place.0)
+    }
+
     /// What is there in an object.
     pub fn of<'a>(&self, object: &'a Value) -> Option<&'a Value> {
         self.0.iter().try_fold(object, |value, step| match step {

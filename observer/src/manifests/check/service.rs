@@ -91,10 +91,12 @@ fn for_its_type(kind: &str, spec: &ServiceSpec, report: &mut Report<'_>) {
         matches!(kind, "NodePort" | "LoadBalancer") || kind == "ClusterIP" && has_external_ips;
     let policy = spec.external_traffic_policy.as_deref().unwrap_or_default();
     if !is_accessible && !policy.is_empty() && TYPES.contains(&kind) {
-        let what = format!(
-            "the API refuses it on type {kind} without externalIPs, where nobody comes from \
+        let what = if kind == "ExternalName" {
+            "the API refuses it on type ExternalName; remove it"
+        } else {
+            "the API refuses it on type ClusterIP without externalIPs, where nobody comes from \
              outside; remove it, or make the type NodePort or LoadBalancer"
-        );
+        };
         report.field("spec.externalTrafficPolicy", what);
     }
     let needs_health_check = kind == "LoadBalancer" && policy == "Local";

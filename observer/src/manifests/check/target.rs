@@ -150,6 +150,14 @@ fn namespace(metadata: &ObjectMeta) -> String {
     namespace.unwrap_or("default").to_owned()
 }
 
+/// All of them are in a namespace.
+fn key(kind: &str, metadata: &ObjectMeta) -> Key {
+    Key {
+        namespace: Some(namespace(metadata)),
+        ..Key::of(kind, metadata)
+    }
+}
+
 fn of_ingress(ingress: &Ingress) -> Vec<Target> {
     let Some(spec) = &ingress.spec else {
         return Vec::new();
@@ -174,7 +182,7 @@ fn of_ingress(ingress: &Ingress) -> Vec<Target> {
             return;
         }
         targets.push(Target {
-            by: Key::of("Ingress", &ingress.metadata),
+            by: key("Ingress", &ingress.metadata),
             path: path.field("name"),
             namespace: namespace(&ingress.metadata),
             service: service.name.clone(),
@@ -209,7 +217,7 @@ fn of_route(route: &Route) -> Vec<Target> {
             let path = backends.item(index);
             let its = backend.namespace.clone();
             targets.push(Target {
-                by: Key::of(&route.kind, &route.metadata),
+                by: key(&route.kind, &route.metadata),
                 path: path.field("name"),
                 namespace: its.unwrap_or_else(|| namespace(&route.metadata)),
                 service: backend.name.clone(),
@@ -234,7 +242,7 @@ fn of_binding(binding: &TargetGroupBinding) -> Target {
         _ => None,
     });
     Target {
-        by: Key::of("TargetGroupBinding", &binding.metadata),
+        by: key("TargetGroupBinding", &binding.metadata),
         path: path.field("name"),
         namespace: namespace(&binding.metadata),
         service: service.name.clone(),
