@@ -102,7 +102,7 @@ impl<'a> Way<'a, '_> {
                 served
             }
             Kind::AzureApplicationGateway => cloud::azure(),
-            Kind::Named(word) => Served::by(Controller::Other, Some(word.clone())),
+            Kind::Named(its) => Served::by(Controller::Other, Some(its.clone())),
             Kind::Unknown => Served::by(Controller::Unknown, class.name.map(str::to_owned)),
         }
     }
