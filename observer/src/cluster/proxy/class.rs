@@ -32,7 +32,7 @@ pub(super) enum Kind {
     Cilium,
     Contour,
     AzureApplicationGateway,
-    /// One that is named, and of which nothing more is known.
+    /// One that is named, and of which nothing more is known here.
     Named(String),
     Unknown,
 }

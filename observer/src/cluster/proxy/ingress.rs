@@ -20,12 +20,15 @@ pub(super) fn routes(world: &World<'_>) -> (Vec<Route>, Vec<Finding>) {
     let mut routes = Vec::new();
     for ingress in &world.objects.around.ingresses {
         let class = Class::of(world, ingress);
-        if class.kind == Kind::Unknown {
-            findings.push(Finding::ControllerUnknown {
-                by: format!("Ingress {}", full_name(ingress)),
-                class: class.name.unwrap_or_default().to_owned(),
-            });
-        }
+        let stranger = match &class.kind {
+            Kind::Named(its) => Some(&**its),
+            Kind::Unknown => Some(class.name.unwrap_or_default()),
+            _ => None,
+        };
+        findings.extend(stranger.map(|class| Finding::ControllerUnknown {
+            by: format!("Ingress {}", full_name(ingress)),
+            class: class.to_owned(),
+        }));
         for (to, port) in backends(ingress) {
             let namespace = namespace(&ingress.metadata);
             let service = world.service(namespace, to);
