@@ -151,6 +151,9 @@ pub struct LoadBalancer {
     /// Whether it asks nodes or pods for their health, and sends nothing to those without an
     /// endpoint under policy `Local`; `None` if that is not known.
     pub leaves_out_unhealthy_nodes: Option<bool>,
+    /// The only nodes that it may bring traffic to, by name; `None` for all, as far as it is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only_nodes: Option<Vec<String>>,
     /// The ports for which it is otherwise: all of them, if they differ; see [`LoadBalancer::at`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub ports: Vec<OfPort>,
@@ -201,6 +204,7 @@ impl LoadBalancer {
             keeps,
             adds: Vec::new(),
             leaves_out_unhealthy_nodes: None,
+            only_nodes: None,
             ports: Vec::new(),
             because: Vec::new(),
         }

@@ -176,13 +176,6 @@ impl Served {
         }
     }
 
-    /// Whether nothing is known of it but, if so, a name.
-    const fn is_unknown(&self) -> bool {
-        matches!(self.controller, Controller::Other | Controller::Unknown)
-            && self.places.is_empty()
-            && self.adds.is_empty()
-    }
-
     /// A way of it, by an object to a Service.
     fn leads(self, kind: &str, name: String, service: ServiceRef, port: Option<String>) -> Route {
         let Self {
@@ -242,6 +235,7 @@ impl Route {
             keeps: Keeps::Own,
             adds: self.adds.clone(),
             leaves_out_unhealthy_nodes: None,
+            only_nodes: None,
             ports: Vec::new(),
             because: self.because.clone(),
         })

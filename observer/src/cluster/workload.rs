@@ -207,8 +207,8 @@ fn template<'a>(
 
 /// Kind and name of who made a Pod: itself, if nobody did.
 fn maker(pod: &ObjectMeta) -> (&str, &str) {
-    let owners = pod.owner_references.iter().flatten();
-    let Some(owner) = owners.filter(|owner| owner.controller == Some(true)).last() else {
+    let mut owners = pod.owner_references.iter().flatten();
+    let Some(owner) = owners.find(|owner| owner.controller == Some(true)) else {
         return ("Pod", name(pod));
     };
     let deployment = label(pod, TEMPLATE_HASH)

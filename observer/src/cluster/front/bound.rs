@@ -76,18 +76,14 @@ fn of(binding: &TargetGroupBinding) -> LoadBalancer {
             "append",
             ALB,
         )]),
-        Some(_) => LoadBalancer::new(System::AwsNlb, delivers, keeps).because([default]),
-        // Of either kind. One that opens connections of its own to pods it is in any case, unless
-        // its attributes say otherwise.
-        None => LoadBalancer::named(
-            "aws-target-group",
-            delivers,
-            if keeps == Keeps::Own {
-                Keeps::Own
-            } else {
-                Keeps::Unknown
-            },
-        ),
+        // Its attributes, which may set it otherwise, are AWS' alone.
+        Some(protocol) => {
+            let is_settable = matches!(protocol, "TCP" | "TLS");
+            let keeps = if is_settable { Keeps::Unknown } else { keeps };
+            LoadBalancer::new(System::AwsNlb, delivers, keeps).because([default])
+        }
+        // Of either kind.
+        None => LoadBalancer::named("aws-target-group", delivers, Keeps::Unknown),
     };
     LoadBalancer {
         because: [target_setting]

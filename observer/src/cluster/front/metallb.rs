@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
 
 use super::super::Objects;
 use super::super::convert::parse_ip;
@@ -35,6 +35,7 @@ const INSTALLATION: &str = "MetalLB, website/content/installation/_index.md";
 #[derive(Debug)]
 pub(super) struct Metallb<'a> {
     pools: Vec<Pool<'a>>,
+    nodes: &'a [Node],
     /// What shows that it is here.
     sign: Option<Setting>,
     /// `--lb-class`: it serves only Services of this class.
@@ -78,6 +79,7 @@ impl<'a> Metallb<'a> {
             .or(advertisement);
         Self {
             pools,
+            nodes: &objects.nodes,
             sign: sign.map(|(name, value)| Setting::set(name, value, INSTALLATION)),
             class: containers.iter().find_map(|it| class_of(it)),
         }
@@ -118,7 +120,7 @@ impl<'a> Metallb<'a> {
             return somehow().because(class(asked)).because(setting).into();
         }
         match self.told(asked) {
-            Told::Pools(pools, setting) => announced(asked, &pools, setting),
+            Told::Pools(pools, setting) => announced(asked, &pools, self.nodes, setting),
             Told::NoSuch(setting) => {
                 let finding = asked.not_understood(&setting.name, &setting.value);
                 Answer {
@@ -190,7 +192,7 @@ fn somehow() -> LoadBalancer {
 /// As what announces its pools does it. Either way only nodes with an endpoint are used under policy
 /// `Local`: the leader is one of them (`speaker/layer2_controller.go`), and only they announce
 /// (`speaker/bgp_controller.go`).
-fn announced(asked: Asked<'_>, pools: &[&Pool<'_>], setting: Setting) -> Answer {
+fn announced(asked: Asked<'_>, pools: &[&Pool<'_>], nodes: &[Node], setting: Setting) -> Answer {
     let how: Vec<_> = pools
         .iter()
         .map(|pool| (pool.layer2(asked).count() > 0, pool.bgp(asked).count() > 0))
@@ -214,12 +216,25 @@ fn announced(asked: Asked<'_>, pools: &[&Pool<'_>], setting: Setting) -> Answer 
         }
         _ => System::Metallb,
     };
-    let by = pools.iter().flat_map(|pool| {
-        let all = pool.layer2(asked).chain(pool.bgp(asked));
-        all.map(|it: &Advertisement<'_>| Setting::set(it.kind, it.name, CONFIGURATION))
+    let advertisements: Vec<_> = pools
+        .iter()
+        .flat_map(|pool| pool.layer2(asked).chain(pool.bgp(asked)))
+        .collect();
+    let by = advertisements
+        .iter()
+        .map(|it: &&Advertisement<'_>| Setting::set(it.kind, it.name, CONFIGURATION));
+    let by_all_nodes = advertisements.iter().any(|it| it.is_by_all_nodes());
+    let only_nodes = (!by_all_nodes && !nodes.is_empty()).then(|| {
+        let announcing = nodes
+            .iter()
+            .filter(|node| advertisements.iter().any(|it| it.is_by(node)));
+        announcing
+            .filter_map(|node| node.metadata.name.clone())
+            .collect()
     });
     LoadBalancer {
         system,
+        only_nodes,
         ..somehow()
     }
     .because(class(asked))

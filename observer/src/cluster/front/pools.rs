@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::super::Objects;
@@ -61,6 +62,21 @@ pub(super) fn of(objects: &Objects) -> Vec<Pool<'_>> {
             bgp: covering(&bgp, pool),
         })
         .collect()
+}
+
+impl Advertisement<'_> {
+    /// Whether no node is chosen (website, content/configuration/_advanced_l2_configuration.md,
+    /// "Limiting the set of nodes where the service can be announced from").
+    pub(super) const fn is_by_all_nodes(&self) -> bool {
+        self.spec.node_selectors.is_empty()
+    }
+
+    /// Whether a node that is chosen may announce.
+    pub(super) fn is_by(&self, node: &Node) -> bool {
+        let labels = node.metadata.labels.as_ref();
+        let selectors = &self.spec.node_selectors;
+        selectors.iter().any(|selector| selects(selector, labels))
+    }
 }
 
 fn covering<'a>(all: &[Advertisement<'a>], pool: &IpAddressPool) -> Vec<Advertisement<'a>> {

@@ -257,13 +257,12 @@ fn ambient(pod: &ObjectMeta, namespace: Option<&Namespace>) -> Option<Meshed> {
 /// The pod's annotation comes before its namespace's (linkerd2, `pkg/inject/report.go`,
 /// `disabledByAnnotation`).
 fn linkerd_to_come(pod: &ObjectMeta, namespace: Option<&Namespace>) -> Option<Meshed> {
-    let (whose, value) = match annotation(pod, LINKERD_INJECT) {
-        Some(value) => ("annotation", value),
-        None => {
-            let value = annotation(&namespace?.metadata, LINKERD_INJECT)?;
-            ("namespace annotation", value)
-        }
+    let of_pod = annotation(pod, LINKERD_INJECT).map(|value| ("annotation", value));
+    let of_namespace = || {
+        let value = annotation(&namespace?.metadata, LINKERD_INJECT)?;
+        Some(("namespace annotation", value))
     };
+    let (whose, value) = of_pod.or_else(of_namespace)?;
     matches!(value, "enabled" | "ingress").then(|| {
         let because = set(format!("{whose} {LINKERD_INJECT}"), value, LINKERD);
         linkerd(pod, namespace, because)

@@ -17,11 +17,13 @@ const OVN: &str = "OVN-Kubernetes, design/topology";
 const KUBE_ROUTER: &str = "kube-router, docs/user-guide.md";
 const KUBE_PROXY: &str = "Kubernetes, reference/networking/virtual-ips";
 
+/// What tells of one of them.
+type Sign = fn(&Objects, &[Workload<'_>]) -> Option<Found<Dataplane>>;
+
 /// Who does it: kube-proxy, unless an object tells of somebody else.
 pub fn dataplane(objects: &Objects) -> Found<Dataplane> {
     let workloads = Workload::all(objects);
-    let others: [fn(&Objects, &[Workload<'_>]) -> Option<Found<Dataplane>>; 6] =
-        [gke, cilium, calico, antrea, ovn_kubernetes, kube_router];
+    let others: [Sign; 6] = [gke, cilium, calico, antrea, ovn_kubernetes, kube_router];
     let found = others.iter().find_map(|other| other(objects, &workloads));
     found.unwrap_or_else(|| Found {
         what: Dataplane::KubeProxy,
@@ -164,8 +166,8 @@ fn system_daemon<'w, 'o>(
     app: &str,
 ) -> Option<&'w Workload<'o>> {
     workloads.iter().find(|it| {
-        let named = it.kind == "DaemonSet" && names.contains(&it.name);
-        named || [it.label("k8s-app"), it.label("app")].contains(&Some(app))
+        let by_name = it.kind == "DaemonSet" && names.contains(&it.name);
+        by_name || [it.label("k8s-app"), it.label("app")].contains(&Some(app))
     })
 }
 

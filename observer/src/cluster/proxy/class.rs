@@ -32,7 +32,7 @@ pub(super) enum Kind {
     Cilium,
     Contour,
     AzureApplicationGateway,
-    /// One that is named, and of which nothing more is known.
+    /// One that is named, and of which nothing more is known here.
     Named(String),
     Unknown,
 }
@@ -163,14 +163,13 @@ fn of_name(world: &World<'_>, name: &str) -> Kind {
         those.iter().any(|it| it.flag(flag) == Some(name))
     };
     match name {
-        "nginx" => Kind::Nginx,
+        "nginx" | "webapprouting.kubernetes.azure.com" => Kind::Nginx,
         "alb" => Kind::Alb,
         "traefik" => Kind::Traefik,
         "istio" => Kind::Istio,
         "cilium" => Kind::Cilium,
         "contour" => Kind::Contour,
         "azure/application-gateway" | "azure-application-gateway" => Kind::AzureApplicationGateway,
-        "webapprouting.kubernetes.azure.com" => Kind::Nginx,
         // Both projects' manifests use the name.
         "haproxy" if !world.running(super::haproxy::TECH_IMAGES).is_empty() => Kind::HaproxyTech,
         "haproxy" => Kind::HaproxyIngress,

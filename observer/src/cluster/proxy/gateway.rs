@@ -27,8 +27,9 @@ pub(super) fn routes(world: &World<'_>) -> (Vec<Route>, Vec<Finding>) {
             let of_gateway = parent.namespace.as_deref().unwrap_or(home);
             let gateway = world.gateway(of_gateway, &parent.name);
             let served = served(world, gateway, &object.kind);
-            if served.is_unknown() {
-                let class = gateway.map(|it| it.spec.gateway_class_name.clone());
+            if is_strange(&served) {
+                let class = || Some(gateway?.spec.gateway_class_name.clone());
+                let class = served.provider.clone().or_else(class);
                 findings.push(Finding::ControllerUnknown {
                     by: by.clone(),
                     class: class.unwrap_or_default(),
@@ -43,6 +44,12 @@ pub(super) fn routes(world: &World<'_>) -> (Vec<Route>, Vec<Finding>) {
         }
     }
     (routes, findings)
+}
+
+/// Whether nothing is known of who serves but, if so, a name.
+fn is_strange(served: &Served) -> bool {
+    let is_named_only = served.controller == Controller::Other && served.because.len() < 2;
+    served.controller == Controller::Unknown || is_named_only
 }
 
 /// Who serves a route of a Gateway.
@@ -102,6 +109,11 @@ fn by_controller(world: &World<'_>, controller: &str) -> Served {
             places: vec![Place::Outside {
                 delivers: Delivers::Unknown,
             }],
+            because: vec![unset(
+                "TargetGroupConfiguration: targetType",
+                "not known",
+                AWS,
+            )],
             ..named("aws-nlb")
         },
         "konghq.com/kic-gateway-controller" => named("kong"),

@@ -20,12 +20,12 @@ pub(super) fn routes(world: &World<'_>) -> (Vec<Route>, Vec<Finding>) {
     let mut routes = Vec::new();
     for ingress in &world.objects.around.ingresses {
         let class = Class::of(world, ingress);
-        let unknown = match &class.kind {
+        let stranger = match &class.kind {
+            Kind::Named(its) => Some(&**its),
             Kind::Unknown => Some(class.name.unwrap_or_default()),
-            Kind::Named(controller) => Some(&**controller),
             _ => None,
         };
-        findings.extend(unknown.map(|class| Finding::ControllerUnknown {
+        findings.extend(stranger.map(|class| Finding::ControllerUnknown {
             by: format!("Ingress {}", full_name(ingress)),
             class: class.to_owned(),
         }));
@@ -105,7 +105,7 @@ impl<'a> Way<'a, '_> {
                 served
             }
             Kind::AzureApplicationGateway => cloud::azure(),
-            Kind::Named(word) => Served::by(Controller::Other, Some(word.clone())),
+            Kind::Named(its) => Served::by(Controller::Other, Some(its.clone())),
             Kind::Unknown => Served::by(Controller::Unknown, class.name.map(str::to_owned)),
         }
     }

@@ -104,8 +104,8 @@ impl<'a> World<'a> {
     /// The only `ConfigMap` of one of these names.
     pub(super) fn config_map_named(&self, names: &[&str]) -> Option<&'a ConfigMap> {
         let maps = &self.objects.around.config_maps;
-        let mut named = maps.iter().filter(|it| names.contains(&name(&it.metadata)));
-        named.next().filter(|_| named.next().is_none())
+        let mut found = maps.iter().filter(|it| names.contains(&name(&it.metadata)));
+        found.next().filter(|_| found.next().is_none())
     }
 
     /// The workloads with an image of one of these repositories, or of another registry's copy

@@ -1,5 +1,7 @@
 //! Who translates on the nodes, and what takes over in the pods.
 
+use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use rstest::rstest;
 use serde_json::{Value, json};
 
@@ -378,5 +380,5 @@ fn another_namespace_tells_nothing() {
         of_web(&[other, workload("Deployment", "web", json!({}))]),
         None
     );
-    assert!(mesh(&Default::default(), &Default::default(), None).is_none());
+    assert!(mesh(&ObjectMeta::default(), &PodSpec::default(), None).is_none());
 }

@@ -349,6 +349,7 @@ fn front(system: System, adds: &[Carrier]) -> LoadBalancer {
         keeps: Keeps::Client,
         adds: adds.to_vec(),
         leaves_out_unhealthy_nodes: None,
+        only_nodes: None,
         ports: Vec::new(),
         because: Vec::new(),
     }

@@ -116,12 +116,13 @@ fn whose_it_is(
             (route.controller, route.provider.as_deref()),
             (expected, provider)
         );
-        let unknown = Finding::ControllerUnknown {
+        let named = [Some("kong"), Some("example.org/own"), Some("any")];
+        let unknown = provider.filter(|_| named.contains(&provider));
+        let unknown = unknown.map(|class| Finding::ControllerUnknown {
             by: "Ingress shop/web".to_owned(),
-            class: name.to_owned(),
-        };
-        let is_unknown = expected == Controller::Unknown;
-        assert_eq!(findings.contains(&unknown), is_unknown);
+            class: class.to_owned(),
+        });
+        assert_eq!(findings, Vec::from_iter(unknown));
     }
 }
 
@@ -537,6 +538,8 @@ fn whose_a_gateway_is(
     };
     let http = route(&items("HTTPRoute"));
     assert_eq!((http.controller, &*http.adds), (expected, adds));
+    let (_, findings) = routes(&whole(&items("HTTPRoute")));
+    assert_eq!(findings.is_empty(), !adds.is_empty());
     assert_eq!(http.places, [place]);
     assert_eq!(
         (http.object(), http.port),

@@ -274,6 +274,18 @@ impl<'a> Apart<'a> {
     }
 }
 
+impl Alike {
+    /// Those among some nodes; `None` if there are none.
+    pub(super) fn within(self, only: Option<&[String]>) -> Option<Self> {
+        let Some(only) = only else {
+            return Some(self);
+        };
+        let is_among = |name: &&Arc<str>| only.iter().any(|only| **only == ***name);
+        let nodes: Arc<[_]> = self.nodes.iter().filter(is_among).cloned().collect();
+        (!nodes.is_empty()).then_some(Self { nodes, ..self })
+    }
+}
+
 impl From<Group> for Alike {
     fn from(group: Group) -> Self {
         let Group {

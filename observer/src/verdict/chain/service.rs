@@ -168,6 +168,16 @@ impl<'a> Explainer<'a> {
             .health_check_node_port
             .map(|port| self.health(port, entries));
         let mut findings = findings.cloned().unwrap_or_default();
+        let by_load_balancer =
+            |way: &&Way<'_>| way.door == Door::LoadBalancer && way.client == ClientKind::External;
+        let mut by_load_balancer = ways.iter().filter(by_load_balancer).peekable();
+        let is_local =
+            |way: &Way<'_>| way.outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints);
+        if by_load_balancer.peek().is_some() && by_load_balancer.all(is_local) {
+            findings.push(Finding::LocalWithoutEndpoints {
+                service: reference.to_string(),
+            });
+        }
         if !entries.iter().any(is_served) {
             findings.push(Finding::NoEndpoints {
                 service: reference.to_string(),
@@ -322,6 +332,7 @@ impl<'a> Explainer<'a> {
         let by_nodes = alike.into_iter().filter(|alike| {
             alike.prediction.outcome_cause != Some(OutcomeCauseCode::NotANodePortAddress)
         });
+        let by_nodes = by_nodes.filter_map(|alike| alike.within(front.only_nodes.as_deref()));
         let walks: Vec<_> = by_nodes
             .map(|alike| (self.by_node(walk.clone(), entry, &alike), Some(alike)))
             .collect();
