@@ -4,6 +4,7 @@
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace};
 use k8s_openapi::api::networking::v1::{Ingress, IngressClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 pub mod custom;
 
@@ -11,6 +12,22 @@ use custom::{
     BgpAdvertisement, FelixConfiguration, Gateway, GatewayClass, IngressClassParams, Installation,
     IpAddressPool, L2Advertisement, Route, TargetGroupBinding,
 };
+
+/// Marks an object that is assumed to be there, beside manifests that lack it.
+const ASSUMED: &str = "source-ip-observer/assumed";
+
+/// Marks an object as assumed.
+pub(crate) fn assumed(mut metadata: ObjectMeta) -> ObjectMeta {
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.insert(ASSUMED.to_owned(), String::new());
+    metadata
+}
+
+/// Whether an object is assumed: what it lacks tells nothing.
+pub(crate) fn is_assumed(metadata: &ObjectMeta) -> bool {
+    let mut annotations = metadata.annotations.iter().flatten();
+    annotations.any(|(name, _)| name == ASSUMED)
+}
 
 /// Those objects, by kind.
 #[derive(Clone, Debug, Default, PartialEq)]

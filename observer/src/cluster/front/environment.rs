@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::Node;
 
 use super::super::Objects;
 use super::super::around::custom::TargetGroupBinding;
+use super::super::around::is_assumed;
 use super::super::convert::parse_ip;
 use super::kube_vip::KubeVip;
 use super::metallb::Metallb;
@@ -16,9 +17,6 @@ use super::{aws, k3s};
 
 /// Schemes of Nodes for which nobody makes load balancers, unless something is installed for it.
 const LOCAL_SCHEMES: &[&str] = &["k3s", "rke2", "kind", "metal3", "docker"];
-
-/// Names of the Nodes that are assumed where a manifest has none.
-const ASSUMED: &[&str] = &["node-a", "node-b"];
 
 /// What a cluster runs on.
 #[derive(Debug)]
@@ -47,7 +45,7 @@ impl<'a> Environment<'a> {
         let nodes: Vec<_> = objects
             .nodes
             .iter()
-            .filter(|node| !is_assumed(node))
+            .filter(|node| !is_assumed(&node.metadata))
             .collect();
         let addresses = |kind: &str| {
             let all = nodes.iter().flat_map(|node| addresses_of(node, kind));
@@ -119,13 +117,6 @@ pub fn scheme(node: &Node) -> &str {
         return "oci";
     }
     id.split_once("://").map_or(id, |(scheme, _)| scheme)
-}
-
-/// Whether a Node stands for one that no object tells of.
-fn is_assumed(node: &Node) -> bool {
-    let name = node.metadata.name.as_deref().unwrap_or_default();
-    let has_kubelet = label(node, NODE_LABELS[1]).is_some();
-    ASSUMED.contains(&name) && !has_kubelet && scheme(node).is_empty()
 }
 
 fn is_auto_mode(node: &Node) -> bool {

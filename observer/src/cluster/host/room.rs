@@ -1,12 +1,11 @@
 //! Which nodes a workload's pods can be on, as far as objects tell.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Node, PodSpec, Taint, Toleration};
 
 use super::super::Objects;
-use super::super::convert::parse_ip;
+use super::super::around::is_assumed;
 use super::super::workload::{Runs, Workload, name};
 
 /// The nodes.
@@ -23,7 +22,7 @@ impl<'a> Room<'a> {
             nodes,
             // Nodes that were only assumed are at addresses for documentation (RFC 5737, RFC 3849),
             // and tell nothing of how many there are.
-            is_whole: !nodes.is_empty() && !nodes.iter().all(is_assumed),
+            is_whole: !nodes.is_empty() && !nodes.iter().all(|node| is_assumed(&node.metadata)),
         }
     }
 
@@ -100,18 +99,4 @@ fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
     is(toleration.effect.as_deref(), &taint.effect)
         && is(toleration.key.as_deref(), &taint.key)
         && (exists || toleration.value.as_deref().unwrap_or_default() == value)
-}
-
-fn is_assumed(node: &Node) -> bool {
-    let addresses = node.status.as_ref().and_then(|it| it.addresses.as_ref());
-    let mut addresses = addresses
-        .into_iter()
-        .flatten()
-        .filter_map(|address| parse_ip(&address.address))
-        .peekable();
-    addresses.peek().is_some()
-        && addresses.all(|address| match address {
-            IpAddr::V4(v4) => v4.is_documentation(),
-            IpAddr::V6(v6) => v6.segments()[..2] == [0x2001, 0xdb8],
-        })
 }

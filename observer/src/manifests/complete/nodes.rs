@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::Assumption;
 use super::addresses::{self, Addresses};
+use crate::cluster::around::assumed;
 use crate::cluster::{Family, Objects};
 
 /// The nodes of a cluster of which nothing is known.
@@ -78,10 +79,10 @@ fn node(name: String, number: u16, families: &[Family], addresses: &mut Addresse
         .map(|family| addresses::of_pods(*family, number).to_string());
     let pods: Vec<_> = pods.collect();
     Node {
-        metadata: ObjectMeta {
+        metadata: assumed(ObjectMeta {
             name: Some(name),
             ..ObjectMeta::default()
-        },
+        }),
         spec: Some(NodeSpec {
             pod_cidr: pods.first().cloned(),
             pod_cidrs: Some(pods),
