@@ -6,6 +6,7 @@
 
 pub mod btf;
 pub mod cluster;
+pub mod manifests;
 pub mod observations;
 pub mod scenario;
 

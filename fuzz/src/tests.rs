@@ -5,7 +5,7 @@ use std::path::Path;
 
 use observer::verdict::{Outcome, SourceIp};
 
-use crate::{btf, cluster, observations, scenario};
+use crate::{btf, cluster, manifests, observations, scenario};
 
 /// What lies in the seeds of a target; of scenarios, all there are.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -34,6 +34,7 @@ fn seed(target: &str, name: &str) -> Vec<u8> {
 fn nothing_known_breaks_what_must_hold() {
     replay("btf", btf::run);
     replay("cluster", cluster::run);
+    replay("manifests", manifests::run);
     replay("observations", observations::run);
     replay("scenario", scenario::run);
 }
@@ -55,6 +56,17 @@ fn the_seed_of_types_tells_a_layout() {
 fn the_seed_of_objects_is_a_cluster() {
     let index = cluster::read(&seed("cluster", "shop.json")).expect("a List");
     assert!(index.entries().len() >= 2 && index.nodes().count() == 2);
+}
+
+#[test]
+fn the_seeds_of_manifests_are_clusters() {
+    for name in ["shop.yaml", "list.json"] {
+        let index = manifests::read(&seed("manifests", name)).expect("nothing is wrong");
+        assert!(
+            index.entries().len() >= 2 && index.nodes().count() == 2,
+            "{name}"
+        );
+    }
 }
 
 #[test]

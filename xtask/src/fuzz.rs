@@ -30,6 +30,8 @@ pub(crate) enum Target {
     Btf,
     /// The cluster's objects, as kubectl prints them.
     Cluster,
+    /// Manifests, as somebody wrote them.
+    Manifests,
     /// What comes up the ring buffer, and the verdicts on it.
     Observations,
     /// A row of the decision table, as somebody wrote it.
@@ -114,6 +116,7 @@ impl Target {
         match self {
             Self::Btf => "btf",
             Self::Cluster => "cluster",
+            Self::Manifests => "manifests",
             Self::Observations => "observations",
             Self::Scenario => "scenario",
         }
@@ -123,7 +126,7 @@ impl Target {
     fn seeds(self) -> PathBuf {
         match self {
             Self::Scenario => PathBuf::from("tests/scenarios"),
-            Self::Btf | Self::Cluster | Self::Observations => {
+            Self::Btf | Self::Cluster | Self::Manifests | Self::Observations => {
                 Path::new("fuzz/seeds").join(self.name())
             }
         }

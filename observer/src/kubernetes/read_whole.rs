@@ -3,6 +3,8 @@
 //! Services, Nodes and workloads are kept as they are, but for what nobody reads and is large:
 //! managed fields, the last applied configuration, images, environments of containers.
 
+use std::collections::BTreeSet;
+
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{
@@ -56,7 +58,8 @@ pub async fn read_whole(client: &Client) -> Result<Read, ApiError> {
         ..Objects::default()
     };
     objects.config_maps.extend(other.take(&mut missing));
-    missing.dedup();
+    let mut told = BTreeSet::new();
+    missing.retain(|line| told.insert(line.clone()));
     Ok(Read { objects, missing })
 }
 
@@ -92,20 +95,19 @@ async fn around(client: &Client) -> Result<Found<Around>, ApiError> {
     Ok(Found(around, missing))
 }
 
-/// The kinds that every cluster has.
+/// The kinds that are Kubernetes' own.
 async fn known(client: &Client) -> Result<Found<Around>, ApiError> {
-    let at = Location::of::<ConfigMap>();
-    let (endpoints, deployments, daemon_sets, stateful_sets, namespaces, config_maps) = tokio::try_join!(
-        everywhere(client, Location::of::<Endpoints>(), lean::<Endpoints>),
-        everywhere(client, Location::of::<Deployment>(), lean::<Deployment>),
-        everywhere(client, Location::of::<DaemonSet>(), lean::<DaemonSet>),
-        everywhere(client, Location::of::<StatefulSet>(), lean::<StatefulSet>),
-        everywhere(client, Location::of::<Namespace>(), lean::<Namespace>),
-        everywhere(client, at, settings),
+    let (endpoints, deployments, daemon_sets, stateful_sets) = tokio::try_join!(
+        if_served(client, Location::of::<Endpoints>(), lean::<Endpoints>),
+        if_served(client, Location::of::<Deployment>(), lean::<Deployment>),
+        if_served(client, Location::of::<DaemonSet>(), lean::<DaemonSet>),
+        if_served(client, Location::of::<StatefulSet>(), lean::<StatefulSet>),
     )?;
-    let (ingresses, ingress_classes) = tokio::try_join!(
-        everywhere(client, Location::of::<Ingress>(), lean::<Ingress>),
-        everywhere(client, Location::of::<IngressClass>(), lean::<IngressClass>),
+    let (namespaces, config_maps, ingresses, ingress_classes) = tokio::try_join!(
+        if_served(client, Location::of::<Namespace>(), lean::<Namespace>),
+        if_served(client, Location::of::<ConfigMap>(), settings),
+        if_served(client, Location::of::<Ingress>(), lean::<Ingress>),
+        if_served(client, Location::of::<IngressClass>(), lean::<IngressClass>),
     )?;
     let mut missing = Vec::new();
     let mut around = Around {
@@ -228,17 +230,36 @@ async fn any_of<T: DeserializeOwned>(
             version,
             plural,
         };
-        let target = Selection::default().at(location);
-        match resource::list_as(client, &target, kind, std::convert::identity).await {
-            Ok(listed) => return Ok(Found(listed.objects, listed.unreadable)),
-            Err(error) if error.is_unknown() => {}
-            Err(error) if error.is_refusal() => {
-                return Ok(Found(Vec::new(), vec![error.to_string()]));
-            }
-            Err(error) => return Err(error),
+        if let Some(found) = found(client, location, std::convert::identity).await? {
+            return Ok(found);
         }
     }
     Ok(Found(Vec::new(), Vec::new()))
+}
+
+/// The objects of a kind; none if the cluster does not know it.
+async fn if_served<T: DeserializeOwned>(
+    client: &Client,
+    location: Location,
+    keep: fn(T) -> T,
+) -> Result<Found<Vec<T>>, ApiError> {
+    let found = found(client, location, keep).await?;
+    Ok(found.unwrap_or_else(|| Found(Vec::new(), Vec::new())))
+}
+
+/// The same; `None` if the cluster does not know the kind.
+async fn found<T: DeserializeOwned>(
+    client: &Client,
+    location: Location,
+    keep: fn(T) -> T,
+) -> Result<Option<Found<Vec<T>>>, ApiError> {
+    let target = Selection::default().at(location);
+    match resource::list_as(client, &target, location.kind, keep).await {
+        Ok(listed) => Ok(Some(Found(listed.objects, listed.unreadable))),
+        Err(error) if error.is_unknown() => Ok(None),
+        Err(error) if error.is_refusal() => Ok(Some(Found(Vec::new(), vec![error.to_string()]))),
+        Err(error) => Err(error),
+    }
 }
 
 async fn everywhere<T: DeserializeOwned>(

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 /// Kinds that are served: kind, where it is, name in a path.
-const KINDS: [(&str, &str, &str); 5] = [
+const KINDS: [(&str, &str, &str); 14] = [
     ("Service", "/api/v1", "services"),
     (
         "EndpointSlice",
@@ -15,6 +15,28 @@ const KINDS: [(&str, &str, &str); 5] = [
     ("Node", "/api/v1", "nodes"),
     ("Pod", "/api/v1", "pods"),
     ("ConfigMap", "/api/v1", "configmaps"),
+    ("Endpoints", "/api/v1", "endpoints"),
+    ("Namespace", "/api/v1", "namespaces"),
+    ("Deployment", "/apis/apps/v1", "deployments"),
+    ("DaemonSet", "/apis/apps/v1", "daemonsets"),
+    ("StatefulSet", "/apis/apps/v1", "statefulsets"),
+    ("Ingress", "/apis/networking.k8s.io/v1", "ingresses"),
+    (
+        "IngressClass",
+        "/apis/networking.k8s.io/v1",
+        "ingressclasses",
+    ),
+    // Of all that somebody may have installed, two.
+    (
+        "HTTPRoute",
+        "/apis/gateway.networking.k8s.io/v1",
+        "httproutes",
+    ),
+    (
+        "IPAddressPool",
+        "/apis/metallb.io/v1beta1",
+        "ipaddresspools",
+    ),
 ];
 
 /// A kind, namespace and name.

@@ -140,17 +140,23 @@ fn running(ips: &[IpAddr], host: &[IpAddr]) -> PodStatus {
     }
 }
 
-/// Whether Pods of a workload are given.
+/// Whether Pods of a workload are given: it selects them, or they say that they are its.
 fn has_pods(workload: &Workload<'_>, pods: &[Pod]) -> bool {
-    let Some(wanted) = workload.selector.match_labels.as_ref() else {
-        return false;
+    let no_labels = BTreeMap::new();
+    let wanted = workload
+        .selector
+        .match_labels
+        .as_ref()
+        .unwrap_or(&no_labels);
+    let is_its = |pod: &Pod| {
+        let mut owners = pod.metadata.owner_references.iter().flatten();
+        let is_owner = |owner: &OwnerReference| {
+            owner.kind == workload.kind && Some(&owner.name) == workload.metadata.name.as_ref()
+        };
+        !wanted.is_empty() && has(pod.metadata.labels.as_ref(), wanted) || owners.any(is_owner)
     };
-    let namespace = workload.metadata.namespace.as_deref();
-    !wanted.is_empty()
-        && pods.iter().any(|pod| {
-            pod.metadata.namespace.as_deref() == namespace
-                && has(pod.metadata.labels.as_ref(), wanted)
-        })
+    pods.iter()
+        .any(|pod| pod.metadata.namespace == workload.metadata.namespace && is_its(pod))
 }
 
 /// The Pods that a workload would make: a `DaemonSet` one on each node that takes it, the others
