@@ -2,6 +2,7 @@
 //! cluster or a folder of manifests alone. Needs no privilege and no kernel.
 
 use std::env;
+use std::io::{self, BufWriter, Write as _};
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
@@ -17,7 +18,7 @@ use crate::cluster::finding::Finding;
 use crate::cluster::front::Delivers;
 use crate::cluster::{Index, KubeProxy, Objects, ServicePort, ServiceRef};
 use crate::manifests::Assumption;
-use crate::output::{self, Explanation, Page, Picture};
+use crate::output::{self, Page, Picture, Style, Writer};
 use crate::verdict::advice::{Change, ChangeCode};
 use crate::verdict::chain::{Explained, Explainer};
 use crate::words::{Language, Words};
@@ -137,22 +138,16 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         assumed: &assumed,
         kube_proxy: kube_proxy.as_ref(),
     };
-    let ground = Ground::of(&objects, &assumed, &findings);
-    let explained = run.explained(&ground);
-    let found = if let Some(change) = &options.apply {
-        let applied = run.apply(change, &explained, &mut objects)?;
-        let ground = Ground::of(&objects, &assumed, &findings);
-        let after = run.explained(&ground);
-        run.print(&after, &ground, &objects, &applied)?;
-        run.is_found(&after)
-    } else {
-        run.print(&explained, &ground, &objects, "")?;
-        run.is_found(&explained)
-    };
+    let mut ground = Ground::of(&objects, &assumed, &findings);
+    if let Some(change) = &options.apply {
+        run.apply(change, &ground, &mut objects)?;
+        ground = Ground::of(&objects, &assumed, &findings);
+    }
+    let found = run.print(&ground, objects.others)?;
     if kube_proxy.is_none() {
         say(&words.say("label-kube-proxy-unknown", &[]));
     }
-    let agrees = !options.health || run.ask(&explained)?;
+    let agrees = !options.health || run.ask(&ground)?;
     Ok(match (agrees, found) {
         (false, _) => Ending::Unable,
         (true, true) => Ending::Found,
@@ -170,7 +165,7 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    fn explained<'b>(&'b self, ground: &'b Ground) -> Vec<Explained<'b>> {
+    fn explained<'b>(&'b self, ground: &'b Ground) -> impl Iterator<Item = Explained<'b>> + 'b {
         let asked = self.options.service.as_ref();
         let explainer = Explainer {
             index: &ground.index,
@@ -178,16 +173,11 @@ impl Run<'_> {
             kube_proxy: self.kube_proxy,
             client: self.options.client,
         };
-        explainer.explain(|port: &ServicePort| asked.is_none_or(|asked| asked.names(port)))
+        explainer.explain(move |port: &ServicePort| asked.is_none_or(|asked| asked.names(port)))
     }
 
-    fn print(
-        &self,
-        services: &[Explained<'_>],
-        ground: &Ground,
-        objects: &Objects,
-        applied: &str,
-    ) -> anyhow::Result<()> {
+    /// Prints, and says whether something was found on which to fail.
+    fn print(&self, ground: &Ground, others: usize) -> anyhow::Result<bool> {
         let Self {
             options,
             words,
@@ -199,77 +189,74 @@ impl Run<'_> {
             .map(|assumption| words.tell("assumption", assumption))
             .collect();
         let mode = kube_proxy.map(|config| output::word(&config.mode));
-        let explanation = Explanation {
-            services,
+        let rest = output::Ground {
             facts: &ground.facts,
             assumed: &sentences,
             kube_proxy: mode.as_deref(),
-            others: objects.others,
+            others,
             whole: options.service.is_none(),
-            words,
         };
-        let text = match (options.diagram, options.output) {
-            (Some(picture), _) => output::diagram(explanation, picture),
-            (None, Format::Json) => output::json(explanation).to_string(),
-            (None, Format::Markdown) => output::markdown(explanation),
-            (None, Format::Table) => output::table(explanation, Page::stdout()),
+        let style = match (options.diagram, options.output) {
+            (Some(picture), _) => Style::Diagram(picture),
+            (None, Format::Json) => Style::Json,
+            (None, Format::Markdown) => Style::Markdown,
+            (None, Format::Table) => Style::Table(Page::stdout()),
         };
-        if options.output == Format::Json {
-            applied.lines().for_each(say);
-            return output::print(&text).context("cannot write to stdout");
+        let mut writer = Writer::new(style, rest, words);
+        let mut stdout = BufWriter::new(io::stdout().lock());
+        let mut put = |text: String| {
+            let written = stdout.write_all(text.as_bytes());
+            written.context("cannot write to stdout")
+        };
+        put(writer.head())?;
+        let mut found = false;
+        for explained in self.explained(ground) {
+            found |= self.is_found(&explained);
+            put(writer.service(&explained))?;
         }
-        output::print(&format!("{applied}{text}")).context("cannot write to stdout")
+        put(writer.tail())?;
+        put("\n".to_owned())?;
+        stdout.flush().context("cannot write to stdout")?;
+        Ok(found)
     }
 
     /// Makes a change of each Service's advice, and says which.
-    fn apply(
-        &self,
-        change: &str,
-        services: &[Explained<'_>],
-        objects: &mut Objects,
-    ) -> anyhow::Result<String> {
-        let mut said = String::new();
-        for explained in services {
-            let service = explained.service.to_string();
+    fn apply(&self, change: &str, ground: &Ground, objects: &mut Objects) -> anyhow::Result<()> {
+        for explained in self.explained(ground) {
             let is_it = |it: &&Change| {
                 !it.patches.is_empty() && (change == BEST || it.code.to_string() == change)
             };
-            let Some(change) = explained.advice.iter().find(is_it) else {
-                if !explained.advice.is_empty() {
-                    let line = self
-                        .words
-                        .say("label-not-changed", &[("service", &service)]);
-                    said += &format!("{line}\n");
+            match explained.advice.iter().find(is_it) {
+                Some(change) => {
+                    for patch in &change.patches {
+                        patch.apply(objects)?;
+                        let set = [("what", &*patch.command())];
+                        say(&self.words.say("label-changed", &set));
+                    }
                 }
-                continue;
-            };
-            for patch in &change.patches {
-                patch.apply(objects)?;
-                let command = patch.command();
-                let line = self.words.say("label-changed", &[("what", &command)]);
-                said += &format!("{line}\n");
+                None if explained.advice.is_empty() => {}
+                None => {
+                    let set = [("service", &*explained.service.to_string())];
+                    say(&self.words.say("label-not-changed", &set));
+                }
             }
         }
-        if !said.is_empty() {
-            said.push('\n');
-        }
-        Ok(said)
+        Ok(())
     }
 
-    fn is_found(&self, services: &[Explained<'_>]) -> bool {
-        services.iter().any(|explained| {
-            let verdict = &explained.verdict;
-            self.options.fail_on.iter().any(|fail_on| match fail_on {
-                FailOn::Lost => verdict.loses(),
-                FailOn::Unrecoverable => verdict.loses() && verdict.recoverable.is_empty(),
-                FailOn::Dropped => verdict.closes(),
-            })
+    fn is_found(&self, explained: &Explained<'_>) -> bool {
+        let verdict = &explained.verdict;
+        self.options.fail_on.iter().any(|fail_on| match fail_on {
+            FailOn::Lost => verdict.loses(),
+            FailOn::Unrecoverable => verdict.loses() && verdict.recoverable.is_empty(),
+            FailOn::Dropped => verdict.closes(),
         })
     }
 
     /// Asks the nodes; whether all say what is expected.
-    fn ask(&self, services: &[Explained<'_>]) -> anyhow::Result<bool> {
-        let said = block_on(async { Ok(health::ask(services, self.words).await) })?;
+    fn ask(&self, ground: &Ground) -> anyhow::Result<bool> {
+        let services: Vec<_> = self.explained(ground).collect();
+        let said = block_on(async { Ok(health::ask(&services, self.words).await) })?;
         let lines: Vec<_> = said.iter().map(|(_, line)| format!("{line}\n")).collect();
         output::print(&lines.concat()).context("cannot write to stdout")?;
         Ok(said.iter().all(|(agrees, _)| *agrees))

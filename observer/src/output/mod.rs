@@ -9,9 +9,7 @@ mod table;
 mod tests;
 mod wide;
 
-pub use explanation::{
-    Explanation, Picture, SCHEMA as EXPLANATION, diagram, json, markdown, table,
-};
+pub use explanation::{Ground, Picture, SCHEMA as EXPLANATION, Style, Writer};
 pub use paint::{Page, Tone};
 pub use printer::{Format, Printer, print};
 pub use summary::Summary;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::ValueEnum;
 
-use super::{Explanation, sentences};
+use super::sentences;
 use crate::output::paint::clean;
 use crate::verdict::chain::{Explained, Stage, StageKind, Way};
 use crate::words::Words;
@@ -16,18 +16,6 @@ pub enum Picture {
     Text,
     /// In the language of Mermaid, which GitHub and others draw.
     Mermaid,
-}
-
-/// The ways of each Service.
-pub fn diagram(explanation: Explanation<'_>, picture: Picture) -> String {
-    let Explanation {
-        services, words, ..
-    } = explanation;
-    let drawn = services.iter().map(|explained| match picture {
-        Picture::Text => text(explained, words),
-        Picture::Mermaid => mermaid(explained, words),
-    });
-    drawn.collect::<Vec<_>>().join("\n")
 }
 
 /// Those that differ, and of which there is anything to draw.
@@ -44,7 +32,8 @@ fn ways<'a, 'b>(explained: &'b Explained<'a>) -> Vec<&'b Way<'a>> {
     ways
 }
 
-fn text(explained: &Explained<'_>, words: &Words) -> String {
+/// As text.
+pub(super) fn text(explained: &Explained<'_>, words: &Words) -> String {
     let mut text = format!("{}\n", sentences::heading(explained, words));
     for way in ways(explained) {
         let _ = writeln!(text, "\n  {}", title(way));
@@ -121,7 +110,8 @@ fn after(way: &Way<'_>, stage: &Stage, words: &Words) -> String {
     text
 }
 
-fn mermaid(explained: &Explained<'_>, words: &Words) -> String {
+/// In Mermaid's language.
+pub(super) fn mermaid(explained: &Explained<'_>, words: &Words) -> String {
     let mut text = format!(
         "%% {}\nflowchart LR\n",
         sentences::heading(explained, words)

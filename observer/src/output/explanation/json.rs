@@ -1,43 +1,125 @@
 //! For programs: `observer.explanation/v1`.
 
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::ops::RangeInclusive;
+
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Explanation, sentences};
+use super::{Ground, sentences};
+use crate::cluster::Protocol;
 use crate::cluster::finding::Finding;
+use crate::cluster::front::{Carrier, System};
 use crate::cluster::host::HostDoor;
 use crate::verdict::advice::Change;
-use crate::verdict::chain::{Explained, Health, Way};
-use crate::verdict::{Prediction, SourceIp};
+use crate::verdict::chain::{Door, Explained, Health, Loser, Seen, Stage, Way};
+use crate::verdict::{Basis, CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
 use crate::words::Words;
 
 /// The contract that the document keeps: fields are only ever added.
 pub const SCHEMA: &str = "observer.explanation/v1";
 
-/// The whole explanation as one document.
-pub fn json(explanation: Explanation<'_>) -> Value {
-    let Explanation {
-        services,
+/// At least and at most.
+#[derive(Serialize)]
+struct Range {
+    least: u8,
+    most: u8,
+}
+
+/// A way, as it is written: there are many.
+#[derive(Serialize)]
+struct Written<'a> {
+    port: Option<&'a str>,
+    protocol: Protocol,
+    door: Door,
+    by: Option<&'a str>,
+    system: Option<System>,
+    addresses: &'a [IpAddr],
+    to_port: Option<u16>,
+    nodes: Vec<&'a str>,
+    client: ClientKind,
+    source_ip: SourceIp,
+    seen: Option<Seen>,
+    lost_by: Option<Loser>,
+    cause: Option<CauseCode>,
+    outcome: Outcome,
+    outcome_cause: Option<OutcomeCauseCode>,
+    extra_hops: Option<Range>,
+    recoverable: &'a [Carrier],
+    left_out: bool,
+    stages: &'a [Stage],
+    kube_proxy: Option<Predicted>,
+}
+
+/// kube-proxy's part of a way.
+#[derive(Serialize)]
+struct Predicted {
+    source_ip: SourceIp,
+    cause: Option<CauseCode>,
+    outcome: Outcome,
+    outcome_cause: Option<OutcomeCauseCode>,
+    extra_hops: Option<Range>,
+    basis: Basis,
+    why: String,
+}
+
+#[derive(Serialize)]
+struct Judged<'a> {
+    code: crate::verdict::chain::Word,
+    text: String,
+    client: ClientKind,
+    lost_by: &'a BTreeSet<Loser>,
+    recoverable: &'a [Carrier],
+}
+
+#[derive(Serialize)]
+struct OfService<'a> {
+    service: Value,
+    r#type: Value,
+    external_traffic_policy: Value,
+    internal_traffic_policy: Value,
+    load_balancer: Value,
+    verdict: Judged<'a>,
+    ways: Vec<Written<'a>>,
+    health_check: Option<Value>,
+    findings: Value,
+    advice: Vec<Value>,
+}
+
+/// What comes before the Services.
+pub(super) fn head(ground: Ground<'_>) -> String {
+    let Ground {
         facts,
         assumed,
         kube_proxy,
         others,
-        whole,
-        words,
-    } = explanation;
-    let services = services.iter().map(|it| service(it, words));
-    json!({
+        ..
+    } = ground;
+    let head = json!({
         "schema": SCHEMA,
         "kube_proxy": {"known": kube_proxy.is_some(), "mode": kube_proxy.unwrap_or("iptables")},
         "dataplane": facts.dataplane,
         "assumed": assumed,
         "other_objects": others,
-        "services": services.collect::<Vec<_>>(),
-        "hosts": if whole { hosts(&facts.hosts) } else { json!([]) },
-        "findings": if whole { findings(&facts.findings, words) } else { json!([]) },
-    })
+    });
+    let head = head.to_string();
+    format!("{},\"services\":[", head.strip_suffix('}').unwrap_or(&head))
 }
 
-fn service(explained: &Explained<'_>, words: &Words) -> Value {
+/// What comes after the Services.
+pub(super) fn tail(ground: Ground<'_>, words: &Words) -> String {
+    let Ground { facts, whole, .. } = ground;
+    let (hosts, findings) = if whole {
+        (hosts(&facts.hosts), findings(&facts.findings, words))
+    } else {
+        (json!([]), json!([]))
+    };
+    format!("],\"hosts\":{hosts},\"findings\":{findings}}}")
+}
+
+/// A Service.
+pub(super) fn service(explained: &Explained<'_>, words: &Words) -> String {
     let Explained {
         service,
         entries,
@@ -49,76 +131,70 @@ fn service(explained: &Explained<'_>, words: &Words) -> Value {
         advice,
     } = explained;
     let first = entries.first().map(|entry| &entry.service);
-    json!({
-        "service": {"namespace": &*service.namespace, "name": &*service.name},
-        "type": first.map(|it| it.service_type),
-        "external_traffic_policy": first.map(|it| it.external_traffic_policy),
-        "internal_traffic_policy": first.map(|it| it.internal_traffic_policy),
-        "load_balancer": load_balancer,
-        "verdict": {
-            "code": verdict.word,
-            "text": sentences::verdict(explained, words),
-            "client": verdict.client,
-            "lost_by": verdict.lost_by,
-            "recoverable": verdict.recoverable,
+    let written = OfService {
+        service: json!({"namespace": &*service.namespace, "name": &*service.name}),
+        r#type: json!(first.map(|it| it.service_type)),
+        external_traffic_policy: json!(first.map(|it| it.external_traffic_policy)),
+        internal_traffic_policy: json!(first.map(|it| it.internal_traffic_policy)),
+        load_balancer: json!(load_balancer),
+        verdict: Judged {
+            code: verdict.word,
+            text: sentences::verdict(explained, words),
+            client: verdict.client,
+            lost_by: &verdict.lost_by,
+            recoverable: &verdict.recoverable,
         },
-        "ways": ways.iter().map(|it| way(it, words)).collect::<Vec<_>>(),
-        "health_check": health.as_ref().map(health_check),
-        "findings": findings(of_service, words),
-        "advice": advice.iter().map(|it| change(it, words)).collect::<Vec<_>>(),
-    })
-}
-
-fn way(way: &Way<'_>, words: &Words) -> Value {
-    let range = |hops: &Option<std::ops::RangeInclusive<u8>>| {
-        let hops = hops.as_ref();
-        hops.map(|hops| json!({"least": hops.start(), "most": hops.end()}))
+        ways: ways.iter().map(|it| way(it, words)).collect(),
+        health_check: health.as_ref().map(health_check),
+        findings: findings(of_service, words),
+        advice: advice.iter().map(|it| change(it, words)).collect(),
     };
-    let kube_proxy = way.prediction.as_ref().map(|prediction| {
-        let Prediction {
-            source_ip,
-            cause,
-            outcome,
-            outcome_cause,
-            extra_hops,
-            basis,
-            doubt: _,
-        } = prediction;
-        json!({
-            "source_ip": source_ip,
-            "cause": cause,
-            "outcome": outcome,
-            "outcome_cause": outcome_cause,
-            "extra_hops": range(extra_hops),
-            "basis": basis,
-            "why": words.say(&format!("why-{}", prediction.why()), &[]),
-        })
-    });
-    json!({
-        "port": way.entry.name.as_deref(),
-        "protocol": way.entry.protocol,
-        "door": way.door,
-        "by": way.by,
-        "system": way.system,
-        "addresses": &*way.addresses,
-        "to_port": way.to_port,
-        "nodes": way.nodes.iter().map(|name| &**name).collect::<Vec<_>>(),
-        "client": way.client,
-        "source_ip": way.source_ip,
-        "seen": way.seen,
-        "lost_by": way.lost_by,
-        "cause": way.cause,
-        "outcome": way.outcome,
-        "outcome_cause": way.outcome_cause,
-        "extra_hops": range(&way.extra_hops),
-        "recoverable": way.recoverable,
-        "left_out": way.left_out,
-        "stages": way.stages,
-        "kube_proxy": kube_proxy,
+    serde_json::to_string(&written).unwrap_or_default()
+}
+
+fn range(hops: Option<&RangeInclusive<u8>>) -> Option<Range> {
+    let hops = hops?;
+    Some(Range {
+        least: *hops.start(),
+        most: *hops.end(),
     })
 }
 
-/// What each node answers, and the body (`pkg/proxy/healthcheck/service_health.go`).
+fn way<'a>(way: &'a Way<'_>, words: &Words) -> Written<'a> {
+    let kube_proxy = way.prediction.as_ref().map(|prediction| Predicted {
+        source_ip: prediction.source_ip,
+        cause: prediction.cause,
+        outcome: prediction.outcome,
+        outcome_cause: prediction.outcome_cause,
+        extra_hops: range(prediction.extra_hops.as_ref()),
+        basis: prediction.basis,
+        why: words.say(&format!("why-{}", prediction.why()), &[]),
+    });
+    Written {
+        port: way.entry.name.as_deref(),
+        protocol: way.entry.protocol,
+        door: way.door,
+        by: way.by.as_deref(),
+        system: way.system,
+        addresses: &way.addresses,
+        to_port: way.to_port,
+        nodes: way.nodes.iter().map(|name| &**name).collect(),
+        client: way.client,
+        source_ip: way.source_ip,
+        seen: way.seen,
+        lost_by: way.lost_by,
+        cause: way.cause,
+        outcome: way.outcome,
+        outcome_cause: way.outcome_cause,
+        extra_hops: range(way.extra_hops.as_ref()),
+        recoverable: &way.recoverable,
+        left_out: way.left_out,
+        stages: &way.stages,
+        kube_proxy,
+    }
+}
+
+/// What each node answers, and to how many endpoints (`pkg/proxy/healthcheck/service_health.go`).
 fn health_check(health: &Health<'_>) -> Value {
     let nodes = health.nodes.iter().map(|(name, addresses, ready)| {
         json!({

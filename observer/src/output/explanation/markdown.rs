@@ -5,29 +5,27 @@ use std::fmt::Write as _;
 use comfy_table::{Table, presets};
 
 use super::table::{COLUMNS, cells, folded};
-use super::{Explanation, sentences};
+use super::{Ground, sentences};
 use crate::cluster::finding::Finding;
 use crate::output::word;
 use crate::verdict::chain::Explained;
 use crate::words::Words;
 
-/// A heading, a verdict and a table for each Service.
-pub fn markdown(explanation: Explanation<'_>) -> String {
-    let Explanation {
-        services,
+/// What comes below the Services.
+pub(super) fn tail(ground: Ground<'_>, words: &Words) -> String {
+    let Ground {
         facts,
         assumed,
         whole,
-        words,
         ..
-    } = explanation;
-    let mut text: String = services.iter().map(|it| service(it, words)).collect();
+    } = ground;
+    let mut text = String::new();
     if whole && !facts.findings.is_empty() {
-        let _ = writeln!(text, "## {}\n", words.say("label-findings", &[]));
+        let _ = writeln!(text, "\n## {}\n", words.say("label-findings", &[]));
         findings(&facts.findings, words, &mut text);
     }
     if !assumed.is_empty() {
-        let _ = writeln!(text, "## {}\n", words.say("label-assumed", &[]));
+        let _ = writeln!(text, "\n## {}\n", words.say("label-assumed", &[]));
         for line in assumed {
             let _ = writeln!(text, "- {}", escaped(line));
         }
@@ -35,7 +33,8 @@ pub fn markdown(explanation: Explanation<'_>) -> String {
     text
 }
 
-fn service(explained: &Explained<'_>, words: &Words) -> String {
+/// A heading, a verdict and a table.
+pub(super) fn service(explained: &Explained<'_>, words: &Words) -> String {
     let mut text = format!("## {}\n\n", escaped(&sentences::heading(explained, words)));
     let verdict = sentences::verdict(explained, words);
     let _ = writeln!(text, "**{}**\n", escaped(&verdict));

@@ -1,16 +1,17 @@
 //! For a terminal.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use comfy_table::{ContentArrangement, Table, presets};
 
-use super::{Explanation, hops, nodes, sentences};
+use super::{Ground, hops, nodes, sentences};
 use crate::cluster::finding::{Finding, Severity};
 use crate::cluster::host::HostDoor;
 use crate::output::paint::{Page, Tone, clean};
 use crate::output::word;
-use crate::verdict::advice::Change;
+use crate::verdict::advice::{Change, ChangeCode};
 use crate::verdict::chain::{Door, Explained, Way, Word};
 use crate::verdict::{ClientKind, OutcomeCauseCode};
 use crate::words::Words;
@@ -28,24 +29,21 @@ pub(super) const COLUMNS: [&str; 9] = [
     "OUTCOME",
 ];
 
-/// A heading, a verdict, a matrix, what is wrong and what to change, for each Service.
-pub fn table(explanation: Explanation<'_>, page: Page) -> String {
-    let Explanation {
-        services,
+/// What comes below the Services.
+pub(super) fn tail(
+    ground: Ground<'_>,
+    advised: &BTreeSet<ChangeCode>,
+    words: &Words,
+    page: Page,
+) -> Vec<String> {
+    let Ground {
         facts,
         assumed,
-        kube_proxy: _,
-        others: _,
         whole,
-        words,
-    } = explanation;
-    let mut blocks: Vec<_> = services
-        .iter()
-        .map(|explained| service(explained, words, page))
-        .collect();
-    if let Some(prices) = prices(services, words, page) {
-        blocks.push(prices);
-    }
+        ..
+    } = ground;
+    let mut blocks = Vec::new();
+    blocks.extend(prices(advised, words, page));
     if whole && !facts.hosts.is_empty() {
         let heading = words.say("label-hosts", &[]);
         blocks.push(format!("{heading}\n{}\n", hosts(&facts.hosts, words)));
@@ -61,10 +59,11 @@ pub fn table(explanation: Explanation<'_>, page: Page) -> String {
         let lines = assumed.iter().map(|line| page.list("  · ", line));
         blocks.push(format!("{heading}\n{}", lines.collect::<String>()));
     }
-    blocks.join("\n")
+    blocks
 }
 
-fn service(explained: &Explained<'_>, words: &Words, page: Page) -> String {
+/// A heading, a verdict, a matrix, what is wrong and what to change.
+pub(super) fn service(explained: &Explained<'_>, words: &Words, page: Page) -> String {
     let mut block = format!("{}\n", sentences::heading(explained, words));
     let verdict = sentences::verdict(explained, words);
     let tone = match explained.verdict.word {
@@ -222,25 +221,15 @@ fn advice(advice: &[Change], words: &Words, page: Page, block: &mut String) {
 }
 
 /// What each change that is named above costs, once.
-fn prices(services: &[Explained<'_>], words: &Words, page: Page) -> Option<String> {
-    let mut codes: Vec<_> = services
-        .iter()
-        .flat_map(|explained| &explained.advice)
-        .map(|change| change.code)
-        .collect();
-    codes.sort_unstable();
-    codes.dedup();
-    if codes.is_empty() {
+fn prices(advised: &BTreeSet<ChangeCode>, words: &Words, page: Page) -> Option<String> {
+    if advised.is_empty() {
         return None;
     }
     let mut block = format!("{}\n", words.say("label-prices", &[]));
-    for code in codes {
+    for code in advised {
         let name = format!("change-{code}");
-        let set = [
-            ("change", words.say(&name, &[])),
-            ("price", words.price(&name)),
-        ];
-        let set = set.each_ref().map(|(key, value)| (*key, value.as_str()));
+        let (change, price) = (words.say(&name, &[]), words.price(&name));
+        let set = [("change", &*change), ("price", &*price)];
         block += &page.list("  → ", &words.say("label-price-of", &set));
     }
     Some(block)

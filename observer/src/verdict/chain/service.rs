@@ -1,6 +1,6 @@
 //! Every way to a Service, and what comes of them in one word.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -108,44 +108,54 @@ impl Health<'_> {
 }
 
 impl<'a> Explainer<'a> {
-    /// Explains Services: the ports that are asked for, in the order of their names. A Service
+    /// Explains Services, one after the other by name: the ports that are asked for. A Service
     /// without addresses is told if something was found of it.
-    pub fn explain(self, is_asked_for: impl Fn(&ServicePort) -> bool) -> Vec<Explained<'a>> {
+    pub fn explain<'f>(
+        self,
+        is_asked_for: impl Fn(&ServicePort) -> bool + Copy + 'f,
+    ) -> impl Iterator<Item = Explained<'a>> + 'f
+    where
+        'a: 'f,
+    {
         let doors = Doors::new(self.index, self.kube_proxy, self.client);
         let of_one =
             |one: &ServiceEntry, next: &ServiceEntry| Arc::ptr_eq(&one.service, &next.service);
-        let entries = self.index.entries().chunk_by(of_one);
-        let mut explained: Vec<_> = entries
-            .filter_map(|entries| {
-                let asked: Vec<_> = entries
-                    .iter()
-                    .filter(|entry| is_asked_for(&entry.service_port()))
-                    .collect();
-                (!asked.is_empty()).then(|| self.service(&doors, entries, &asked))
-            })
+        let mut named: BTreeMap<&ServiceRef, &'a [ServiceEntry]> = self
+            .index
+            .entries()
+            .chunk_by(of_one)
+            .filter_map(|entries| Some((&entries.first()?.service.reference, entries)))
             .collect();
-        let without_address = self.facts.of_services.iter().filter(|(service, _)| {
-            let port = ServicePort {
-                service: (*service).clone(),
+        for service in self.facts.of_services.keys() {
+            named.entry(service).or_default();
+        }
+        named.into_iter().filter_map(move |(service, entries)| {
+            let asked: Vec<_> = entries
+                .iter()
+                .filter(|entry| is_asked_for(&entry.service_port()))
+                .collect();
+            if !asked.is_empty() {
+                return Some(self.service(&doors, entries, &asked));
+            }
+            let itself = ServicePort {
+                service: service.clone(),
                 name: None,
             };
-            self.index
-                .service(&service.namespace, &service.name)
-                .is_empty()
-                && is_asked_for(&port)
-        });
-        explained.extend(without_address.map(|(service, findings)| Explained {
+            (entries.is_empty() && is_asked_for(&itself)).then(|| self.without_address(service))
+        })
+    }
+
+    fn without_address(self, service: &ServiceRef) -> Explained<'a> {
+        Explained {
             service: service.clone(),
             entries: &[],
             load_balancer: None,
             verdict: Verdict::of(&[]),
             ways: Vec::new(),
             health: None,
-            findings: findings.clone(),
+            findings: self.facts.of_services[service].clone(),
             advice: Vec::new(),
-        }));
-        explained.sort_by(|one, other| one.service.cmp(&other.service));
-        explained
+        }
     }
 
     fn service(
