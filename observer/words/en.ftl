@@ -21,6 +21,8 @@ why-may-be-answered-past-this-node = no rule of kube-proxy masquerades it: it is
 why-no-rule-unless-itself = no rule of kube-proxy masquerades it, unless the pod is chosen to answer itself
 why-no-rule-but-the-plugin = no rule of kube-proxy masquerades it; whether the network plugin does that to a pod that leaves the pod network, no object tells
 why-no-rule = no rule of kube-proxy masquerades it
+why-needs-use-forwarded-headers = it is read only with use-forwarded-headers
+why-needs-forwarded-headers-or-proxy-protocol = it is read only with use-forwarded-headers, enable-real-ip or use-proxy-protocol
 
 ## Who loses the client's address
 

@@ -21,6 +21,8 @@ why-may-be-answered-past-this-node = kube-proxy의 어떤 규칙도 마스커레
 why-no-rule-unless-itself = kube-proxy의 어떤 규칙도 마스커레이드하지 않음; 다만 파드가 자기 자신으로 선택되는 경우는 예외
 why-no-rule-but-the-plugin = kube-proxy의 어떤 규칙도 마스커레이드하지 않음; 파드 네트워크를 벗어나는 파드를 네트워크 플러그인이 마스커레이드하는지는 어떤 오브젝트도 알려 주지 않음
 why-no-rule = kube-proxy의 어떤 규칙도 마스커레이드하지 않음
+why-needs-use-forwarded-headers = use-forwarded-headers가 켜져 있을 때만 읽힘
+why-needs-forwarded-headers-or-proxy-protocol = use-forwarded-headers, enable-real-ip 또는 use-proxy-protocol이 켜져 있을 때만 읽힘
 
 ## 클라이언트의 주소를 잃는 곳
 

@@ -28,7 +28,7 @@ const XFF_MODE: &str = "routing.http.xff_header_processing.mode";
 const NEG_ANNOTATION: &str = "cloud.google.com/neg";
 
 /// The images of AWS' controller.
-const ALB_IMAGES: &[&str] = &["aws-load-balancer-controller"];
+pub(super) const ALB_IMAGES: &[&str] = &["aws-load-balancer-controller"];
 
 /// By an Application Load Balancer, to one Service.
 pub(super) fn alb(

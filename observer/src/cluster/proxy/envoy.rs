@@ -89,12 +89,13 @@ pub(super) fn cilium() -> Served {
 pub(super) fn cilium_ingress(world: &World<'_>, its_namespace: &str, ingress: &str) -> Served {
     let mut served = cilium();
     let own = format!("cilium-ingress-{ingress}");
-    let services = world.objects.services.iter().filter(|service| {
-        let service_name = name(&service.metadata);
-        let is_own = service_name == own && namespace(&service.metadata) == its_namespace;
-        is_own || service_name == "cilium-ingress"
-    });
-    served.places = services
+    let own = world.service(its_namespace, &own);
+    // Where Cilium is: one of these two, by its documents.
+    let mut homes = ["kube-system", "cilium"].into_iter();
+    let shared = homes.find_map(|home| world.service(home, "cilium-ingress"));
+    served.places = own
+        .or(shared)
+        .into_iter()
         .map(|service| Place::OnEveryNode {
             service: reference(namespace(&service.metadata), name(&service.metadata)),
         })

@@ -1,5 +1,7 @@
 //! The Gateway API: every backend of every rule of a route is a way, by each of its Gateways.
 
+use std::collections::{HashMap, HashSet};
+
 use super::super::around::custom::{Gateway, Reference, Route as Object};
 use super::super::finding::Finding;
 use super::super::front::{Delivers, Setting};
@@ -19,6 +21,7 @@ const AWS: &str = "AWS load balancer controller, guide/gateway/gateway";
 pub(super) fn routes(world: &World<'_>) -> (Vec<Route>, Vec<Finding>) {
     let mut routes = Vec::new();
     let mut findings = Vec::new();
+    let mut known = HashMap::new();
     for object in &world.objects.around.routes {
         let by = format!("{} {}", object.kind, full_name(object));
         let parents = object.spec.parent_refs.iter();
@@ -26,8 +29,11 @@ pub(super) fn routes(world: &World<'_>) -> (Vec<Route>, Vec<Finding>) {
             let home = namespace(&object.metadata);
             let of_gateway = parent.namespace.as_deref().unwrap_or(home);
             let gateway = world.gateway(of_gateway, &parent.name);
-            let served = served(world, gateway, &object.kind);
-            if is_strange(&served) {
+            let key = (of_gateway, &parent.name, &object.kind);
+            let served = known
+                .entry(key)
+                .or_insert_with(|| served(world, gateway, &object.kind));
+            if is_strange(served) {
                 let class = || Some(gateway?.spec.gateway_class_name.clone());
                 let class = served.provider.clone().or_else(class);
                 findings.push(Finding::ControllerUnknown {
@@ -174,15 +180,12 @@ fn on_nodes(places: Vec<Place>) -> Vec<Place> {
 
 /// The Services of a route with their ports, each once.
 fn backends(object: &Object) -> Vec<(&Reference, Option<String>)> {
-    let mut backends = Vec::new();
+    let mut seen = HashSet::new();
     let all = object.spec.rules.iter().flat_map(|rule| &rule.backend_refs);
-    for backend in all.filter(|it| is_kind(it, "Service", "")) {
-        let backend = (backend, backend.port.map(|port| port.to_string()));
-        if !backends.contains(&backend) {
-            backends.push(backend);
-        }
-    }
-    backends
+    all.filter(|it| is_kind(it, "Service", ""))
+        .filter(|it| seen.insert((&it.namespace, &it.name, it.port)))
+        .map(|it| (it, it.port.map(|port| port.to_string())))
+        .collect()
 }
 
 /// Whether a reference is to this kind, which it need not name.

@@ -1,6 +1,6 @@
 //! Ingresses: every backend of every rule is a way.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::networking::v1::{Ingress, IngressBackend};
@@ -122,13 +122,9 @@ fn backends(ingress: &Ingress) -> Vec<(&str, Option<String>)> {
         .filter_map(|rule| rule.http.as_ref())
         .flat_map(|http| &http.paths)
         .map(|path| &path.backend);
-    let mut backends = Vec::new();
-    for backend in of_rules.chain(&spec.default_backend).filter_map(backend) {
-        if !backends.contains(&backend) {
-            backends.push(backend);
-        }
-    }
-    backends
+    let mut seen = HashSet::new();
+    let backends = of_rules.chain(&spec.default_backend).filter_map(backend);
+    backends.filter(|it| seen.insert(it.clone())).collect()
 }
 
 fn backend(backend: &IngressBackend) -> Option<(&str, Option<String>)> {

@@ -8,14 +8,27 @@ use k8s_openapi::api::networking::v1::IngressClass;
 use super::super::Objects;
 use super::super::around::custom::{Gateway, GatewayClass, IngressClassParams};
 use super::super::workload::{Workload, annotation, name, namespace};
+use super::{cloud, haproxy, nginx, traefik};
 
 /// By which annotation an `IngressClass` is the default one (Kubernetes, reference, "Well-Known
 /// Labels, Annotations and Taints").
 const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
 
+/// The images of all controllers that are looked for.
+const CONTROLLERS: [&[&str]; 5] = [
+    nginx::IMAGES,
+    traefik::IMAGES,
+    haproxy::IMAGES,
+    haproxy::TECH_IMAGES,
+    cloud::ALB_IMAGES,
+];
+
 pub(super) struct World<'a> {
     pub(super) objects: &'a Objects,
     pub(super) workloads: Vec<Workload<'a>>,
+    /// Those workloads that are controllers, by their images: there are few, and they are looked
+    /// for again and again.
+    controllers: Vec<usize>,
     services: HashMap<(&'a str, &'a str), &'a Service>,
     config_maps: HashMap<(&'a str, &'a str), &'a ConfigMap>,
     classes: HashMap<&'a str, &'a IngressClass>,
@@ -27,9 +40,15 @@ impl<'a> World<'a> {
     pub(super) fn of(objects: &'a Objects) -> Self {
         let around = &objects.around;
         let full = |metadata| (namespace(metadata), name(metadata));
+        let workloads = Workload::all(objects);
+        let controllers = workloads.iter().enumerate();
+        let controllers = controllers
+            .filter(|(_, it)| CONTROLLERS.iter().any(|images| runs(it, images)))
+            .map(|(index, _)| index);
         Self {
             objects,
-            workloads: Workload::all(objects),
+            controllers: controllers.collect(),
+            workloads,
             services: objects
                 .services
                 .iter()
@@ -108,17 +127,13 @@ impl<'a> World<'a> {
         found.next().filter(|_| found.next().is_none())
     }
 
-    /// The workloads with an image of one of these repositories, or of another registry's copy
-    /// of it.
+    /// The controllers with an image of one of these repositories.
     pub(super) fn running(&self, repositories: &[&str]) -> Vec<&Workload<'a>> {
-        let is_one = |image: &str| {
-            repositories.iter().any(|repository| {
-                let rest = image.strip_suffix(repository);
-                rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
-            })
-        };
-        let runs = |workload: &&Workload<'_>| workload.images().any(is_one);
-        self.workloads.iter().filter(runs).collect()
+        let controllers = self.controllers.iter();
+        controllers
+            .filter_map(|&index| self.workloads.get(index))
+            .filter(|it| runs(it, repositories))
+            .collect()
     }
 
     /// Whether the nodes are machines of a provider, by the beginning of their `providerID`.
@@ -129,6 +144,17 @@ impl<'a> World<'a> {
                 .is_some_and(|id| id.starts_with(provider))
         })
     }
+}
+
+/// Whether a workload has an image of one of these repositories, or of another registry's copy of
+/// one.
+fn runs(workload: &Workload<'_>, repositories: &[&str]) -> bool {
+    workload.images().any(|image| {
+        repositories.iter().any(|repository| {
+            let rest = image.strip_suffix(repository);
+            rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('/'))
+        })
+    })
 }
 
 /// A value of a `ConfigMap`.

@@ -464,10 +464,18 @@ fn cilium_takes_over_on_every_node() {
             json!({"spec": {"type": "LoadBalancer"}}),
         ),
     ];
-    let route = route(&items);
+    let shared = route(&items);
     let service = service_ref("kube-system", "cilium-ingress");
-    assert_eq!(route.places, [Place::OnEveryNode { service }]);
-    assert_eq!((&*route.adds, route.appends), (XFF, true));
+    assert_eq!(shared.places, [Place::OnEveryNode { service }]);
+    assert_eq!((&*shared.adds, shared.appends), (XFF, true));
+    let own = object(
+        "Service",
+        "cilium-ingress-web",
+        json!({"spec": {"type": "LoadBalancer"}}),
+    );
+    let own = route(&[&items[..], &[own]].concat());
+    let service = service_ref("shop", "cilium-ingress-web");
+    assert_eq!(own.places, [Place::OnEveryNode { service }]);
 }
 
 fn gateway(class: &str) -> Value {
