@@ -7,6 +7,11 @@
 //! recursively, so that with the default of `0.0.0.0/0` the leftmost address counts, which the
 //! client may have written. `X-Forwarded-For` is set to `$remote_addr`, unless
 //! `use-forwarded-headers` and `compute-full-forwarded-for` are on: then the peer is appended.
+//!
+//! Older controllers go by the PROXY header alone whenever it is expected
+//! (kubernetes/ingress-nginx#13373), newer ones with both by the header alone for those they trust:
+//! a client that comes without one is then lost. Both carriers are told as believed, since no
+//! object says for sure which of them it is.
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::networking::v1::Ingress;
