@@ -15,11 +15,13 @@ mod front_doors;
 mod front_findings;
 mod front_metallb;
 mod front_others;
+mod gateways;
 mod hostile;
 mod hosts;
 mod planes;
 mod proxies;
 mod proxies_elsewhere;
+mod proxies_outside;
 mod services;
 mod trimmed;
 
