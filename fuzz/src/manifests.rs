@@ -22,7 +22,7 @@ pub fn read(bytes: &[u8]) -> Option<Index> {
             // What is complete stays as it is.
             let (again, assumed) = complete(objects.clone());
             assert_eq!(assumed, []);
-            assert_eq!(again, objects);
+            assert!(again == objects, "something was completed twice");
             Some(Index::build(&objects))
         }
         Err(problems) => {

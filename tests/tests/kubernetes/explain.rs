@@ -115,6 +115,42 @@ fn explain_says_the_same_by_the_api_server_as_by_a_file(#[case] tls: bool) {
     }
 }
 
+/// Kinds that nobody has installed are not there, and nothing is said of that; what may not be
+/// read is.
+#[test]
+fn what_stands_around_services_is_read_where_the_cluster_has_it() {
+    let server = server();
+    let (expected, stderr, code) = run(by(&server, &[]));
+    assert_eq!(code, Some(0), "{stderr}");
+    assert!(!stderr.contains("warning"), "{stderr}");
+    let requests = server.requests();
+    for wanted in [
+        "200 /apis/apps/v1/deployments?limit=500",
+        "200 /apis/apps/v1/daemonsets?limit=500",
+        "200 /apis/networking.k8s.io/v1/ingresses?limit=500",
+        "200 /api/v1/namespaces?limit=500",
+        "200 /api/v1/configmaps?limit=500",
+        "200 /apis/gateway.networking.k8s.io/v1/httproutes?limit=500",
+        "200 /apis/metallb.io/v1beta1/ipaddresspools?limit=500",
+        "404 /apis/gateway.networking.k8s.io/v1/tlsroutes?limit=500",
+        "404 /apis/gateway.networking.k8s.io/v1alpha2/tlsroutes?limit=500",
+        "404 /apis/elbv2.k8s.aws/v1beta1/targetgroupbindings?limit=500",
+    ] {
+        assert!(
+            requests.iter().any(|request| request == wanted),
+            "{wanted} in {requests:?}"
+        );
+    }
+    let forbidden = ["ingresses", "ipaddresspools"];
+    server.misbehave(|faults| faults.forbidden.extend(forbidden.map(str::to_owned)));
+    let (stdout, stderr, code) = run(by(&server, &[]));
+    assert_eq!((stdout, code), (expected, Some(0)));
+    for resource in forbidden {
+        let warned = stderr.lines().filter(|line| line.contains(resource));
+        assert_eq!(warned.count(), 1, "{stderr}");
+    }
+}
+
 #[test]
 fn a_long_list_is_read_page_by_page() {
     let directory = TempDir::new().expect("a directory");

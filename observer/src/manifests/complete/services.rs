@@ -93,8 +93,9 @@ fn families_of(spec: &ServiceSpec, of_cluster: &[Family]) -> Vec<Family> {
         let ips = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
         let ips = ips.filter_map(|ip| ip.parse().ok());
         families = ips.map(Family::of).collect();
-        families.dedup();
     }
+    let mut seen = HashSet::new();
+    families.retain(|family| seen.insert(*family));
     let is_dual = matches!(
         spec.ip_family_policy.as_deref(),
         Some("PreferDualStack" | "RequireDualStack")
@@ -129,7 +130,8 @@ fn cluster_ips(
         return;
     }
     let mut all: Vec<IpAddr> = given.iter().filter_map(|ip| ip.parse().ok()).collect();
-    all.dedup();
+    let mut seen = HashSet::new();
+    all.retain(|ip| seen.insert(*ip));
     let mut added = Vec::new();
     for family in families {
         if all.iter().any(|ip| Family::of(*ip) == *family) {

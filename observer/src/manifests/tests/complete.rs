@@ -95,6 +95,13 @@ fn what_is_complete_stays() {
     let (twice, assumed) = complete(once.clone());
     assert_eq!(twice, once);
     assert_eq!(assumed, []);
+    let both = WEB.replace(
+        "type: LoadBalancer",
+        "ipFamilyPolicy: RequireDualStack\n  type: NodePort",
+    );
+    let both = both.replace("  externalTrafficPolicy: Local\n", "");
+    let (once, _) = completed(&both);
+    assert_eq!(complete(once.clone()), (once, Vec::new()));
 }
 
 #[test]
