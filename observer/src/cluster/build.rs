@@ -2,16 +2,18 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::around::Around;
 use super::convert::{
     Names, addresses, container_ports, host_address, merge, parse_net, parse_port, parse_protocol,
     service,
 };
+use super::front::Fronts;
 use super::index::{Claim, HostPort, Index, PodFacts};
 use super::lookup::Agreed;
 use super::slice::Slice;
@@ -27,6 +29,9 @@ pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 const INTERNAL_IP: &str = "InternalIP";
 /// The label by which a Node belongs to a zone (`core/v1` `LabelTopologyZone`).
 pub(super) const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// What stands around the Services is left to [`Facts`](super::facts::Facts).
+static NOTHING: LazyLock<Around> = LazyLock::new(Around::default);
 
 /// A Service's port as its `EndpointSlices` name it; a port without a name is named by nothing.
 type PortKey = (ServiceRef, Arc<str>, Protocol);
@@ -51,7 +56,8 @@ impl Index {
         let mut builder = Builder::default();
         builder.index.counts = objects.counts();
         builder.index.pods_of = objects.pods_of.map(|node| builder.names.intern(node));
-        for node in objects.nodes {
+        let nodes = objects.nodes;
+        for node in &nodes {
             builder.node(node);
         }
         for pod in objects.pods {
@@ -65,8 +71,9 @@ impl Index {
         for service in objects.services {
             services.insert(builder.name_of(&service.metadata), service);
         }
+        let fronts = Fronts::of(&nodes, &NOTHING);
         for ((namespace, name), service) in services {
-            builder.service(&ServiceRef { namespace, name }, service);
+            builder.service(&ServiceRef { namespace, name }, service, &fronts);
         }
         builder.claim();
         builder.index
@@ -242,10 +249,12 @@ impl Builder {
         }
     }
 
-    fn service(&mut self, reference: &ServiceRef, object: &core::Service) {
-        let Some(shared) = service(reference.clone(), object).map(Arc::new) else {
+    fn service(&mut self, reference: &ServiceRef, object: &core::Service, fronts: &Fronts<'_>) {
+        let Some(mut service) = service(reference.clone(), object) else {
             return;
         };
+        service.load_balancer = fronts.load_balancer(object).map(Arc::new);
+        let shared = Arc::new(service);
         let spec = object.spec.iter();
         let mut ports: Vec<_> = spec
             .flat_map(|spec| spec.ports.iter().flatten())

@@ -30,7 +30,7 @@ mod routed;
 
 pub use environment::scheme;
 pub use fronts::Fronts;
-pub use names::{NODE_LABELS, is_telling};
+pub use names::{NODE_LABEL, is_telling};
 
 /// A header or prefix by which a proxy or load balancer passes the client's address on.
 #[derive(

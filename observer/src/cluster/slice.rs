@@ -155,7 +155,7 @@ impl Metadata for Slice {
 impl Trim for Slice {
     fn trimmed(self) -> Self {
         Self {
-            metadata: named(self.metadata, Some(SERVICE_NAME)),
+            metadata: named(self.metadata, &[SERVICE_NAME]),
             ..self
         }
     }

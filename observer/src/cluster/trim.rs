@@ -16,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::build::{SERVICE_NAME, ZONE};
 use super::convert::container_ports;
+use super::front::{NODE_LABEL, is_telling, scheme};
 use super::kube_proxy::is_config;
 
 /// An object of which an index reads only a part.
@@ -28,7 +29,7 @@ pub trait Trim {
 impl Trim for Service {
     fn trimmed(self) -> Self {
         Self {
-            metadata: named(self.metadata, None),
+            metadata: telling(self.metadata),
             spec: self.spec.map(service_spec),
             status: self.status.and_then(service_status),
         }
@@ -57,7 +58,7 @@ impl Trim for EndpointSlice {
         Self {
             address_type: self.address_type,
             endpoints,
-            metadata: named(self.metadata, Some(SERVICE_NAME)),
+            metadata: named(self.metadata, &[SERVICE_NAME]),
             ports,
         }
     }
@@ -65,9 +66,12 @@ impl Trim for EndpointSlice {
 
 impl Trim for Node {
     fn trimmed(self) -> Self {
+        let provider = Some(scheme(&self).to_owned()).filter(|scheme| !scheme.is_empty());
         let spec = self.spec.map(|spec| NodeSpec {
             pod_cidr: spec.pod_cidr,
             pod_cidrs: spec.pod_cidrs,
+            // Only whose it is: the rest names the machine.
+            provider_id: provider.map(|scheme| format!("{scheme}://")),
             ..NodeSpec::default()
         });
         let addresses = self.status.and_then(|status| status.addresses);
@@ -76,7 +80,7 @@ impl Trim for Node {
             ..NodeStatus::default()
         });
         Self {
-            metadata: named(self.metadata, Some(ZONE)),
+            metadata: named(self.metadata, &[ZONE, NODE_LABEL]),
             spec,
             status,
         }
@@ -94,7 +98,7 @@ impl Trim for Pod {
             ..PodStatus::default()
         });
         Self {
-            metadata: named(self.metadata, None),
+            metadata: named(self.metadata, &[]),
             spec: self.spec.map(pod_spec),
             status,
         }
@@ -108,21 +112,31 @@ impl Trim for ConfigMap {
             data
         });
         Self {
-            metadata: named(self.metadata, None),
+            metadata: named(self.metadata, &[]),
             data,
             ..Self::default()
         }
     }
 }
 
-/// Namespace, name and one label.
-pub(super) fn named(metadata: ObjectMeta, label: Option<&str>) -> ObjectMeta {
-    let labels = metadata.labels.unwrap_or_default();
-    let label = label.and_then(|name| labels.into_iter().find(|(its, _)| its == name));
+/// Namespace, name and, of the annotations, what tells of a load balancer.
+fn telling(metadata: ObjectMeta) -> ObjectMeta {
+    let mut annotations = metadata.annotations.clone().unwrap_or_default();
+    annotations.retain(|name, _| is_telling(name));
+    ObjectMeta {
+        annotations: Some(annotations).filter(|annotations| !annotations.is_empty()),
+        ..named(metadata, &[])
+    }
+}
+
+/// Namespace, name and these labels.
+pub(super) fn named(metadata: ObjectMeta, labels: &[&str]) -> ObjectMeta {
+    let mut its = metadata.labels.unwrap_or_default();
+    its.retain(|name, _| labels.contains(&&**name));
     ObjectMeta {
         name: metadata.name,
         namespace: metadata.namespace,
-        labels: label.map(|label| BTreeMap::from([label])),
+        labels: Some(its).filter(|labels| !labels.is_empty()),
         ..ObjectMeta::default()
     }
 }
@@ -136,6 +150,9 @@ fn service_spec(spec: ServiceSpec) -> ServiceSpec {
         ..ServicePort::default()
     };
     ServiceSpec {
+        allocate_load_balancer_node_ports: spec.allocate_load_balancer_node_ports,
+        load_balancer_class: spec.load_balancer_class,
+        load_balancer_ip: spec.load_balancer_ip,
         cluster_ip: spec.cluster_ip,
         cluster_ips: spec.cluster_ips,
         external_ips: spec.external_ips,
@@ -161,6 +178,7 @@ fn service_status(status: ServiceStatus) -> Option<ServiceStatus> {
     let address = |ingress: LoadBalancerIngress| LoadBalancerIngress {
         ip: ingress.ip,
         ip_mode: ingress.ip_mode,
+        hostname: ingress.hostname,
         ..LoadBalancerIngress::default()
     };
     Some(ServiceStatus {

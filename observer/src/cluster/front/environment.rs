@@ -6,13 +6,12 @@ use std::net::IpAddr;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
 
-use super::super::Objects;
 use super::super::around::custom::TargetGroupBinding;
-use super::super::around::is_assumed;
+use super::super::around::{Around, is_assumed};
 use super::super::convert::parse_ip;
 use super::kube_vip::KubeVip;
 use super::metallb::Metallb;
-use super::names::{Maker, NODE_LABELS};
+use super::names::{Maker, NODE_LABEL};
 use super::{aws, k3s};
 
 /// Schemes of Nodes for which nobody makes load balancers, unless something is installed for it.
@@ -40,12 +39,11 @@ pub(super) struct Environment<'a> {
 }
 
 impl<'a> Environment<'a> {
-    pub(super) fn of(objects: &'a Objects) -> Self {
-        let around = &objects.around;
-        let nodes: Vec<_> = objects
-            .nodes
+    pub(super) fn of(all_nodes: &[&'a Node], around: &'a Around) -> Self {
+        let nodes: Vec<_> = all_nodes
             .iter()
             .filter(|node| !is_assumed(&node.metadata))
+            .copied()
             .collect();
         let addresses = |kind: &str| {
             let all = nodes.iter().flat_map(|node| addresses_of(node, kind));
@@ -66,7 +64,7 @@ impl<'a> Environment<'a> {
             has_aws_controller: around.deployments.iter().any(aws::is_controller),
             servicelb: around.daemon_sets.iter().filter_map(k3s::served).collect(),
             kube_vip: around.daemon_sets.iter().find_map(KubeVip::of),
-            metallb: Metallb::of(objects),
+            metallb: Metallb::of(all_nodes, around),
             bindings,
         }
     }
@@ -120,7 +118,7 @@ pub fn scheme(node: &Node) -> &str {
 }
 
 fn is_auto_mode(node: &Node) -> bool {
-    label(node, NODE_LABELS[0]) == Some("auto")
+    label(node, NODE_LABEL) == Some("auto")
 }
 
 fn label<'a>(node: &'a Node, name: &str) -> Option<&'a str> {

@@ -1,8 +1,9 @@
 //! All load balancers of a cluster.
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 
 use super::super::Objects;
+use super::super::around::Around;
 use super::super::finding::Finding;
 use super::asked::Asked;
 use super::environment::Environment;
@@ -30,8 +31,14 @@ pub struct Fronts<'a> {
 impl<'a> Fronts<'a> {
     /// Looks once for what decides for all Services.
     pub fn new(objects: &'a Objects) -> Self {
+        let nodes: Vec<_> = objects.nodes.iter().collect();
+        Self::of(&nodes, &objects.around)
+    }
+
+    /// The same of Nodes, and what is known around the Services.
+    pub fn of(nodes: &[&'a Node], around: &'a Around) -> Self {
         Self {
-            environment: Environment::of(objects),
+            environment: Environment::of(nodes, around),
         }
     }
 

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Container, Node, PodSpec};
 
-use super::super::Objects;
+use super::super::around::Around;
 use super::super::convert::parse_ip;
 use super::super::finding::Finding;
 use super::asked::{Asked, items};
@@ -35,7 +35,7 @@ const INSTALLATION: &str = "MetalLB, website/content/installation/_index.md";
 #[derive(Debug)]
 pub(super) struct Metallb<'a> {
     pools: Vec<Pool<'a>>,
-    nodes: &'a [Node],
+    nodes: Vec<&'a Node>,
     /// What shows that it is here.
     sign: Option<Setting>,
     /// `--lb-class`: it serves only Services of this class.
@@ -51,9 +51,8 @@ enum Told<'a> {
 }
 
 impl<'a> Metallb<'a> {
-    pub(super) fn of(objects: &'a Objects) -> Self {
-        let around = &objects.around;
-        let pools = pools::of(objects);
+    pub(super) fn of(nodes: &[&'a Node], around: &'a Around) -> Self {
+        let pools = pools::of(around);
         let deployments = around.deployments.iter().filter_map(|it| it.spec.as_ref());
         let daemon_sets = around.daemon_sets.iter().filter_map(|it| it.spec.as_ref());
         let pods = deployments
@@ -79,7 +78,7 @@ impl<'a> Metallb<'a> {
             .or(advertisement);
         Self {
             pools,
-            nodes: &objects.nodes,
+            nodes: nodes.to_vec(),
             sign: sign.map(|(name, value)| Setting::set(name, value, INSTALLATION)),
             class: containers.iter().find_map(|it| class_of(it)),
         }
@@ -120,7 +119,7 @@ impl<'a> Metallb<'a> {
             return somehow().because(class(asked)).because(setting).into();
         }
         match self.told(asked) {
-            Told::Pools(pools, setting) => announced(asked, &pools, self.nodes, setting),
+            Told::Pools(pools, setting) => announced(asked, &pools, &self.nodes, setting),
             Told::NoSuch(setting) => {
                 let finding = asked.not_understood(&setting.name, &setting.value);
                 Answer {
@@ -192,7 +191,7 @@ fn somehow() -> LoadBalancer {
 /// As what announces its pools does it. Either way only nodes with an endpoint are used under policy
 /// `Local`: the leader is one of them (`speaker/layer2_controller.go`), and only they announce
 /// (`speaker/bgp_controller.go`).
-fn announced(asked: Asked<'_>, pools: &[&Pool<'_>], nodes: &[Node], setting: Setting) -> Answer {
+fn announced(asked: Asked<'_>, pools: &[&Pool<'_>], nodes: &[&Node], setting: Setting) -> Answer {
     let how: Vec<_> = pools
         .iter()
         .map(|pool| (pool.layer2(asked).count() > 0, pool.bgp(asked).count() > 0))

@@ -108,10 +108,9 @@ pub(super) const IGNORED: &str = "kube-vip.io/ignore";
 /// A rule without a health probe, port by port (`cloud-provider-azure`, `pkg/consts`).
 pub(super) const NO_PROBE: &str = "_no_probe_rule";
 
-/// Labels of Nodes that are read: EKS Auto Mode's (Amazon EKS user guide, "Create a node pool for
-/// EKS Auto Mode"), and the one that tells a Node that a kubelet wrote from one that was assumed
-/// (`core/v1` `LabelHostname`). Of `spec.providerID`, only what comes before `://` is.
-pub const NODE_LABELS: &[&str] = &["eks.amazonaws.com/compute-type", "kubernetes.io/hostname"];
+/// The label of Nodes that is read: EKS Auto Mode's (Amazon EKS user guide, "Create a node pool for
+/// EKS Auto Mode"). Of `spec.providerID`, only what comes before `://` is.
+pub const NODE_LABEL: &str = "eks.amazonaws.com/compute-type";
 
 /// Whether an annotation of a Service tells of its load balancer.
 pub fn is_telling(annotation: &str) -> bool {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::super::Objects;
+use super::super::around::Around;
 use super::super::around::custom::{AdvertisementSpec, IpAddressPool, ServiceAllocation};
 use super::super::convert::parse_ip;
 use super::asked::Asked;
@@ -34,8 +34,7 @@ pub(super) struct Advertisement<'a> {
 }
 
 /// All pools.
-pub(super) fn of(objects: &Objects) -> Vec<Pool<'_>> {
-    let around = &objects.around;
+pub(super) fn of(around: &Around) -> Vec<Pool<'_>> {
     let layer2: Vec<_> = around
         .l2_advertisements
         .iter()

@@ -85,7 +85,10 @@ impl Kind {
             }
             // The versions before had another shape.
             Self::Ingress | Self::IngressClass => group == "networking.k8s.io" && version == "v1",
-            Self::IngressClassParams | Self::TargetGroupBinding => group == "elbv2.k8s.aws",
+            // EKS Auto Mode has its own.
+            Self::IngressClassParams | Self::TargetGroupBinding => {
+                matches!(group, "elbv2.k8s.aws" | "eks.amazonaws.com")
+            }
             Self::Gateway | Self::GatewayClass | Self::Route => {
                 group == "gateway.networking.k8s.io"
             }

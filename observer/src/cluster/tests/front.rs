@@ -126,12 +126,12 @@ fn without_a_name_the_nodes_tell(#[case] provider_id: &str, #[case] expected: &s
 }
 
 #[rstest]
-#[case::kubeadm(json!({"kubernetes.io/hostname": "node-a"}), "nobody nothing unknown")]
-// As the completion of manifests names those that it assumes.
-#[case::assumed(json!({}), "unknown unknown unknown")]
-fn nodes_of_no_provider_have_nobody(#[case] labels: Value, #[case] expected: &str) {
+#[case::kubeadm(json!({}), "nobody nothing unknown")]
+// As the completion of manifests marks those that it assumes.
+#[case::assumed(json!({"source-ip-observer/assumed": ""}), "unknown unknown unknown")]
+fn nodes_of_no_provider_have_nobody(#[case] annotations: Value, #[case] expected: &str) {
     let mut node = node_of("");
-    node["metadata"] = json!({"name": "node-a", "labels": labels});
+    node["metadata"] = json!({"name": "node-a", "annotations": annotations});
     node["spec"] = json!({});
     assert_eq!(told(&objects(&[web(&[], Value::Null), node])), expected);
 }

@@ -266,9 +266,12 @@ fn health_checks(#[case] port: Option<&str>, #[case] expected: &str) {
 #[rstest]
 #[case::nlb_instance(
     json!({"targetType": "instance", "targetGroupProtocol": "TCP"}),
-    "aws-nlb node-port client"
+    "aws-nlb node-port unknown"
 )]
-#[case::nlb_ip(json!({"targetType": "ip", "targetGroupProtocol": "TCP"}), "aws-nlb pod own out")]
+#[case::nlb_ip(
+    json!({"targetType": "ip", "targetGroupProtocol": "TCP"}),
+    "aws-nlb pod unknown out"
+)]
 #[case::nlb_ip_udp(
     json!({"targetType": "ip", "targetGroupProtocol": "UDP"}),
     "aws-nlb pod client out"
@@ -281,7 +284,7 @@ fn health_checks(#[case] port: Option<&str>, #[case] expected: &str) {
     json!({"targetType": "ip", "targetGroupProtocol": "HTTPS"}),
     "aws-alb pod own x-forwarded-for out"
 )]
-#[case::of_either_kind(json!({"targetType": "ip"}), "aws-target-group pod own out")]
+#[case::of_either_kind(json!({"targetType": "ip"}), "aws-target-group pod unknown out")]
 #[case::of_either_kind_to_nodes(
     json!({"targetType": "instance"}),
     "aws-target-group node-port unknown"

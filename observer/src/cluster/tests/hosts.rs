@@ -254,7 +254,11 @@ fn replicas_need_nodes(#[case] replicas: i32, #[case] disk: Option<&str>, #[case
     let told = !clashes(&[web.clone(), one, two]).is_empty();
     assert_eq!(told, expected);
     // Nodes that were only assumed tell nothing of how many there are.
-    let assumed = ["192.0.2.11", "192.0.2.12"].map(|address| node("node-a", &[address], &[]));
+    let assumed = ["192.0.2.11", "192.0.2.12"].map(|address| {
+        let mut node = node("node-a", &[address], &[]);
+        node["metadata"]["annotations"] = json!({"source-ip-observer/assumed": ""});
+        node
+    });
     let [one, two] = assumed;
     assert!(clashes(&[web, one, two]).is_empty());
 }

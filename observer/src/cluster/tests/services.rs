@@ -287,6 +287,26 @@ fn a_service_tells_its_settings() {
             192.0.2.0/24,
             2001:db8::/64,
         ],
+        load_balancer: Some(
+            LoadBalancer {
+                system: Unknown,
+                provider: None,
+                delivers: VirtualIp,
+                keeps: Unknown,
+                adds: [],
+                leaves_out_unhealthy_nodes: None,
+                only_nodes: None,
+                ports: [],
+                because: [
+                    Setting {
+                        name: "status.loadBalancer.ingress[].ipMode",
+                        value: "VIP",
+                        is_default: true,
+                        source: "Kubernetes, KEP-1860: ipMode of load balancer status",
+                    },
+                ],
+            },
+        ),
         health_check_node_port: Some(
             30200,
         ),
