@@ -3,13 +3,13 @@
 //! From text to objects, and everything that is wrong with them: [`read()`]. What the API server
 //! and the controllers of a cluster would add to them: [`complete()`].
 //!
-//! Pure, but for [`mod@files`], which reads files and builds nothing. Whatever is in the text, no
+//! Pure, but for its file `files.rs`, which reads files and builds nothing. Whatever is in the text, no
 //! more is said of it than lines: one [`Problem`] each, all of them.
 
 mod check;
 mod complete;
 mod document;
-pub mod files;
+mod files;
 mod item;
 mod problem;
 mod spans;
@@ -22,6 +22,7 @@ pub use complete::{Assumption, complete};
 pub use problem::{Place, Problem, Problems};
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use crate::cluster::{FieldPath, Objects};
 
@@ -73,6 +74,21 @@ struct Reading<'a> {
     /// Fields of the wrong type. Nothing else is said of them.
     wrong: BTreeMap<Key, Vec<FieldPath>>,
     problems: Vec<Problem>,
+}
+
+/// Reads the objects of manifests in files, in directories (`recursive`: and below them) and, for
+/// `-`, in the standard input: see [`read()`].
+pub fn read_files(
+    paths: &[PathBuf],
+    recursive: bool,
+    namespace: &str,
+) -> Result<Objects, Problems> {
+    let (sources, unread) = files::read(paths, recursive);
+    match read(&sources, namespace) {
+        result if unread.is_empty() => result,
+        Ok(_) => Err(Problems::of(unread, &sources)),
+        Err(problems) => Err(problems.after(unread)),
+    }
 }
 
 /// Reads the objects of manifests. What names no namespace is in `namespace`. All that is wrong

@@ -155,13 +155,15 @@ spec:
 fn what_cannot_be_read_is_told_for_all_files() {
     let directory = files(&[("empty/notes.txt", "nothing")]);
     fs::write(directory.path().join("latin.yaml"), b"a: b\nc: \xe4\n").expect("written");
-    let told = complaints(&directory, &["-f", "missing.yaml", "-f", "empty"], "");
+    let arguments = ["-f", "missing.yaml", "-f", "-", "-f", "empty"];
+    let told = complaints(&directory, &arguments, "kind: Service\n");
     assert_eq!(
         told,
         [
             "missing.yaml: cannot be read: No such file or directory (os error 2)",
             "empty: there are no manifests (.yaml, .yml, .json) in this directory; -R looks below \
              it too",
+            "stdin, document 1, line 1, column 1: has kind Service and no apiVersion",
         ]
     );
     let told = complaints(&directory, &["-f", "latin.yaml"], "");

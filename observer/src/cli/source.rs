@@ -230,8 +230,8 @@ impl WholeSource {
     fn of_manifests(&self) -> anyhow::Result<Given> {
         let namespace = self.namespace.as_deref();
         let namespace = namespace.unwrap_or(manifests::DEFAULT_NAMESPACE);
-        let sources = manifests::files::read(&self.filename, self.recursive)?;
-        let (objects, assumed) = manifests::complete(manifests::read(&sources, namespace)?);
+        let objects = manifests::read_files(&self.filename, self.recursive, namespace)?;
+        let (objects, assumed) = manifests::complete(objects);
         Ok(Given {
             objects,
             assumed,

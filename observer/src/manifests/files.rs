@@ -7,10 +7,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::Source;
-use super::problem::{Problem, Problems};
+use super::problem::Problem;
 
 /// The standard input, as an option names it.
-pub const STDIN: &str = "-";
+const STDIN: &str = "-";
 /// What it is called in problems.
 const STDIN_NAME: &str = "stdin";
 /// More than the manifests of any cluster take.
@@ -20,8 +20,8 @@ const DEPTH_MAX: usize = 32;
 /// What manifests in a directory end with (`resource.FileExtensions`).
 const ENDINGS: [&str; 3] = ["json", "yaml", "yml"];
 
-/// Reads all of them. What cannot be read comes back at once.
-pub fn read(paths: &[PathBuf], recursive: bool) -> Result<Vec<Source>, Problems> {
+/// Reads all of them, and tells which cannot be read.
+pub(super) fn read(paths: &[PathBuf], recursive: bool) -> (Vec<Source>, Vec<Problem>) {
     let mut sources = Vec::new();
     let mut problems = Vec::new();
     let mut seen = BTreeSet::new();
@@ -42,11 +42,7 @@ pub fn read(paths: &[PathBuf], recursive: bool) -> Result<Vec<Source>, Problems>
             Err(problem) => problems.push(problem),
         }
     }
-    if problems.is_empty() {
-        Ok(sources)
-    } else {
-        Err(Problems::of(problems, &sources))
-    }
+    (sources, problems)
 }
 
 fn take(path: &Path, sources: &mut Vec<Source>, problems: &mut Vec<Problem>) {

@@ -58,6 +58,12 @@ impl Problem {
 }
 
 impl Problems {
+    /// These, and before them others.
+    pub(super) fn after(mut self, others: Vec<Problem>) -> Self {
+        self.shown.splice(0..0, others);
+        self
+    }
+
     pub(super) fn of(mut problems: Vec<Problem>, sources: &[Source]) -> Self {
         let place = |file: &str| sources.iter().position(|source| source.name == file);
         problems

@@ -1,10 +1,11 @@
 //! Documents, Lists, and what is wrong with them.
 
 use insta::assert_snapshot;
-use proptest::prelude::{any, proptest};
+use proptest::prelude::{Just, Strategy, any, prop, prop_oneof, proptest};
+use proptest::strategy::Union;
 use rstest::rstest;
 
-use super::super::{complete, read};
+use super::super::{complete, missing, read};
 use super::{objects, source, wrong};
 use crate::cluster::Index;
 
@@ -284,22 +285,29 @@ fn problems_of_several_files_come_in_their_order() {
 
 #[test]
 fn aliases_expand_to_no_more_than_is_read() {
-    let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
-    for level in 1..12 {
-        let before = format!("*a{}", level - 1);
-        let items = vec![before; 10].join(", ");
-        text += &format!("a{level}: &a{level} [{items}]\n");
-    }
+    let level = |level: usize| {
+        let items = vec![format!("*a{}", level - 1); 10].join(", ");
+        format!("a{level}: &a{level} [{items}]\n")
+    };
+    let first = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+    let text: String = std::iter::once(first).chain((1..12).map(level)).collect();
     assert!(wrong(&text).contains("is not YAML"));
     let deep = "[".repeat(100_000);
     assert!(wrong(&deep).contains("is not YAML"));
 }
 
+const SHOP: &str = include_str!("../../../../fuzz/seeds/manifests/shop.yaml");
+const LIST: &str = include_str!("../../../../fuzz/seeds/manifests/list.json");
+
 fn whatever_it_is(text: &str) {
     match read(&[source("it.yaml", text)], "default") {
         Ok(objects) => {
+            assert_eq!(missing(&objects), []);
             let (objects, _) = complete(objects);
             let _ = Index::build(&objects);
+            let (again, assumed) = complete(objects.clone());
+            assert_eq!(assumed, []);
+            assert_eq!(again, objects);
         }
         Err(problems) => {
             assert!(!problems.shown.is_empty());
@@ -317,11 +325,54 @@ proptest! {
     }
 
     #[test]
-    fn no_change_of_a_manifest_breaks_it(at in 0_usize..1000, with in any::<char>()) {
-        let text = format!("{WEB}---\n{NODE}");
+    fn no_change_of_manifests_breaks_them(
+        json in any::<bool>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), 0..4_usize, token()), 1..4),
+    ) {
+        let text = if json { LIST } else { SHOP };
         let mut text: Vec<char> = text.chars().collect();
-        let at = at % text.len();
-        text[at] = with;
+        for (at, length, token) in changes {
+            let at = at.index(text.len());
+            let end = (at + length).min(text.len());
+            text.splice(at..end, token.chars());
+        }
         whatever_it_is(&text.into_iter().collect::<String>());
     }
+}
+
+/// What means something somewhere.
+fn token() -> impl Strategy<Value = String> {
+    let tokens = [
+        "",
+        "0",
+        "-1",
+        "65536",
+        "99999999999",
+        "null",
+        "true",
+        "\"",
+        "[",
+        "]",
+        "{",
+        "}",
+        ": ",
+        ", ",
+        "\n",
+        "\n---\n",
+        "  ",
+        "- ",
+        "&a ",
+        "*a",
+        "{{",
+        "None",
+        "LoadBalancer",
+        "IPv6",
+        "::1",
+        "web",
+        "x/y",
+    ];
+    prop_oneof![
+        Union::new(tokens.map(Just)).prop_map(str::to_owned),
+        any::<char>().prop_map(String::from),
+    ]
 }
