@@ -107,7 +107,7 @@ fn changes() -> PossibleValuesParser {
     PossibleValuesParser::new([&[BEST], ChangeCode::VARIANTS].concat())
 }
 
-pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
+pub(super) fn run(options: &Options) -> anyhow::Result<Ending> {
     let language = options
         .lang
         .unwrap_or_else(|| Language::of(|name| env::var(name).ok()));
@@ -133,7 +133,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         );
     }
     let run = Run {
-        options: &options,
+        options,
         words: &words,
         assumed: &assumed,
         kube_proxy: kube_proxy.as_ref(),

@@ -109,7 +109,7 @@ pub fn run(Cli { command }: Cli) -> ExitCode {
         Command::Trace(options) => trace::run(*options),
         Command::Replay(options) => replay::run(options),
         Command::Join(options) => join::run(options),
-        Command::Explain(options) => explain::run(options),
+        Command::Explain(options) => explain::run(&options),
         Command::Agent(options) => agent::run(*options),
         Command::Doctor(options) => doctor::run(options),
         Command::Completions(options) => completions::run(options),

@@ -16,8 +16,8 @@ pub struct Facts {
     pub load_balancers: HashMap<ServiceRef, LoadBalancer>,
     /// The proxies outside the cluster, by the Services that they deliver to.
     proxies_in_front: HashMap<ServiceRef, LoadBalancer>,
-    /// The ways through proxies.
-    pub routes: Vec<Route>,
+    /// The ways through proxies, by where they lead.
+    routes: HashMap<ServiceRef, Vec<Route>>,
     /// Who translates on the nodes.
     pub dataplane: Found<Dataplane>,
     /// What takes connections over in a Service's pods.
@@ -56,22 +56,32 @@ impl Facts {
         };
         for route in &routes {
             for service in proxy::places_before(route) {
-                let before = service.and_then(|service| before(service));
+                let before = service.and_then(before);
                 findings.extend(proxy::mismatches(route, before));
             }
         }
         findings.sort_unstable();
         findings.dedup();
+        let mut by_service: HashMap<_, Vec<_>> = HashMap::new();
+        for route in routes {
+            let to = by_service.entry(route.service.clone()).or_default();
+            to.push(route);
+        }
         Self {
             proxies_in_front,
             load_balancers,
-            routes,
+            routes: by_service,
             dataplane: plane::dataplane(objects),
             meshes: plane::meshes(objects),
             hosts,
             of_services,
             findings,
         }
+    }
+
+    /// The ways through proxies to a Service.
+    pub fn routes_to(&self, service: &ServiceRef) -> &[Route] {
+        self.routes.get(service).map_or(&[], Vec::as_slice)
     }
 
     /// What stands before a proxy's own Service: its load balancer, or another proxy.

@@ -90,7 +90,7 @@ pub(crate) struct Case<'a> {
     /// Who translates on the nodes.
     pub(crate) dataplane: Dataplane,
     /// The ways through proxies that lead to it.
-    pub(crate) routes: &'a [&'a Route],
+    pub(crate) routes: &'a [Route],
     /// What is wrong with it.
     pub(crate) findings: &'a [Finding],
 }
@@ -141,7 +141,7 @@ pub(crate) fn changes(case: Case<'_>, ways: &[Way<'_>]) -> Vec<Change> {
 pub(crate) fn for_loss(
     case: Case<'_>,
     lost_by: Option<Loser>,
-    cause: Option<CauseCode>,
+    why: Option<CauseCode>,
 ) -> Vec<Change> {
     let Case {
         service,
@@ -151,7 +151,7 @@ pub(crate) fn for_loss(
         ..
     } = case;
     let is_cluster = service.external_traffic_policy == TrafficPolicy::Cluster;
-    match (lost_by, cause) {
+    match (lost_by, why) {
         (Some(Loser::KubeProxy), Some(CauseCode::ExternalTrafficPolicyCluster)) => {
             let mut changes = vec![policy(service, ChangeCode::SetLocal, "Local")];
             changes.extend(load_balancer.and_then(|front| target_pods(service, front)));
@@ -174,7 +174,7 @@ pub(crate) fn for_loss(
         (Some(Loser::LoadBalancer), _) => load_balancer.map_or_else(Vec::new, |front| {
             by_load_balancer(service, front, is_cluster)
         }),
-        (Some(Loser::Proxy), _) => routes.iter().flat_map(|route| by_proxy(route)).collect(),
+        (Some(Loser::Proxy), _) => routes.iter().flat_map(by_proxy).collect(),
         (Some(Loser::Mesh), _) => vec![Change::word(ChangeCode::InterceptByTproxy)],
         _ => Vec::new(),
     }
@@ -197,14 +197,14 @@ pub(crate) fn of_connection(
     if outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints) {
         return without_local_endpoints(service);
     }
-    let case = Case {
+    let known = Case {
         service,
         load_balancer: service.load_balancer.as_deref(),
         dataplane: Dataplane::KubeProxy,
         routes: &[],
         findings: &[],
     };
-    lost_by.map_or_else(Vec::new, |lost_by| for_loss(case, Some(lost_by), cause))
+    lost_by.map_or_else(Vec::new, |lost_by| for_loss(known, Some(lost_by), cause))
 }
 
 /// What lets connections in where the policy is `Local` and no endpoint is on the node.

@@ -16,10 +16,12 @@ use crate::cluster::{FrontDoorKind, Protocol, ServiceEntry};
 
 mod doors;
 mod service;
+mod verdict;
 mod walk;
+mod ways;
 
-pub use service::{Explained, Explainer, Health, Verdict, Word};
-use walk::Walk;
+pub use service::{Explained, Explainer, Health};
+pub use verdict::{Verdict, Word};
 
 /// Whose address a packet comes with.
 #[derive(

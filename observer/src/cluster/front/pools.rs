@@ -64,7 +64,7 @@ pub(super) fn of(around: &Around) -> Vec<Pool<'_>> {
 }
 
 impl Advertisement<'_> {
-    /// Whether no node is chosen (website, content/configuration/_advanced_l2_configuration.md,
+    /// Whether no node is chosen (website, `content/configuration/_advanced_l2_configuration.md`,
     /// "Limiting the set of nodes where the service can be announced from").
     pub(super) const fn is_by_all_nodes(&self) -> bool {
         self.spec.node_selectors.is_empty()

@@ -12,6 +12,7 @@ use crate::cluster::Protocol;
 use crate::cluster::finding::Finding;
 use crate::cluster::front::{Carrier, System};
 use crate::cluster::host::HostDoor;
+use crate::cluster::patch::Patch;
 use crate::verdict::advice::Change;
 use crate::verdict::chain::{Door, Explained, Health, Loser, Seen, Stage, Way};
 use crate::verdict::{Basis, CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
@@ -229,7 +230,7 @@ fn findings(findings: &[Finding], words: &Words) -> Value {
 
 fn change(change: &Change, words: &Words) -> Value {
     let name = format!("change-{}", change.code);
-    let commands = change.patches.iter().map(|patch| patch.command());
+    let commands = change.patches.iter().map(Patch::command);
     json!({
         "code": change.code,
         "text": words.say(&name, &[]),
