@@ -57,7 +57,17 @@ impl Facts {
         for route in &routes {
             for service in proxy::places_before(route) {
                 let before = service.and_then(before);
-                findings.extend(proxy::mismatches(route, before));
+                let mismatches = proxy::mismatches(route, before);
+                if mismatches.is_empty() {
+                    continue;
+                }
+                // What goes wrong at the proxy goes wrong on the way to all that is behind it.
+                for service in service.into_iter().chain([&route.service]) {
+                    let of_service = of_services.entry(service.clone()).or_default();
+                    of_service.extend(mismatches.iter().cloned());
+                    of_service.sort_unstable();
+                    of_service.dedup();
+                }
             }
         }
         findings.sort_unstable();

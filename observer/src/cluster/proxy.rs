@@ -241,12 +241,6 @@ impl Route {
         })
     }
 
-    /// Namespace and name of the `ConfigMap` that sets it up, if it has one.
-    pub fn config_map(&self) -> Option<(&str, &str)> {
-        let mut places = self.because.iter().filter_map(|it| it.name.split_once('/'));
-        places.next()
-    }
-
     /// Who serves it, by a word.
     pub fn who(&self) -> String {
         let Self {

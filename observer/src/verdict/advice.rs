@@ -291,11 +291,11 @@ fn mends(case: Case<'_>, finding: &Finding) -> Vec<Change> {
 
 /// A value in the `ConfigMap` of a proxy that has one.
 fn config(route: &Route, key: &str, value: &str) -> Option<Patch> {
-    let (namespace, name) = route.config_map()?;
+    let (namespace, name) = route.config_map.as_ref()?;
     (route.controller == Controller::IngressNginx).then(|| Patch {
         kind: PatchedKind::ConfigMap,
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
+        namespace: namespace.clone(),
+        name: name.clone(),
         merge: json!({"data": {key: value}}),
     })
 }

@@ -6,7 +6,8 @@ use clap::ValueEnum;
 
 use super::sentences;
 use crate::output::paint::clean;
-use crate::verdict::chain::{Explained, Stage, StageKind, Way};
+use crate::verdict::ClientKind;
+use crate::verdict::chain::{Door, Explained, Stage, StageKind, Way};
 use crate::words::Words;
 
 /// How a way is drawn.
@@ -18,15 +19,18 @@ pub enum Picture {
     Mermaid,
 }
 
-/// Those that differ, and of which there is anything to draw.
-fn ways<'a, 'b>(explained: &'b Explained<'a>) -> Vec<&'b Way<'a>> {
-    let mut ways: Vec<&Way<'_>> = Vec::new();
-    for way in &explained.ways {
-        let is_drawn = |other: &&Way<'_>| {
-            other.door == way.door && other.client == way.client && other.stages == way.stages
-        };
-        if !ways.iter().any(is_drawn) {
-            ways.push(way);
+/// Those of clients outside by the doors that are meant for them; without any, those of pods. What
+/// differs in hops only is one.
+fn ways<'a>(explained: &Explained<'a>) -> Vec<Way<'a>> {
+    let client = explained.verdict.client;
+    let is_drawn = |way: &&Way<'_>| {
+        way.client == client && (client != ClientKind::External || way.door != Door::ClusterIP)
+    };
+    let mut ways: Vec<Way<'_>> = Vec::new();
+    for way in explained.ways.iter().filter(is_drawn) {
+        match ways.iter_mut().find(|it| it.differs_in_hops_only(way)) {
+            Some(same) => same.take_in(way),
+            None => ways.push(way.clone()),
         }
     }
     ways
@@ -36,7 +40,7 @@ fn ways<'a, 'b>(explained: &'b Explained<'a>) -> Vec<&'b Way<'a>> {
 pub(super) fn text(explained: &Explained<'_>, words: &Words) -> String {
     let mut text = format!("{}\n", sentences::heading(explained, words));
     for way in ways(explained) {
-        let _ = writeln!(text, "\n  {}", title(way));
+        let _ = writeln!(text, "\n  {}", title(&way));
         let widest = way
             .stages
             .iter()
@@ -50,11 +54,11 @@ pub(super) fn text(explained: &Explained<'_>, words: &Words) -> String {
                 text,
                 "    {:width$}  {}",
                 name(stage, words),
-                after(way, stage, words)
+                after(&way, stage, words)
             );
         }
         if way.seen.is_none() {
-            let _ = writeln!(text, "    ✗ {}", sentences::outcome(way));
+            let _ = writeln!(text, "    ✗ {}", sentences::outcome(&way));
         }
     }
     text
@@ -117,7 +121,7 @@ pub(super) fn mermaid(explained: &Explained<'_>, words: &Words) -> String {
         sentences::heading(explained, words)
     );
     for (number, way) in ways(explained).into_iter().enumerate() {
-        let _ = writeln!(text, "  subgraph w{number}[\"{}\"]", quoted(&title(way)));
+        let _ = writeln!(text, "  subgraph w{number}[\"{}\"]", quoted(&title(&way)));
         let mut before: Option<&Stage> = None;
         for (place, stage) in way.stages.iter().enumerate() {
             let label = quoted(&name(stage, words));
@@ -127,7 +131,7 @@ pub(super) fn mermaid(explained: &Explained<'_>, words: &Words) -> String {
                     let _ = writeln!(text, "    {node}");
                 }
                 Some(last) => {
-                    let edge = quoted(&after(way, last, words));
+                    let edge = quoted(&after(&way, last, words));
                     let _ = writeln!(text, "    w{number}s{} -->|\"{edge}\"| {node}", place - 1);
                 }
             }
@@ -135,7 +139,7 @@ pub(super) fn mermaid(explained: &Explained<'_>, words: &Words) -> String {
         }
         if way.seen.is_none() {
             let last = way.stages.len().saturating_sub(1);
-            let outcome = quoted(&sentences::outcome(way));
+            let outcome = quoted(&sentences::outcome(&way));
             let _ = writeln!(text, "    w{number}s{last} --x w{number}x[\"{outcome}\"]");
         }
         text.push_str("  end\n");

@@ -1,5 +1,6 @@
 //! Sentences on a Service.
 
+use crate::cluster::ServiceType;
 use crate::cluster::front::Carrier;
 use crate::verdict::chain::{Explained, Health, Loser, Verdict, Way, Word};
 use crate::verdict::{ClientKind, OutcomeCauseCode};
@@ -23,9 +24,17 @@ pub(super) fn heading(explained: &Explained<'_>, words: &Words) -> String {
         let delivers = words.say(&format!("delivers-{}", front.delivers), &[]);
         format!(" ({}, {delivers})", clean(&system))
     });
+    let has_external_policy =
+        service.service_type != ServiceType::ClusterIP || !service.external_ips.is_empty();
+    let external = if has_external_policy {
+        let policy = service.external_traffic_policy;
+        format!(", externalTrafficPolicy {policy}")
+    } else {
+        String::new()
+    };
     format!(
-        "{name}, type {:?}{front}, externalTrafficPolicy {}, internalTrafficPolicy {}",
-        service.service_type, service.external_traffic_policy, service.internal_traffic_policy
+        "{name}, type {:?}{front}{external}, internalTrafficPolicy {}",
+        service.service_type, service.internal_traffic_policy
     )
 }
 

@@ -107,8 +107,8 @@ pub(super) fn matrix(ways: &[Way<'_>], words: &Words) -> Table {
     table
 }
 
-/// The ways, with those in one that differ only in how many hops they cost from which node: of
-/// clients outside, who may choose the node, that stays.
+/// The ways, with those in one that differ only in how many hops they cost from which node; but
+/// not of clients who may choose the node.
 pub(super) fn folded<'a>(ways: &[Way<'a>]) -> Vec<Way<'a>> {
     let mut folded: Vec<Way<'_>> = Vec::new();
     for way in ways {
@@ -116,11 +116,15 @@ pub(super) fn folded<'a>(ways: &[Way<'a>]) -> Vec<Way<'a>> {
             .iter_mut()
             .find(|other| other.differs_in_hops_only(way));
         match same {
-            Some(same) if way.client != ClientKind::External => same.take_in(way),
+            Some(same) if !chooses_the_node(way) => same.take_in(way),
             _ => folded.push(way.clone()),
         }
     }
     folded
+}
+
+fn chooses_the_node(way: &Way<'_>) -> bool {
+    way.client == ClientKind::External && way.door != Door::ClusterIP
 }
 
 /// The cells of a way, in the order of [`COLUMNS`].
