@@ -1,6 +1,7 @@
 //! `observer explain`: what every front door does to the client's address, from the objects of a
 //! cluster or a folder of manifests alone. Needs no privilege and no kernel.
 
+use std::collections::HashSet;
 use std::env;
 use std::io::{self, BufWriter, Write as _};
 use std::net::IpAddr;
@@ -101,6 +102,8 @@ enum FailOn {
 struct Ground {
     index: Index,
     facts: Facts,
+    /// What was assumed of the rest.
+    assumed: Vec<Assumption>,
 }
 
 fn changes() -> PossibleValuesParser {
@@ -135,7 +138,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Ending> {
     let run = Run {
         options,
         words: &words,
-        assumed: &assumed,
         kube_proxy: kube_proxy.as_ref(),
     };
     let mut ground = Ground::of(&objects, &assumed, &findings);
@@ -160,7 +162,6 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Ending> {
 struct Run<'a> {
     options: &'a Options,
     words: &'a Words,
-    assumed: &'a [Assumption],
     kube_proxy: Option<&'a KubeProxy>,
 }
 
@@ -181,10 +182,10 @@ impl Run<'_> {
         let Self {
             options,
             words,
-            assumed,
             kube_proxy,
         } = *self;
-        let sentences: Vec<_> = assumed
+        let sentences: Vec<_> = ground
+            .assumed
             .iter()
             .map(|assumption| words.tell("assumption", assumption))
             .collect();
@@ -264,46 +265,61 @@ impl Run<'_> {
 }
 
 impl Ground {
-    /// What is assumed of load balancers counts only where one would have it.
+    /// The address that a load balancer is assumed to have counts where one would have it, and
+    /// tells nothing of which load balancer that is.
     fn of(objects: &Objects, assumed: &[Assumption], missing: &[Finding]) -> Self {
-        let has_assumed_address = |service: &ServiceRef| {
-            assumed.iter().any(|assumption| {
-                matches!(
-                    assumption,
-                    Assumption::LoadBalancerAddress { service: its, .. } if *its == service.to_string()
-                )
-            })
-        };
-        if !assumed
+        let addressed: HashSet<_> = assumed
             .iter()
-            .any(|it| matches!(it, Assumption::LoadBalancerAddress { .. }))
-        {
+            .filter_map(|assumption| match assumption {
+                Assumption::LoadBalancerAddress { service, .. } => Some(service.as_str()),
+                _ => None,
+            })
+            .collect();
+        if addressed.is_empty() {
             return Self {
                 index: Index::build(objects),
                 facts: Facts::of(objects).with(missing),
+                assumed: assumed.to_vec(),
             };
         }
         let mut without = objects.clone();
-        for service in &mut without.services {
-            if has_assumed_address(&ServiceRef::of(&service.metadata)) {
-                service.status = None;
-            }
-        }
+        forget_addresses(&mut without, |service| {
+            addressed.contains(&*service.to_string())
+        });
         let facts = Facts::of(&without).with(missing);
+        let has_none = |service: &ServiceRef| {
+            let front = facts.load_balancers.get(service);
+            front.is_some_and(|front| {
+                !matches!(front.delivers, Delivers::VirtualIp | Delivers::Unknown)
+            })
+        };
+        let has_none: HashSet<_> = objects
+            .services
+            .iter()
+            .map(|service| ServiceRef::of(&service.metadata))
+            .filter(|service| addressed.contains(&*service.to_string()) && has_none(service))
+            .map(|service| service.to_string())
+            .collect();
         let mut objects = objects.clone();
-        for service in &mut objects.services {
-            let reference = ServiceRef::of(&service.metadata);
-            let front = facts.load_balancers.get(&reference);
-            let has_one = front.is_none_or(|front| {
-                matches!(front.delivers, Delivers::VirtualIp | Delivers::Unknown)
-            });
-            if !has_one && has_assumed_address(&reference) {
-                service.status = None;
-            }
-        }
+        forget_addresses(&mut objects, |service| {
+            has_none.contains(&service.to_string())
+        });
+        let is_kept = |assumption: &&Assumption| match assumption {
+            Assumption::LoadBalancerAddress { service, .. } => !has_none.contains(service),
+            _ => true,
+        };
         Self {
             index: Index::build(&objects),
+            assumed: assumed.iter().filter(is_kept).cloned().collect(),
             facts,
+        }
+    }
+}
+
+fn forget_addresses(objects: &mut Objects, of: impl Fn(&ServiceRef) -> bool) {
+    for service in &mut objects.services {
+        if of(&ServiceRef::of(&service.metadata)) {
+            service.status = None;
         }
     }
 }

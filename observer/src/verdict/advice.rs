@@ -2,6 +2,8 @@
 //!
 //! The words, and the price of each, are in the language files, by the change's word.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use serde_json::json;
 use strum::{Display, VariantNames};
@@ -95,15 +97,15 @@ pub(crate) struct Case<'a> {
     pub(crate) findings: &'a [Finding],
 }
 
-/// What mends a Service's ways, best first.
-pub(crate) fn changes(case: Case<'_>, ways: &[Way<'_>]) -> Vec<Change> {
+/// What mends a Service's ways by the doors that are meant for its clients, best first.
+pub(crate) fn changes(case: Case<'_>, ways: &[Way<'_>], doors: &BTreeSet<Door>) -> Vec<Change> {
     let mut changes = Vec::new();
     for finding in case.findings {
         changes.extend(mends(case, finding));
     }
     let from_outside = |way: &&Way<'_>| way.client == ClientKind::External;
     for way in ways.iter().filter(from_outside) {
-        if way.left_out || way.door == Door::ClusterIP {
+        if way.left_out || !doors.contains(&way.door) {
             continue;
         }
         match (way.source_ip, way.outcome, way.outcome_cause) {

@@ -157,7 +157,7 @@ impl<'a> Explainer<'a> {
             routes: self.facts.routes_to(reference),
             findings: &findings,
         };
-        let advice = advice::changes(case, &ways);
+        let advice = advice::changes(case, &ways, &verdict.doors);
         Explained {
             service: reference.clone(),
             entries,
