@@ -96,21 +96,33 @@ stage-pod = pod
 
 ## The verdict of a Service
 
-verdict-preserved = PRESERVED: pods see the client's address
-verdict-lost = LOST by { $who }: pods see another address than the client's
-verdict-lost-because = LOST by { $who }: { $why }
-verdict-depends = IT DEPENDS: by some ways pods see the client's address, by others not (lost by { $who })
-verdict-unreachable = UNREACHABLE: no connection comes through
-verdict-unknown = UNKNOWN: the objects do not tell whose address pods see
-verdict-inside-preserved = INSIDE ONLY: reached from pods, whose addresses its pods see
-verdict-no-address = NO ADDRESS of its own: no packet passes kube-proxy for it
+verdict-preserved = PRESERVED: pods see the client's address.
+verdict-lost = LOST by { $who }: pods see another address than the client's.
+verdict-lost-because = LOST by { $who }: { $why }.
+verdict-lost-because-of = LOST by { $who }, for { $service }: { $why }.
+verdict-depends = IT DEPENDS: by some ways pods see the client's address, by others not (lost by { $who }).
+verdict-unreachable = UNREACHABLE: no connection comes through.
+verdict-broken = BROKEN: connections come through, and requests fail; see below.
+verdict-unknown = UNKNOWN: the objects do not tell whose address pods see.
+verdict-unknown-by-some = UNKNOWN: by some ways pods see the client's address, of others the objects do not tell.
+verdict-by-nodes = What goes to the node ports is { $fate }: { $why }.
+verdict-inside-preserved = INSIDE ONLY: reached from pods, whose addresses its pods see.
+verdict-no-address = NO ADDRESS of its own: no packet passes kube-proxy for it.
 verdict-recoverable = The pods can find the client in { $carriers }.
 verdict-closed = { $nodes ->
     [one] One node lets nothing through
    *[other] { $nodes } nodes let nothing through
   }: { $why }.
+verdict-closed-somewhere = By some ways nothing comes through: { $why }.
+
+source-ip-preserved = preserved
+source-ip-lost = lost
+source-ip-unknown = unknown
 
 ## What is printed around it
+
+label-left-out = left out
+label-range = { $least } to { $most }
 
 label-kube-proxy-unknown = kube-proxy's configuration is not known: taken to be as kubeadm sets it up, in mode iptables
 label-dataplane = On the nodes: { $what }
@@ -132,7 +144,7 @@ label-health-differs = { $node } ({ $address }): answered { $status }, expected 
 label-health-silent = { $node } ({ $address }): no answer: { $error }
 label-hosts = Ports of nodes that lead to pods past any Service
 label-host-network = in its node's network: no NAT, the client's address stays
-label-host-port = host port: translated by the CNI plugin portmap, the client's address stays for clients outside
+label-host-port = host port: translated on the node, by the CNI plugin portmap or what stands in its place; the client's address stays for clients outside
 label-assumed = Assumed, since the manifests do not say
 label-after = After the change
 label-before = Before
@@ -193,11 +205,11 @@ assumption-endpoints = a pod of { $service } on { $node }: nothing that it selec
 ## Changes, and their price
 
 change-set-local = Set externalTrafficPolicy: Local
-    .price = nodes without a pod refuse, so the load balancer must ask healthCheckNodePort (or clients must know the nodes); balance is by node, not by pod: a node with one of five pods gets as much as one with four
+    .price = nodes without a pod drop what comes, so the load balancer must ask healthCheckNodePort (or clients must know the nodes); balance is by node, not by pod: a node with one of five pods gets as much as one with four
 change-preserve-client-ip = Let the target group keep the client's address (preserve_client_ip.enabled=true)
     .price = the pods' security groups must let the clients in, not only the load balancer; a target that connects to its own load balancer may get itself and wait for ever; targets must be in the load balancer's VPC
 change-target-pods = Let the load balancer deliver to pods (target type ip), past kube-proxy
-    .price = needs pods with addresses of the VPC (Amazon VPC CNI) and security groups that let the load balancer in; targets change with every rollout, so use readiness gates
+    .price = needs pods with addresses of the VPC (Amazon VPC CNI), and security groups of theirs that let the clients in; a pod that connects to its own load balancer may get itself and wait for ever; targets change with every rollout, so use readiness gates
 change-send-proxy-protocol = Let the load balancer send a PROXY header, and read it behind
     .price = both sides must switch together: in between every connection fails; whatever connects without the load balancer (health checks, pods) must send the header too, or use another port
 change-read-proxy-protocol = Read the PROXY header that is sent
@@ -213,7 +225,9 @@ change-proxy-on-nodes = Run the proxy in its nodes' network (hostNetwork DaemonS
 change-run-everywhere = Run a pod on every node that clients can enter by (a DaemonSet, or topologySpreadConstraints)
     .price = as many pods as nodes
 change-set-cluster = Set externalTrafficPolicy: Cluster
-    .price = every node lets clients in, but kube-proxy puts its own address in place of the client's, and there may be one more hop
+    .price = every node lets clients in, but kube-proxy puts the node's address in place of the client's, and there may be one more hop
+change-set-internal-cluster = Set internalTrafficPolicy: Cluster
+    .price = pods may get an endpoint on another node: one more hop, perhaps another zone
 change-direct-return = Let Cilium answer from the node of the pod (direct server return, bpf-lb-mode: dsr)
     .price = needs native routing or Geneve; networks that check source addresses must let replies of the Service's address out of every node
 change-no-masquerade-all = Run kube-proxy without masqueradeAll

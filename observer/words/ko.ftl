@@ -18,7 +18,7 @@ why-outside-cluster-cidr = 클러스터 IP로 가는 것 가운데 파드의 것
 why-some-rule = 어떤 규칙이 마스커레이드함
 why-answered-past-this-node = 자기 파드의 주소로 파드에 닿고, 응답은 이 노드를 지나지 않음: 아무도 되돌려 변환하지 않음
 why-may-be-answered-past-this-node = kube-proxy의 어떤 규칙도 마스커레이드하지 않음: 엔드포인트가 이 노드에 있으면 응답되고, 아니면 응답이 이 노드를 지나지 않음
-why-no-rule-unless-itself = kube-proxy의 어떤 규칙도 마스커레이드하지 않음; 다만 파드가 자기 자신으로 선택되는 경우는 예외
+why-no-rule-unless-itself = kube-proxy의 어떤 규칙도 마스커레이드하지 않음; 다만 파드가 자기 자신에게 연결되는 경우는 예외
 why-no-rule-but-the-plugin = kube-proxy의 어떤 규칙도 마스커레이드하지 않음; 파드 네트워크를 벗어나는 파드를 네트워크 플러그인이 마스커레이드하는지는 어떤 오브젝트도 알려 주지 않음
 why-no-rule = kube-proxy의 어떤 규칙도 마스커레이드하지 않음
 why-needs-use-forwarded-headers = use-forwarded-headers가 켜져 있을 때만 읽힘
@@ -60,13 +60,13 @@ delivers-unknown = 어디로 전달하는지 어떤 오브젝트도 알려 주�
 
 dataplane-kube-proxy = kube-proxy
 dataplane-cilium-snat = Cilium(마스커레이드)
-dataplane-cilium-dsr = Cilium(직접 서버 반환)
-dataplane-cilium-hybrid = Cilium(TCP는 직접 서버 반환)
+dataplane-cilium-dsr = Cilium(DSR, 직접 서버 응답)
+dataplane-cilium-hybrid = Cilium(TCP는 DSR)
 dataplane-cilium = Cilium
 dataplane-calico-ebpf = Calico eBPF
 dataplane-gke-dataplane-v2 = GKE Dataplane V2
 dataplane-antrea-nat = Antrea(마스커레이드)
-dataplane-antrea-dsr = Antrea(직접 서버 반환)
+dataplane-antrea-dsr = Antrea(DSR, 직접 서버 응답)
 dataplane-ovn-kubernetes = OVN-Kubernetes
 dataplane-kube-router = kube-router
 
@@ -96,29 +96,41 @@ stage-pod = 파드
 
 ## Service의 판정
 
-verdict-preserved = 보존됨: 파드가 클라이언트의 주소를 봄
-verdict-lost = 잃음({ $who }): 파드가 클라이언트가 아닌 다른 주소를 봄
-verdict-lost-because = 잃음({ $who }): { $why }
-verdict-depends = 경우에 따라 다름: 어떤 길로는 파드가 클라이언트의 주소를 보고, 다른 길로는 보지 못함(잃는 곳: { $who })
-verdict-unreachable = 도달 불가: 어떤 연결도 통과하지 못함
-verdict-unknown = 알 수 없음: 파드가 누구의 주소를 보는지 오브젝트가 알려 주지 않음
-verdict-inside-preserved = 내부 전용: 파드에서만 닿고, 그 주소를 파드가 봄
-verdict-no-address = 자신의 주소 없음: 이 Service의 패킷은 kube-proxy를 지나지 않음
+verdict-preserved = 보존됨: 파드가 클라이언트의 주소를 봄.
+verdict-lost = 잃음({ $who }): 파드가 클라이언트가 아닌 다른 주소를 봄.
+verdict-lost-because = 잃음({ $who }): { $why }.
+verdict-lost-because-of = 잃음({ $service }에서, { $who }): { $why }.
+verdict-depends = 경우에 따라 다름: 어떤 길로는 파드가 클라이언트의 주소를 보고, 다른 길로는 보지 못함(잃는 곳: { $who }).
+verdict-unreachable = 도달 불가: 어떤 연결도 통과하지 못함.
+verdict-broken = 고장: 연결은 통과하지만 요청이 실패함; 아래를 볼 것.
+verdict-unknown = 알 수 없음: 파드가 누구의 주소를 보는지 오브젝트가 알려 주지 않음.
+verdict-unknown-by-some = 알 수 없음: 어떤 길로는 파드가 클라이언트의 주소를 보고, 다른 길은 오브젝트가 알려 주지 않음.
+verdict-by-nodes = 노드 포트로 가는 것은 { $fate }: { $why }.
+verdict-inside-preserved = 클러스터 내부 전용: 파드에서만 접근하며, 대상 파드는 클라이언트 파드의 주소를 봄.
+verdict-no-address = 자신의 주소 없음: 이 Service의 패킷은 kube-proxy를 지나지 않음.
 verdict-recoverable = 파드는 { $carriers }에서 클라이언트를 찾을 수 있음.
 verdict-closed = { $nodes ->
     [one] 노드 하나가
    *[other] 노드 { $nodes }개가
   } 아무것도 통과시키지 않음: { $why }.
+verdict-closed-somewhere = 어떤 길로는 아무것도 통과하지 못함: { $why }.
+
+source-ip-preserved = 보존됨
+source-ip-lost = 잃음
+source-ip-unknown = 알 수 없음
 
 ## 그 주위에 출력되는 것
+
+label-left-out = 제외됨
+label-range = { $least }~{ $most }
 
 label-kube-proxy-unknown = kube-proxy의 설정을 알 수 없음: kubeadm의 기본 설정, iptables 모드로 가정함
 label-dataplane = 노드에서: { $what }
 label-findings = 발견된 문제
 label-advice = 바꿀 것
-label-prices = 치르는 값
+label-prices = 대가와 주의점
 label-price-of = { $change }: { $price }
-label-price = 치르는 값: { $price }
+label-price = 대가와 주의점: { $price }
 label-health = healthCheckNodePort { $port }
 label-health-serves = { $nodes }: { $count ->
     [0] 503 응답, 준비된 엔드포인트가 없음
@@ -132,7 +144,7 @@ label-health-differs = { $node } ({ $address }): { $status } 응답, 예상은 {
 label-health-silent = { $node } ({ $address }): 응답 없음: { $error }
 label-hosts = Service를 거치지 않고 파드로 이어지는 노드의 포트
 label-host-network = 노드의 네트워크에 있음: NAT 없음, 클라이언트의 주소가 유지됨
-label-host-port = 호스트 포트: CNI 플러그인 portmap이 변환하며, 외부 클라이언트의 주소는 유지됨
+label-host-port = 호스트 포트: 노드에서 CNI 플러그인 portmap이나 그것을 대신하는 것이 변환하며, 외부 클라이언트의 주소는 유지됨
 label-assumed = 매니페스트에 없어 가정한 것
 label-after = 변경 후
 label-before = 변경 전
@@ -155,12 +167,12 @@ finding-proxy-protocol-not-sent = { $reader }이(가) PROXY 헤더를 기다리�
 finding-missing-service = { $by }이(가) 가리키는 Service { $service }이(가) 없음
 finding-missing-port = { $by }이(가) 가리키는 Service { $service }의 포트 { $port }이(가) 없음
 finding-no-endpoints = { $service }에 준비된 엔드포인트가 없음
-finding-local-without-endpoints = { $service }의 정책이 Local인데, 알려지는 어느 노드에도 엔드포인트가 없음
+finding-local-without-endpoints = { $service }의 정책이 Local인데, 광고되는 어느 노드에도 엔드포인트가 없음
 finding-host-port-conflict = { $one }와(과) { $other }이(가) 한 노드의 같은 포트 { $port }을(를) 원함: 둘 중 하나는 스케줄되지 않음
 finding-pod-security-forbids = 네임스페이스 { $namespace }의 Pod Security 수준 { $level }이(가) { $workload }이(가) 요구하는 { $what }을(를) 금지함: 파드가 거부됨
 finding-hairpin-through-load-balancer = { $service }: { $system }의 대상인 파드나 노드가 그 로드 밸런서로 연결하면 자기 자신에게 갈 수 있고, 자신의 주소가 유지되므로 끝없이 기다림
-finding-family-translated = { $service }: { $system }은(는) 두 주소 체계를 받지만 하나로만 전달함: 다른 체계의 클라이언트는 로드 밸런서의 주소로 들어옴
-finding-nothing-announces = { $service }: MetalLB의 어떤 L2Advertisement나 BGPAdvertisement도 그 풀을 알리지 않음: 그 주소에 아무도 응답하지 않음
+finding-family-translated = { $service }: { $system }은(는) 두 주소 패밀리(IPv4/IPv6)를 받지만 하나로만 전달함: 다른 패밀리의 클라이언트는 로드 밸런서의 주소로 들어옴
+finding-nothing-announces = { $service }: MetalLB의 어떤 L2Advertisement나 BGPAdvertisement도 그 풀을 광고하지 않음: 그 주소에 아무도 응답하지 않음
 finding-local-behind-replacing-load-balancer = { $service }의 정책은 Local이지만 { $system }이(가) 클라이언트의 주소를 자신의 주소로 바꿈: 정책이 지키는 것은 로드 밸런서의 주소임
 finding-forwarded-header-overwritten = { $by }이(가) { $before }이(가) 쓴 X-Forwarded-For를 덮어씀: 클라이언트는 거기서 사라짐
 finding-forwarded-header-spoofable = { $by }은(는) 아무 클라이언트나 쓸 수 있는 X-Forwarded-For를 믿음: 파드가 기록하는 주소는 누군가 지어낸 것일 수 있음
@@ -187,14 +199,14 @@ assumption-health-check-node-port = { $service }은(는) healthCheckNodePort { $
 assumption-load-balancer-address = { $service }의 로드 밸런서는 주소 { $ip }을(를) 받음
 assumption-endpoints = { $service }의 파드 하나가 { $node }에 있음: 선택할 대상이 주어지지 않음
 
-## 변경과 치르는 값
+## 변경과 대가
 
 change-set-local = externalTrafficPolicy: Local로 설정
-    .price = 파드가 없는 노드는 연결을 받지 않으므로 로드 밸런서가 healthCheckNodePort를 물어야 함(또는 클라이언트가 노드를 알아야 함); 균형은 파드가 아니라 노드 단위임: 다섯 파드 중 하나가 있는 노드가 넷이 있는 노드만큼 받음
+    .price = 파드가 없는 노드는 들어오는 것을 버리므로 로드 밸런서가 healthCheckNodePort를 물어야 함(또는 클라이언트가 노드를 알아야 함); 균형은 파드가 아니라 노드 단위임: 다섯 파드 중 하나가 있는 노드가 넷이 있는 노드만큼 받음
 change-preserve-client-ip = 대상 그룹이 클라이언트의 주소를 유지하게 함(preserve_client_ip.enabled=true)
     .price = 파드의 보안 그룹이 로드 밸런서뿐 아니라 클라이언트를 허용해야 함; 자신의 로드 밸런서로 연결하는 대상은 자기 자신에게 가서 끝없이 기다릴 수 있음; 대상은 로드 밸런서의 VPC에 있어야 함
 change-target-pods = 로드 밸런서가 kube-proxy를 거치지 않고 파드로 전달하게 함(대상 유형 ip)
-    .price = VPC의 주소를 가진 파드(Amazon VPC CNI)와 로드 밸런서를 허용하는 보안 그룹이 필요함; 롤아웃마다 대상이 바뀌므로 readiness gate를 쓸 것
+    .price = VPC의 주소를 가진 파드(Amazon VPC CNI)와 클라이언트를 허용하는 파드의 보안 그룹이 필요함; 자신의 로드 밸런서로 연결하는 파드는 자기 자신에게 가서 끝없이 기다릴 수 있음; 롤아웃마다 대상이 바뀌므로 readiness gate를 쓸 것
 change-send-proxy-protocol = 로드 밸런서가 PROXY 헤더를 보내고 뒤에서 읽게 함
     .price = 양쪽이 동시에 바뀌어야 함: 그 사이의 모든 연결이 실패함; 로드 밸런서를 거치지 않는 연결(상태 확인, 파드)도 헤더를 보내거나 다른 포트를 써야 함
 change-read-proxy-protocol = 보내지는 PROXY 헤더를 읽음
@@ -210,8 +222,10 @@ change-proxy-on-nodes = 프록시를 노드의 네트워크에서 실행(hostNet
 change-run-everywhere = 클라이언트가 들어올 수 있는 모든 노드에 파드를 둠(DaemonSet 또는 topologySpreadConstraints)
     .price = 노드 수만큼의 파드
 change-set-cluster = externalTrafficPolicy: Cluster로 설정
-    .price = 모든 노드가 클라이언트를 받지만, kube-proxy가 클라이언트의 주소를 자신의 주소로 바꾸고 홉이 하나 늘 수 있음
-change-direct-return = Cilium이 파드의 노드에서 바로 응답하게 함(직접 서버 반환, bpf-lb-mode: dsr)
+    .price = 모든 노드가 클라이언트를 받지만, kube-proxy가 클라이언트의 주소를 노드의 주소로 바꾸고 홉이 하나 늘 수 있음
+change-set-internal-cluster = internalTrafficPolicy: Cluster로 설정
+    .price = 파드가 다른 노드의 엔드포인트로 갈 수 있음: 홉이 하나 늘고, 다른 존일 수 있음
+change-direct-return = Cilium이 파드의 노드에서 바로 응답하게 함(DSR, 직접 서버 응답, bpf-lb-mode: dsr)
     .price = 네이티브 라우팅 또는 Geneve가 필요함; 출발지 주소를 검사하는 네트워크는 모든 노드에서 Service 주소로 나가는 응답을 허용해야 함
 change-no-masquerade-all = kube-proxy를 masqueradeAll 없이 실행
     .price = 모든 노드에서 kube-proxy를 다시 시작해야 함; 파드의 응답이 그것 없이도 돌아갈 길을 찾아야 함
@@ -221,8 +235,8 @@ change-intercept-by-tproxy = 사이드카가 TPROXY로 가로채게 함(Istio: s
     .price = 사이드카에 CAP_NET_ADMIN이 필요함; 파드를 새로 만들어야 함
 change-install-load-balancer = 로드 밸런서를 만드는 것을 설치(MetalLB, kube-vip)하거나, NodePort 유형 또는 hostNetwork를 씀
     .price = 구성 요소가 하나 늘고, 그것이 쓸 네트워크 주소가 필요함
-change-announce = 풀을 알림(그 이름을 적은 L2Advertisement 또는 BGPAdvertisement)
-    .price = 없음: 알리지 않는 주소는 쓸모가 없음
+change-announce = 풀을 광고함(그 이름을 적은 L2Advertisement 또는 BGPAdvertisement)
+    .price = 없음: 광고하지 않는 주소는 쓸모가 없음
 change-add-node-port = Service에 노드 포트를 주거나(유형 NodePort), 로드 밸런서가 파드로 전달하게 함(target-type: ip)
     .price = 모든 노드의 포트가 열리고, 로드 밸런서의 변환에 kube-proxy의 마스커레이드가 더해짐
 change-replace-servicelb = k3s의 servicelb 대신 다른 로드 밸런서를 씀(k3s --disable servicelb와 MetalLB)

@@ -21,7 +21,7 @@ use crate::cluster::{Index, KubeProxy, Objects, ServicePort, ServiceRef};
 use crate::manifests::Assumption;
 use crate::output::{self, Page, Picture, Style, Writer};
 use crate::verdict::advice::{Change, ChangeCode};
-use crate::verdict::chain::{Explained, Explainer};
+use crate::verdict::chain::{Explained, Explainer, Word};
 use crate::words::{Language, Words};
 
 mod health;
@@ -141,6 +141,9 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Ending> {
         kube_proxy: kube_proxy.as_ref(),
     };
     let mut ground = Ground::of(&objects, &assumed, &findings);
+    if objects.services.is_empty() && ground.facts.hosts.is_empty() {
+        bail!("there are no Services among the objects, and no ports of nodes: nothing to explain");
+    }
     if let Some(change) = &options.apply {
         run.apply(change, &ground, &mut objects)?;
         ground = Ground::of(&objects, &assumed, &findings);
@@ -212,7 +215,7 @@ impl Run<'_> {
         put(writer.head())?;
         let mut found = false;
         for explained in self.explained(ground) {
-            found |= self.is_found(&explained);
+            found |= self.is_found(&explained, ground);
             put(writer.service(&explained))?;
         }
         put(writer.tail())?;
@@ -224,13 +227,25 @@ impl Run<'_> {
     /// Makes a change of each Service's advice, and says which.
     fn apply(&self, change: &str, ground: &Ground, objects: &mut Objects) -> anyhow::Result<()> {
         for explained in self.explained(ground) {
+            // To let everyone in and lose all addresses is no mending, where some come through.
+            let is_last_resort = |it: &Change| {
+                it.code == ChangeCode::SetCluster && explained.verdict.word != Word::Unreachable
+            };
             let is_it = |it: &&Change| {
-                !it.patches.is_empty() && (change == BEST || it.code.to_string() == change)
+                let is_asked_for = if change == BEST {
+                    !is_last_resort(it)
+                } else {
+                    it.code.to_string() == change
+                };
+                is_asked_for && !it.patches.is_empty()
             };
             match explained.advice.iter().find(is_it) {
                 Some(change) => {
                     for patch in &change.patches {
-                        patch.apply(objects)?;
+                        if let Err(error) = patch.apply(objects) {
+                            say(&error.to_string());
+                            continue;
+                        }
                         let set = [("what", &*patch.command())];
                         say(&self.words.say("label-changed", &set));
                     }
@@ -245,11 +260,17 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn is_found(&self, explained: &Explained<'_>) -> bool {
+    fn is_found(&self, explained: &Explained<'_>, ground: &Ground) -> bool {
         let verdict = &explained.verdict;
+        let mut assumed = ground.assumed.iter();
+        let has_assumed_nodes = assumed.any(|it| matches!(it, Assumption::Nodes { .. }));
         self.options.fail_on.iter().any(|fail_on| match fail_on {
             FailOn::Lost => verdict.loses(),
-            FailOn::Unrecoverable => verdict.loses() && verdict.recoverable.is_empty(),
+            FailOn::Unrecoverable => {
+                verdict.loses() && verdict.recoverable.is_empty() && !verdict.may_be_recoverable
+            }
+            // A node that is only assumed shows what may be; no pipeline fails for it.
+            FailOn::Dropped if has_assumed_nodes => verdict.word == Word::Unreachable,
             FailOn::Dropped => verdict.closes(),
         })
     }
@@ -289,9 +310,7 @@ impl Ground {
         let facts = Facts::of(&without).with(missing);
         let has_none = |service: &ServiceRef| {
             let front = facts.load_balancers.get(service);
-            front.is_some_and(|front| {
-                !matches!(front.delivers, Delivers::VirtualIp | Delivers::Unknown)
-            })
+            front.is_some_and(|front| front.delivers != Delivers::VirtualIp)
         };
         let has_none: HashSet<_> = objects
             .services

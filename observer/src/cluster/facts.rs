@@ -46,7 +46,22 @@ impl Facts {
                 of_services.entry(reference).or_default().extend(findings);
             }
         }
-        let (routes, mut findings) = proxy::routes(objects);
+        let (routes, found) = proxy::routes(objects);
+        let mut findings = Vec::new();
+        for finding in found {
+            // A Service's is told with it.
+            match &finding {
+                Finding::TargetNeedsNodePort { service, .. } => {
+                    let reference = objects.services.iter();
+                    let mut references = reference.map(|it| ServiceRef::of(&it.metadata));
+                    match references.find(|it| it.to_string() == *service) {
+                        Some(its) => of_services.entry(its).or_default().push(finding),
+                        None => findings.push(finding),
+                    }
+                }
+                _ => findings.push(finding),
+            }
+        }
         let (hosts, of_hosts) = host::doors(objects);
         findings.extend(of_hosts);
         let proxies_in_front = proxy::fronts(&routes);
@@ -92,6 +107,17 @@ impl Facts {
     /// The ways through proxies to a Service.
     pub fn routes_to(&self, service: &ServiceRef) -> &[Route] {
         self.routes.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// Namespace and name of the `ConfigMap` of the proxy that clients reach by a Service, or by
+    /// which they reach it.
+    pub fn config_map_of(&self, service: &ServiceRef) -> Option<&(String, String)> {
+        let leads_by = |route: &&Route| {
+            let mut places = proxy::places_before(route);
+            route.service == *service || places.any(|place| place == Some(service))
+        };
+        let mut routes = self.routes.values().flatten().filter(leads_by);
+        routes.find_map(|route| route.config_map.as_ref())
     }
 
     /// What stands before a proxy's own Service: its load balancer, or another proxy.

@@ -214,6 +214,15 @@ pub enum Finding {
 }
 
 impl Finding {
+    /// Whether connections come through and requests fail, because one side waits for what the
+    /// other does not send.
+    pub const fn breaks_requests(&self) -> bool {
+        matches!(
+            self,
+            Self::ProxyProtocolNotRead { .. } | Self::ProxyProtocolNotSent { .. }
+        )
+    }
+
     /// How bad it is.
     pub const fn severity(&self) -> Severity {
         match self {

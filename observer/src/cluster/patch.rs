@@ -11,7 +11,7 @@ use super::Objects;
 /// A change of one object.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Patch {
-    /// `Service`, `ConfigMap`, `Ingress`.
+    /// Its kind.
     pub kind: PatchedKind,
     /// Its namespace.
     pub namespace: String,
@@ -28,8 +28,6 @@ pub enum PatchedKind {
     Service,
     /// `core/v1`.
     ConfigMap,
-    /// `networking.k8s.io/v1`.
-    Ingress,
 }
 
 /// Why a change cannot be tried.
@@ -69,6 +67,8 @@ impl Patch {
             merge,
         } = self;
         let kind = format!("{kind:?}").to_lowercase();
+        // What a manifest's author wrote may be among it.
+        let merge = merge.to_string().replace('\'', r"'\''");
         format!("kubectl patch {kind} {name} -n {namespace} --type merge -p '{merge}'")
     }
 
@@ -77,7 +77,6 @@ impl Patch {
         match self.kind {
             PatchedKind::Service => self.merge_into(&mut objects.services),
             PatchedKind::ConfigMap => self.merge_into(&mut objects.around.config_maps),
-            PatchedKind::Ingress => self.merge_into(&mut objects.around.ingresses),
         }
     }
 
@@ -107,6 +106,7 @@ impl Patch {
             })?;
         let mut value = json!(object);
         merge(&mut value, change);
+        forget_health_check(&mut value);
         *object = serde_json::from_value(value).map_err(|reason| PatchError::Invalid {
             kind: *kind,
             namespace: namespace.clone(),
@@ -114,6 +114,16 @@ impl Patch {
             reason,
         })?;
         Ok(())
+    }
+}
+
+/// A Service has a port for health checks under policy `Local` alone; the API server takes it away
+/// (`pkg/registry/core/service/storage`, `needsHCNodePort`).
+fn forget_health_check(object: &mut Value) {
+    if object["spec"]["externalTrafficPolicy"] == "Cluster"
+        && let Some(spec) = object["spec"].as_object_mut()
+    {
+        spec.remove("healthCheckNodePort");
     }
 }
 

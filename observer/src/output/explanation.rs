@@ -133,12 +133,15 @@ fn nodes(way: &Way<'_>, all: usize, words: &Words) -> String {
 }
 
 /// `0`, `0 to 1`, or `-` if it is not known.
-fn hops(way: &Way<'_>) -> String {
+fn hops(way: &Way<'_>, words: &Words) -> String {
     way.extra_hops.as_ref().map_or_else(
         || "-".to_owned(),
         |hops| match (hops.start(), hops.end()) {
             (least, most) if least == most => least.to_string(),
-            (least, most) => format!("{least} to {most}"),
+            (least, most) => {
+                let (least, most) = (least.to_string(), most.to_string());
+                words.say("label-range", &[("least", &least), ("most", &most)])
+            }
         },
     )
 }

@@ -9,13 +9,13 @@ use serde_json::json;
 use strum::{Display, VariantNames};
 
 use super::chain::{Door, Loser, Way};
-use super::vocabulary::{CauseCode, ClientKind, Outcome, OutcomeCauseCode, RewriteOwner, SourceIp};
+use super::vocabulary::{CauseCode, ClientKind, OutcomeCauseCode, RewriteOwner, SourceIp};
 use crate::cluster::finding::Finding;
 use crate::cluster::front::{Carrier, Delivers, Keeps, LoadBalancer, System};
 use crate::cluster::patch::{Patch, PatchedKind};
-use crate::cluster::plane::Dataplane;
+use crate::cluster::plane::{Dataplane, Mesh};
 use crate::cluster::proxy::{Controller, Route};
-use crate::cluster::{Service, ServiceRef, TrafficPolicy};
+use crate::cluster::{FrontDoorKind, Index, Service, ServiceRef, ServiceType, TrafficPolicy};
 
 /// A change.
 #[derive(
@@ -46,6 +46,8 @@ pub enum ChangeCode {
     RunEverywhere,
     /// `externalTrafficPolicy: Cluster`, which lets everyone in and loses the address.
     SetCluster,
+    /// `internalTrafficPolicy: Cluster`.
+    SetInternalCluster,
     /// Cilium's direct server return.
     DirectReturn,
     /// kube-proxy without `masqueradeAll`.
@@ -85,6 +87,8 @@ impl Change {
 /// What is known of a Service whose ways are to be mended.
 #[derive(Clone, Copy)]
 pub(crate) struct Case<'a> {
+    /// The cluster's objects, for the Service of a proxy on the way.
+    pub(crate) index: &'a Index,
     /// It.
     pub(crate) service: &'a Service,
     /// What stands in front of it.
@@ -93,6 +97,8 @@ pub(crate) struct Case<'a> {
     pub(crate) dataplane: Dataplane,
     /// The ways through proxies that lead to it.
     pub(crate) routes: &'a [Route],
+    /// Namespace and name of the `ConfigMap` of the proxy on the way, if it has one.
+    pub(crate) config_map: Option<&'a (String, String)>,
     /// What is wrong with it.
     pub(crate) findings: &'a [Finding],
 }
@@ -103,32 +109,13 @@ pub(crate) fn changes(case: Case<'_>, ways: &[Way<'_>], doors: &BTreeSet<Door>) 
     for finding in case.findings {
         changes.extend(mends(case, finding));
     }
-    let from_outside = |way: &&Way<'_>| way.client == ClientKind::External;
-    for way in ways.iter().filter(from_outside) {
-        if way.left_out || !doors.contains(&way.door) {
-            continue;
-        }
-        match (way.source_ip, way.outcome, way.outcome_cause) {
-            (SourceIp::Lost, ..) | (SourceIp::Unknown, Outcome::Answered, None) => {
-                changes.extend(for_loss(case, way.lost_by, way.cause));
-            }
-            (
-                _,
-                Outcome::Dropped | Outcome::Unanswered,
-                Some(OutcomeCauseCode::NoLocalEndpoints),
-            ) => {
-                changes.extend(without_local_endpoints(case.service));
-            }
-            _ => {}
-        }
-        if way.recoverable.contains(&Carrier::XForwardedFor) && way.source_ip == SourceIp::Lost {
-            changes.push(Change::word(ChangeCode::ReadForwardedFor));
-        }
-    }
-    for way in ways.iter().filter(|way| way.client == ClientKind::Pod) {
-        if way.door == Door::ClusterIP && way.source_ip == SourceIp::Lost {
-            changes.extend(for_loss(case, way.lost_by, way.cause));
-        }
+    let is_meant = |way: &&Way<'_>| match way.client {
+        ClientKind::External => !way.left_out && doors.contains(&way.door),
+        ClientKind::Pod => way.door == Door::ClusterIP,
+        _ => false,
+    };
+    for way in ways.iter().filter(is_meant) {
+        changes.extend(of_way(case, way));
     }
     let mut known = Vec::new();
     changes.retain(|change: &Change| {
@@ -139,9 +126,41 @@ pub(crate) fn changes(case: Case<'_>, ways: &[Way<'_>], doors: &BTreeSet<Door>) 
     changes
 }
 
-/// What mends one way on which the client's address is lost, best first.
-pub(crate) fn for_loss(
+/// What mends one way, best first.
+fn of_way(case: Case<'_>, way: &Way<'_>) -> Vec<Change> {
+    let decided_by = way.decided_by.as_ref().and_then(|service| {
+        let entries = case.index.service(&service.namespace, &service.name);
+        entries.first().map(|entry| &*entry.service)
+    });
+    let mut changes = Vec::new();
+    if way.outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints) {
+        changes.extend(without_local_endpoints(
+            decided_by.unwrap_or(case.service),
+            way.door == Door::ClusterIP,
+        ));
+    }
+    if way.source_ip != SourceIp::Lost {
+        return changes;
+    }
+    let is_linkerd = way
+        .stages
+        .iter()
+        .any(|stage| stage.who == Mesh::Linkerd.to_string());
+    if way.lost_by == Some(Loser::Mesh) && is_linkerd {
+        return changes;
+    }
+    changes.extend(for_loss(case, decided_by, way.lost_by, way.cause));
+    if way.recoverable.contains(&Carrier::XForwardedFor) {
+        changes.push(Change::word(ChangeCode::ReadForwardedFor));
+    }
+    changes
+}
+
+/// What mends the loss of a client's address, best first. `decided_by`: the Service whose rule lost
+/// it; the Service itself, or that of a proxy on the way.
+fn for_loss(
     case: Case<'_>,
+    decided_by: Option<&Service>,
     lost_by: Option<Loser>,
     why: Option<CauseCode>,
 ) -> Vec<Change> {
@@ -149,18 +168,21 @@ pub(crate) fn for_loss(
         service,
         load_balancer,
         dataplane,
-        routes,
         ..
     } = case;
-    let is_cluster = service.external_traffic_policy == TrafficPolicy::Cluster;
+    let by = decided_by.unwrap_or(service);
+    let is_cluster = by.external_traffic_policy == TrafficPolicy::Cluster;
     match (lost_by, why) {
         (Some(Loser::KubeProxy), Some(CauseCode::ExternalTrafficPolicyCluster)) => {
-            let mut changes = vec![policy(service, ChangeCode::SetLocal, "Local")];
+            let mut changes = Vec::from_iter(policy(by, ChangeCode::SetLocal, "Local"));
             changes.extend(load_balancer.and_then(|front| target_pods(service, front)));
+            if by.reference != service.reference {
+                changes.push(Change::word(ChangeCode::ProxyOnNodes));
+            }
             changes
         }
         (Some(Loser::Cni), _) => {
-            let mut changes = vec![policy(service, ChangeCode::SetLocal, "Local")];
+            let mut changes = Vec::from_iter(policy(by, ChangeCode::SetLocal, "Local"));
             if matches!(
                 dataplane,
                 Dataplane::Cilium | Dataplane::CiliumSnat | Dataplane::CiliumHybrid
@@ -169,14 +191,15 @@ pub(crate) fn for_loss(
             }
             changes
         }
-        (_, Some(CauseCode::MasqueradeAll)) => vec![Change::word(ChangeCode::NoMasqueradeAll)],
-        (_, Some(CauseCode::OutsideClusterCidr)) => {
+        (Some(Loser::KubeProxy), Some(CauseCode::MasqueradeAll)) => {
+            vec![Change::word(ChangeCode::NoMasqueradeAll)]
+        }
+        (Some(Loser::KubeProxy), Some(CauseCode::OutsideClusterCidr)) => {
             vec![Change::word(ChangeCode::MendClusterCidr)]
         }
         (Some(Loser::LoadBalancer), _) => load_balancer.map_or_else(Vec::new, |front| {
             by_load_balancer(service, front, is_cluster)
         }),
-        (Some(Loser::Proxy), _) => routes.iter().flat_map(by_proxy).collect(),
         (Some(Loser::Mesh), _) => vec![Change::word(ChangeCode::InterceptByTproxy)],
         _ => Vec::new(),
     }
@@ -185,11 +208,13 @@ pub(crate) fn for_loss(
 /// What mends what happened to one connection, best first. A masquerade that any setting of the
 /// Service's leaves in place has nothing to be changed: hairpins, and what the node itself sends.
 pub(crate) fn of_connection(
+    index: &Index,
     service: &Service,
+    door: Option<FrontDoorKind>,
     by: Option<RewriteOwner>,
-    cause: Option<CauseCode>,
-    outcome_cause: Option<OutcomeCauseCode>,
+    why: (Option<CauseCode>, Option<OutcomeCauseCode>),
 ) -> Vec<Change> {
+    let (cause, outcome_cause) = why;
     let lost_by = match by {
         Some(RewriteOwner::KubeProxy) => Some(Loser::KubeProxy),
         Some(RewriteOwner::LoadBalancer) => Some(Loser::LoadBalancer),
@@ -197,29 +222,48 @@ pub(crate) fn of_connection(
         Some(RewriteOwner::Cni | RewriteOwner::Unknown) | None => None,
     };
     if outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints) {
-        return without_local_endpoints(service);
+        return without_local_endpoints(service, door == Some(FrontDoorKind::ClusterIP));
     }
     let known = Case {
+        index,
         service,
         load_balancer: service.load_balancer.as_deref(),
         dataplane: Dataplane::KubeProxy,
         routes: &[],
+        config_map: None,
         findings: &[],
     };
-    lost_by.map_or_else(Vec::new, |lost_by| for_loss(known, Some(lost_by), cause))
+    lost_by.map_or_else(Vec::new, |lost_by| {
+        for_loss(known, None, Some(lost_by), cause)
+    })
 }
 
 /// What lets connections in where the policy is `Local` and no endpoint is on the node.
-fn without_local_endpoints(service: &Service) -> Vec<Change> {
-    vec![
-        Change::word(ChangeCode::RunEverywhere),
-        policy(service, ChangeCode::SetCluster, "Cluster"),
-    ]
+fn without_local_endpoints(service: &Service, is_internal: bool) -> Vec<Change> {
+    let everywhere = Change::word(ChangeCode::RunEverywhere);
+    let policy = if is_internal {
+        Some(Change {
+            code: ChangeCode::SetInternalCluster,
+            patches: vec![of_service(
+                service,
+                json!({"spec": {"internalTrafficPolicy": "Cluster"}}),
+            )],
+        })
+    } else {
+        policy(service, ChangeCode::SetCluster, "Cluster")
+    };
+    [Some(everywhere), policy].into_iter().flatten().collect()
 }
 
 /// What mends a load balancer that puts its own address in place of the client's.
 fn by_load_balancer(service: &Service, front: &LoadBalancer, is_cluster: bool) -> Vec<Change> {
+    let sends_proxy = front
+        .adds
+        .iter()
+        .any(|carrier| matches!(carrier, Carrier::ProxyV1 | Carrier::ProxyV2));
     match front.system {
+        // What is set port by port is for who set it so to change.
+        System::AwsNlb if !front.ports.is_empty() => Vec::new(),
         System::AwsNlb => {
             let mut changes = vec![target_group(
                 service,
@@ -227,7 +271,7 @@ fn by_load_balancer(service: &Service, front: &LoadBalancer, is_cluster: bool) -
                 "preserve_client_ip.enabled=true",
                 front,
             )];
-            if front.adds.is_empty() {
+            if !sends_proxy {
                 changes.push(target_group(
                     service,
                     ChangeCode::SendProxyProtocol,
@@ -237,69 +281,66 @@ fn by_load_balancer(service: &Service, front: &LoadBalancer, is_cluster: bool) -
             }
             changes
         }
-        System::K3sServicelb if is_cluster => vec![
-            policy(service, ChangeCode::SetLocal, "Local"),
-            Change::word(ChangeCode::ReplaceServicelb),
-        ],
-        System::K3sServicelb => vec![Change::word(ChangeCode::ReplaceServicelb)],
-        _ if front.adds.is_empty() => vec![Change::word(ChangeCode::SendProxyProtocol)],
-        _ => vec![Change::word(ChangeCode::ReadProxyProtocol)],
+        System::K3sServicelb => {
+            let local = is_cluster.then(|| policy(service, ChangeCode::SetLocal, "Local"));
+            let mut changes = Vec::from_iter(local.flatten());
+            changes.push(Change::word(ChangeCode::ReplaceServicelb));
+            changes
+        }
+        // It speaks HTTP: what it adds is all that it can.
+        _ if front.adds.contains(&Carrier::XForwardedFor) => Vec::new(),
+        System::AwsAlb | System::GkeProxy | System::GkeContainerNative => Vec::new(),
+        _ if sends_proxy => vec![Change::word(ChangeCode::ReadProxyProtocol)],
+        _ => vec![Change::word(ChangeCode::SendProxyProtocol)],
     }
-}
-
-/// A proxy loses the address always: what remains is that it says whose it was.
-fn by_proxy(route: &Route) -> Vec<Change> {
-    if route.adds.contains(&Carrier::XForwardedFor) {
-        return vec![Change::word(ChangeCode::ReadForwardedFor)];
-    }
-    Vec::new()
 }
 
 /// What mends what was found.
 fn mends(case: Case<'_>, finding: &Finding) -> Vec<Change> {
     let service = case.service;
-    let of_proxies = |key: &str, value: &str| {
-        let patches = case
+    let of_proxy = |key: &str| {
+        let is_nginx = case
             .routes
             .iter()
-            .filter_map(|route| config(route, key, value));
-        patches.collect::<Vec<_>>()
+            .all(|route| route.controller == Controller::IngressNginx);
+        let named = case.config_map.filter(|_| is_nginx);
+        let patch = named.map(|(namespace, name)| Patch {
+            kind: PatchedKind::ConfigMap,
+            namespace: namespace.clone(),
+            name: name.clone(),
+            merge: json!({"data": {key: "true"}}),
+        });
+        Vec::from_iter(patch)
     };
     match finding {
         Finding::LoadBalancerPending { .. } => vec![Change::word(ChangeCode::InstallLoadBalancer)],
         Finding::NothingAnnounces { .. } => vec![Change::word(ChangeCode::Announce)],
-        Finding::TargetNeedsNodePort { .. } => vec![Change {
-            code: ChangeCode::AddNodePort,
-            patches: vec![of_service(service, json!({"spec": {"type": "NodePort"}}))],
-        }],
+        Finding::TargetNeedsNodePort { .. } => {
+            let spec = match service.service_type {
+                ServiceType::LoadBalancer => json!({"allocateLoadBalancerNodePorts": true}),
+                ServiceType::ClusterIP | ServiceType::NodePort => json!({"type": "NodePort"}),
+            };
+            vec![Change {
+                code: ChangeCode::AddNodePort,
+                patches: vec![of_service(service, json!({"spec": spec}))],
+            }]
+        }
         Finding::ProxyProtocolNotRead { .. } => vec![
             Change {
                 code: ChangeCode::ReadProxyProtocol,
-                patches: of_proxies("use-proxy-protocol", "true"),
+                patches: of_proxy("use-proxy-protocol"),
             },
             Change::word(ChangeCode::StopProxyProtocol),
         ],
-        Finding::ProxyProtocolNotSent { .. } => vec![Change {
-            code: ChangeCode::SendProxyProtocol,
-            patches: Vec::new(),
-        }],
+        Finding::ProxyProtocolNotSent { .. } => {
+            vec![Change::word(ChangeCode::SendProxyProtocol)]
+        }
         Finding::ForwardedHeaderOverwritten { .. } => vec![Change {
             code: ChangeCode::BelieveForwardedFor,
-            patches: of_proxies("use-forwarded-headers", "true"),
+            patches: of_proxy("use-forwarded-headers"),
         }],
         _ => Vec::new(),
     }
-}
-
-/// A value in the `ConfigMap` of a proxy that has one.
-fn config(route: &Route, key: &str, value: &str) -> Option<Patch> {
-    let (namespace, name) = route.config_map.as_ref()?;
-    (route.controller == Controller::IngressNginx).then(|| Patch {
-        kind: PatchedKind::ConfigMap,
-        namespace: namespace.clone(),
-        name: name.clone(),
-        merge: json!({"data": {key: value}}),
-    })
 }
 
 fn of_service(service: &Service, merge: serde_json::Value) -> Patch {
@@ -312,14 +353,18 @@ fn of_service(service: &Service, merge: serde_json::Value) -> Patch {
     }
 }
 
-fn policy(service: &Service, code: ChangeCode, policy: &str) -> Change {
-    Change {
+/// Only what has an external policy can have another one (`pkg/apis/core/validation`,
+/// `validateServiceExternalTrafficPolicy`).
+fn policy(service: &Service, code: ChangeCode, policy: &str) -> Option<Change> {
+    let has_one =
+        service.service_type != ServiceType::ClusterIP || !service.external_ips.is_empty();
+    has_one.then(|| Change {
         code,
         patches: vec![of_service(
             service,
             json!({"spec": {"externalTrafficPolicy": policy}}),
         )],
-    }
+    })
 }
 
 fn annotated(service: &Service, annotation: &str, value: &str) -> Patch {
@@ -357,9 +402,17 @@ fn target_group(
 /// Pods as targets of a Network Load Balancer, past kube-proxy.
 fn target_pods(service: &Service, front: &LoadBalancer) -> Option<Change> {
     const NAME: &str = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type";
+    const TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-type";
+    // The in-tree provider knows no such targets.
+    let is_of_controller = front.because.iter().any(|setting| {
+        setting.name == "spec.loadBalancerClass"
+            || (setting.name == TYPE && matches!(&*setting.value, "external" | "nlb-ip"))
+    });
     let applies = front.system == System::AwsNlb
         && front.delivers == Delivers::NodePort
-        && front.keeps == Keeps::Client;
+        && front.keeps == Keeps::Client
+        && front.ports.is_empty()
+        && is_of_controller;
     applies.then(|| {
         let mut change = target_group(
             service,

@@ -12,7 +12,7 @@ use strum::{Display, VariantNames};
 use super::predict::Prediction;
 use super::vocabulary::{CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
 use crate::cluster::front::{Carrier, Setting, System};
-use crate::cluster::{FrontDoorKind, Protocol, ServiceEntry};
+use crate::cluster::{FrontDoorKind, Protocol, ServiceEntry, ServiceRef};
 
 mod doors;
 mod service;
@@ -168,11 +168,23 @@ pub struct Way<'a> {
     /// Whether the load balancer leaves these nodes out, because they say that they have no
     /// endpoint.
     pub left_out: bool,
-    /// What kube-proxy does, where it has a part in it.
+    /// The Service whose rule lost the address, or let nothing through: this one, or that of a
+    /// proxy on the way.
+    pub decided_by: Option<ServiceRef>,
+    /// Whether all of it is known; else what came before a proxy is not.
+    pub is_whole: bool,
+    /// What kube-proxy does where it loses the address.
+    pub lost_with: Option<Prediction>,
+    /// What kube-proxy does, where it last has a part in it.
     pub prediction: Option<Prediction>,
 }
 
 impl Way<'_> {
+    /// All who changed the source on it, first to last.
+    pub fn losers(&self) -> impl Iterator<Item = Loser> {
+        self.stages.iter().filter_map(|stage| stage.changed_by)
+    }
+
     /// Whether a client comes through by it.
     pub fn is_open(&self) -> bool {
         !self.left_out

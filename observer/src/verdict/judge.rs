@@ -125,12 +125,21 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
     let outcome_cause = scene.outcome_cause(outcome);
     let extra_hops = scene.extra_hops(source_ip, backend.as_ref());
     let expected = scene.expected();
-    let advice = scene.entry.map_or_else(Vec::new, |entry| {
+    let advice = scene.entry.and_then(|entry| {
         let by = lost_at.map(|lost| lost.by);
         let cause = cause.as_ref().map(|cause| cause.code);
         let why = outcome_cause.as_ref().map(|cause| cause.code);
-        advice::of_connection(&entry.service, by, cause, why)
+        let door = scene.front_door.kind;
+        let index = knowledge.index?;
+        Some(advice::of_connection(
+            index,
+            &entry.service,
+            door,
+            by,
+            (cause, why),
+        ))
     });
+    let advice = advice.unwrap_or_default();
     Some(Verdict {
         service: scene.entry.map(ServiceEntry::service_port),
         external_traffic_policy: scene.entry.and_then(|entry| {

@@ -123,6 +123,32 @@ pub enum Why {
 }
 
 impl Prediction {
+    /// What becomes of a connection of which it is not known whether it is this one's or another's:
+    /// what both say, as far as they agree.
+    pub(super) fn or(self, other: &Self) -> Self {
+        let hops = self.extra_hops.zip(other.extra_hops.clone());
+        Self {
+            source_ip: if self.source_ip == other.source_ip {
+                self.source_ip
+            } else {
+                SourceIp::Unknown
+            },
+            outcome: if self.outcome == other.outcome {
+                self.outcome
+            } else {
+                Outcome::Unknown
+            },
+            cause: self.cause.filter(|cause| other.cause == Some(*cause)),
+            outcome_cause: self
+                .outcome_cause
+                .filter(|cause| other.outcome_cause == Some(*cause)),
+            extra_hops: hops
+                .map(|(one, other)| *one.start().min(other.start())..=*one.end().max(other.end())),
+            basis: self.basis,
+            doubt: self.doubt.or(other.doubt),
+        }
+    }
+
     /// Why: a word of the language files.
     pub const fn why(&self) -> Why {
         match (self.outcome_cause, self.cause, self.source_ip) {

@@ -1,9 +1,9 @@
 //! Sentences on a Service.
 
 use crate::cluster::ServiceType;
-use crate::cluster::front::Carrier;
-use crate::verdict::chain::{Explained, Health, Loser, Verdict, Way, Word};
-use crate::verdict::{ClientKind, OutcomeCauseCode};
+use crate::cluster::front::{Carrier, Delivers};
+use crate::verdict::chain::{Door, Explained, Health, Loser, Verdict, Way, Word};
+use crate::verdict::{ClientKind, OutcomeCauseCode, SourceIp};
 use crate::words::Words;
 
 use crate::output::paint::clean;
@@ -48,46 +48,89 @@ pub(super) fn verdict(explained: &Explained<'_>, words: &Words) -> String {
         closed,
         ..
     } = &explained.verdict;
-    if explained.ways.is_empty() {
-        return words.say("verdict-no-address", &[]);
-    }
     let who: Vec<_> = lost_by
         .iter()
         .map(|loser| words.say(&format!("lost-by-{loser}"), &[]))
         .collect();
     let who = who.join(", ");
-    let why = why_lost(explained, words);
-    let mut sentence = match (in_a_word, client, why) {
-        (Word::Preserved, ClientKind::Pod, _) => words.say("verdict-inside-preserved", &[]),
-        (Word::Lost, _, Some(why)) => {
-            words.say("verdict-lost-because", &[("who", &who), ("why", &why)])
+    let mut sentences = vec![match (in_a_word, client) {
+        (Word::Preserved, ClientKind::Pod) => words.say("verdict-inside-preserved", &[]),
+        (Word::Lost, _) => lost(explained, &who, words),
+        (Word::Unknown, ClientKind::External) if is_preserved_by_some(explained) => {
+            words.say("verdict-unknown-by-some", &[])
         }
         _ => words.say(&format!("verdict-{in_a_word}"), &[("who", &who)]),
-    };
+    }];
+    if *in_a_word == Word::Unknown {
+        sentences.extend(by_nodes(explained, words));
+    }
     if !recoverable.is_empty() {
         let carriers = carriers(recoverable, words);
-        sentence += ". ";
-        sentence += &words.say("verdict-recoverable", &[("carriers", &carriers)]);
+        sentences.push(words.say("verdict-recoverable", &[("carriers", &carriers)]));
     }
     if let Some((nodes, cause)) = closed {
         let why = closed_by(explained, *cause, words);
-        sentence += if recoverable.is_empty() { ". " } else { " " };
-        sentence += &words.count("verdict-closed", "nodes", *nodes, &[("why", &why)]);
+        sentences.push(if *nodes == 0 {
+            words.say("verdict-closed-somewhere", &[("why", &why)])
+        } else {
+            words.count("verdict-closed", "nodes", *nodes, &[("why", &why)])
+        });
     }
-    sentence
+    sentences.join(" ")
 }
 
-/// Why kube-proxy loses it, if it is kube-proxy.
-fn why_lost(explained: &Explained<'_>, words: &Words) -> Option<String> {
-    let mut losers = explained.verdict.lost_by.iter();
-    if losers.any(|loser| *loser != Loser::KubeProxy) {
+/// By whom it is lost; and of kube-proxy why, and for which Service if that is a proxy's.
+fn lost(explained: &Explained<'_>, who: &str, words: &Words) -> String {
+    let why = || {
+        let mut losers = explained.verdict.lost_by.iter();
+        if losers.any(|loser| *loser != Loser::KubeProxy) {
+            return None;
+        }
+        let cause = explained.verdict.cause?;
+        let way = explained.ways.iter().find(|way| {
+            way.cause == Some(cause) && way.client == explained.verdict.client && way.is_open()
+        })?;
+        let prediction = way.lost_with.as_ref()?;
+        let why = words.say(&format!("why-{}", prediction.why()), &[]);
+        let of = way.decided_by.as_ref();
+        Some((why, of.filter(|of| **of != explained.service)))
+    };
+    match why() {
+        Some((why, None)) => words.say("verdict-lost-because", &[("who", who), ("why", &why)]),
+        Some((why, Some(service))) => {
+            let service = clean(&service.to_string());
+            let set = [("who", who), ("why", &*why), ("service", &*service)];
+            words.say("verdict-lost-because-of", &set)
+        }
+        None => words.say("verdict-lost", &[("who", who)]),
+    }
+}
+
+fn is_preserved_by_some(explained: &Explained<'_>) -> bool {
+    let mut ways = explained.ways.iter();
+    ways.any(|way| {
+        way.client == ClientKind::External
+            && way.source_ip == SourceIp::Preserved
+            && way.is_open()
+            && explained.verdict.doors.contains(&way.door)
+    })
+}
+
+/// Where the load balancer is not known: what becomes of what it sends to the node ports.
+fn by_nodes(explained: &Explained<'_>, words: &Words) -> Option<String> {
+    let front = explained.load_balancer?;
+    let mut by_node_port = explained.ways.iter().filter(|way| {
+        way.door == Door::NodePort && way.client == ClientKind::External && way.is_open()
+    });
+    let first = by_node_port.next()?;
+    let alike = by_node_port.all(|way| way.source_ip == first.source_ip);
+    if front.delivers == Delivers::NodePort || !alike {
         return None;
     }
-    let cause = explained.verdict.cause?;
-    let way = explained.ways.iter().find(|way| {
-        way.cause == Some(cause) && way.client == explained.verdict.client && way.is_open()
-    })?;
-    why(way, words)
+    let why = why(first, words)?;
+    let fate = words.say(&format!("source-ip-{}", word(&first.source_ip)), &[]);
+    let set = [("fate", &*fate), ("why", &*why)];
+    Some(words.say("verdict-by-nodes", &set))
 }
 
 fn closed_by(explained: &Explained<'_>, cause: OutcomeCauseCode, words: &Words) -> String {
@@ -118,14 +161,22 @@ pub(super) fn outcome(way: &Way<'_>) -> String {
     }
 }
 
-/// Who lost it, and because of what.
+/// All who changed the source, first to last, and because of what.
 pub(super) fn loser(way: &Way<'_>) -> String {
-    match (way.lost_by, way.cause) {
-        (Some(loser), Some(cause)) => format!("{loser}: {}", word(&cause)),
-        (Some(loser), None) => loser.to_string(),
-        (None, Some(cause)) => word(&cause),
-        (None, None) => "-".to_owned(),
+    let mut losers: Vec<_> = way
+        .losers()
+        .map(|loser| match (loser, way.cause) {
+            (Loser::KubeProxy | Loser::Cni, Some(cause)) => format!("{loser}: {}", word(&cause)),
+            _ => loser.to_string(),
+        })
+        .collect();
+    losers.dedup();
+    if losers.is_empty() {
+        return way
+            .cause
+            .map_or_else(|| "-".to_owned(), |cause| word(&cause));
     }
+    losers.join("\n")
 }
 
 /// What the nodes say of a Service's health, one line for each answer.

@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use comfy_table::{ContentArrangement, Table, presets};
 
 use super::{Ground, hops, nodes, sentences};
+use crate::cluster::Protocol;
 use crate::cluster::finding::{Finding, Severity};
 use crate::cluster::host::HostDoor;
 use crate::output::paint::{Page, Tone, clean};
@@ -68,7 +69,7 @@ pub(super) fn service(explained: &Explained<'_>, words: &Words, page: Page) -> S
     let verdict = sentences::verdict(explained, words);
     let tone = match explained.verdict.word {
         Word::Preserved if explained.verdict.closed.is_none() => Tone::Good,
-        Word::Lost | Word::Unreachable => Tone::Bad,
+        Word::Lost | Word::Unreachable | Word::Broken => Tone::Bad,
         _ => Tone::Doubt,
     };
     block += &page.paragraph("  ", &verdict, tone);
@@ -138,7 +139,7 @@ pub(super) fn cells(way: &Way<'_>, all: usize, words: &Words) -> [String; 9] {
         way.seen
             .map_or_else(|| "-".to_owned(), |seen| seen.to_string()),
         sentences::loser(way),
-        hops(way),
+        hops(way, words),
         if way.recoverable.is_empty() {
             "-".to_owned()
         } else {
@@ -146,7 +147,7 @@ pub(super) fn cells(way: &Way<'_>, all: usize, words: &Words) -> [String; 9] {
             carriers.collect::<Vec<_>>().join("\n")
         },
         if way.left_out {
-            format!("{outcome} (left out)")
+            format!("{outcome} ({})", words.say("label-left-out", &[]))
         } else {
             outcome
         },
@@ -156,22 +157,27 @@ pub(super) fn cells(way: &Way<'_>, all: usize, words: &Words) -> [String; 9] {
 /// Where it enters.
 fn door(way: &Way<'_>) -> String {
     if let Some(by) = &way.by {
-        return clean(by);
+        let port = way.entry.name.as_deref();
+        return clean(&port.map_or_else(|| by.clone(), |port| format!("{by} → {port}")));
     }
     let Some(port) = way.to_port else {
         return format!("{:?}", way.door);
+    };
+    let protocol = match way.protocol() {
+        Protocol::Tcp => String::new(),
+        other => format!("/{other}"),
     };
     // A node port is the same at every address, but for those where it is not served.
     let is_told_apart = way.outcome_cause == Some(OutcomeCauseCode::NotANodePortAddress)
         || (!way.addresses.is_empty() && way.addresses.iter().all(IpAddr::is_loopback));
     if way.addresses.is_empty() || (way.door == Door::NodePort && !is_told_apart) {
-        return format!("{:?} {port}", way.door);
+        return format!("{:?} {port}{protocol}", way.door);
     }
     let mut addresses: Vec<_> = way
         .addresses
         .iter()
         .take(ADDRESSES_MAX)
-        .map(|address| SocketAddr::new(*address, port).to_string())
+        .map(|address| format!("{}{protocol}", SocketAddr::new(*address, port)))
         .collect();
     if way.addresses.len() > ADDRESSES_MAX {
         addresses.push(format!("+{}", way.addresses.len() - ADDRESSES_MAX));

@@ -275,6 +275,17 @@ impl<'a> Apart<'a> {
 }
 
 impl Alike {
+    /// What becomes of a connection by any of some nodes.
+    pub(super) fn together(all: Vec<Self>) -> Option<Self> {
+        let mut all = all.into_iter();
+        let first = all.next()?;
+        Some(all.fold(first, |one, other| Self {
+            prediction: one.prediction.or(&other.prediction),
+            nodes: [&*one.nodes, &*other.nodes].concat().into(),
+            ..one
+        }))
+    }
+
     /// Those among some nodes; `None` if there are none.
     pub(super) fn within(self, only: Option<&[String]>) -> Option<Self> {
         let Some(only) = only else {

@@ -107,7 +107,7 @@ impl<'a> Explainer<'a> {
             service: service.clone(),
             entries: &[],
             load_balancer: None,
-            verdict: Verdict::of(&[]),
+            verdict: Verdict::of(&[], &[]),
             ways: Vec::new(),
             health: None,
             findings: self.facts.of_services[service].clone(),
@@ -129,7 +129,6 @@ impl<'a> Explainer<'a> {
         for entry in asked {
             ways.extend(self.ways(doors, entry, load_balancer, mesh));
         }
-        let verdict = Verdict::of(&ways);
         let findings = self.facts.of_services.get(reference);
         let health = service
             .health_check_node_port
@@ -150,11 +149,14 @@ impl<'a> Explainer<'a> {
                 service: reference.to_string(),
             });
         }
+        let verdict = Verdict::of(&ways, &findings);
         let case = Case {
+            index: self.index,
             service,
             load_balancer,
             dataplane: self.facts.dataplane.what,
             routes: self.facts.routes_to(reference),
+            config_map: self.facts.config_map_of(reference),
             findings: &findings,
         };
         let advice = advice::changes(case, &ways, &verdict.doors);

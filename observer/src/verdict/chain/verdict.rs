@@ -6,6 +6,7 @@ use serde::Serialize;
 use strum::{Display, VariantNames};
 
 use super::{Door, Loser, Way};
+use crate::cluster::finding::Finding;
 use crate::cluster::front::Carrier;
 use crate::verdict::vocabulary::{CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
 
@@ -22,6 +23,11 @@ pub enum Word {
     Depends,
     /// Nobody comes through.
     Unreachable,
+    /// Connections come through, and requests fail: one side waits for what the other does not
+    /// send.
+    Broken,
+    /// It has no address of its own, or nothing that leads to it is known.
+    NoAddress,
     /// Cannot be told.
     Unknown,
 }
@@ -41,6 +47,8 @@ pub struct Verdict {
     pub cause: Option<CauseCode>,
     /// By what the pods can find the client all the same, whichever way it comes.
     pub recoverable: Vec<Carrier>,
+    /// Whether the client may be found by what is not known.
+    pub may_be_recoverable: bool,
     /// Nodes that do not let it through, and why.
     pub closed: Option<(usize, OutcomeCauseCode)>,
 }
@@ -58,7 +66,7 @@ impl Verdict {
     }
 
     /// By the doors that are for clients outside, the widest first; else by the cluster address.
-    pub(super) fn of(ways: &[Way<'_>]) -> Self {
+    pub(super) fn of(ways: &[Way<'_>], findings: &[Finding]) -> Self {
         let main = [
             &[Door::LoadBalancer, Door::Proxy][..],
             &[Door::NodePort, Door::ExternalIP],
@@ -71,6 +79,7 @@ impl Verdict {
                 |way: &&Way<'_>| way.outcome_cause != Some(OutcomeCauseCode::NotANodePortAddress);
             ways.iter().filter(is_main).filter(is_meant).collect()
         };
+        let all = ways;
         let (ways, client) = main
             .into_iter()
             .map(outside)
@@ -84,12 +93,15 @@ impl Verdict {
             );
         let open: Vec<_> = ways.iter().filter(|way| way.is_open()).collect();
         let fates: BTreeSet<_> = open.iter().map(|way| way.source_ip).collect();
+        let is_broken = findings.iter().any(Finding::breaks_requests);
         let word = match (fates.len(), fates.first()) {
+            _ if all.is_empty() => Word::NoAddress,
             (0, _) => Word::Unreachable,
+            _ if is_broken => Word::Broken,
             (1, Some(SourceIp::Preserved)) => Word::Preserved,
             (1, Some(SourceIp::Lost)) => Word::Lost,
-            (1, _) => Word::Unknown,
-            _ => Word::Depends,
+            _ if fates.contains(&SourceIp::Lost) => Word::Depends,
+            _ => Word::Unknown,
         };
         let lost: Vec<_> = open
             .iter()
@@ -110,6 +122,7 @@ impl Verdict {
             lost_by: lost.iter().filter_map(|way| way.lost_by).collect(),
             cause: lost.iter().find_map(|way| way.cause),
             recoverable: recoverable.copied().collect(),
+            may_be_recoverable: lost.iter().any(|way| !way.is_whole),
             closed: closed
                 .clone()
                 .find_map(|way| way.outcome_cause)

@@ -7,7 +7,7 @@ use super::{Door, Loser, Seen, Stage, StageKind, Way};
 use crate::cluster::front::{Carrier, Delivers, Keeps, LoadBalancer, Setting};
 use crate::cluster::plane::{Dataplane, Found, Mesh};
 use crate::cluster::proxy::{Controller, Route};
-use crate::cluster::{Protocol, ServiceEntry};
+use crate::cluster::{Protocol, ServiceEntry, ServiceRef};
 use crate::verdict::predict::Prediction;
 use crate::verdict::vocabulary::{CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
 
@@ -24,7 +24,12 @@ pub(super) struct Walk {
     outcome_cause: Option<OutcomeCauseCode>,
     cause: Option<CauseCode>,
     prediction: Option<Prediction>,
+    lost_with: Option<Prediction>,
+    /// The Service whose rule lost the address first, or let nothing through.
+    decided_by: Option<ServiceRef>,
     goes_on: bool,
+    /// Whether all stages are known.
+    is_whole: bool,
 }
 
 /// What a stage does.
@@ -55,7 +60,10 @@ impl Walk {
             outcome_cause: None,
             cause: None,
             prediction: None,
+            lost_with: None,
+            decided_by: None,
             goes_on: true,
+            is_whole: true,
         };
         walk.unchanged(StageKind::Client, who.to_owned());
         walk
@@ -144,8 +152,11 @@ impl Walk {
         who: String,
         prediction: &Prediction,
         dataplane: &Found<Dataplane>,
-        protocol: Protocol,
+        entry: &ServiceEntry,
     ) -> Self {
+        if !self.goes_on {
+            return self;
+        }
         let Prediction {
             cause,
             outcome,
@@ -160,18 +171,22 @@ impl Walk {
             Outcome::Answered | Outcome::Unknown | Outcome::Unanswered
         );
         self.prediction = Some(prediction.clone());
+        let service = &entry.service.reference;
         if !self.goes_on {
+            self.decided_by = Some(service.clone());
             self.unchanged(StageKind::Node, who);
             return self;
         }
-        let (fate, by) = fate(prediction, dataplane.what, protocol);
+        let (fate, by) = fate(prediction, dataplane.what, entry.protocol);
         let source = match fate {
             SourceIp::Preserved => self.source,
             SourceIp::Lost => Seen::EntryNode,
             SourceIp::Unknown => Seen::Unknown,
         };
-        if fate != SourceIp::Preserved {
+        if fate != SourceIp::Preserved && self.cause.is_none() {
             self.cause = *cause;
+            self.lost_with = Some(prediction.clone());
+            self.decided_by = Some(service.clone());
         }
         self.step(Step {
             kind: StageKind::Node,
@@ -185,8 +200,10 @@ impl Walk {
     }
 
     /// By a way of which nothing is known.
-    pub(super) const fn by_unknown_way(mut self) -> Self {
+    pub(super) fn by_unknown_way(mut self) -> Self {
         self.source = Seen::Unknown;
+        self.hops = None;
+        self.is_whole = false;
         self
     }
 
@@ -222,7 +239,8 @@ impl Walk {
             who: route.object(),
             source: if is_known { Seen::Proxy } else { Seen::Unknown },
             changed_by: is_known.then_some(Loser::Proxy),
-            hops: Some(0..=1),
+            // By the cluster address the node's stage tells.
+            hops: Some(0..=u8::from(route.to_pods)),
             because: route.because.clone(),
         });
         self
@@ -265,7 +283,10 @@ impl Walk {
             outcome_cause,
             cause,
             prediction,
+            lost_with,
+            decided_by,
             goes_on: is_through,
+            is_whole,
         } = self;
         let source_ip = match source {
             _ if !is_through => SourceIp::Unknown,
@@ -291,6 +312,9 @@ impl Walk {
             extra_hops: hops.filter(|_| is_through),
             recoverable: if is_through { carriers } else { Vec::new() },
             left_out: false,
+            decided_by,
+            is_whole,
+            lost_with,
             prediction,
             stages,
         }
@@ -314,6 +338,8 @@ fn fate(prediction: &Prediction, dataplane: Dataplane, protocol: Protocol) -> (S
     };
     let source_ip = match dataplane {
         Dataplane::KubeProxy => return (by_kube_proxy, Loser::KubeProxy),
+        // Which of them serves cluster addresses to clients outside, and how, is their setting.
+        _ if prediction.cause == Some(CauseCode::OutsideClusterCidr) => SourceIp::Unknown,
         _ if !is_for_clients_outside => by_kube_proxy,
         Dataplane::CiliumDsr | Dataplane::AntreaDsr | Dataplane::CalicoEbpf => SourceIp::Preserved,
         Dataplane::CiliumHybrid if protocol == Protocol::Tcp => SourceIp::Preserved,

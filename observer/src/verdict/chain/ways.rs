@@ -177,8 +177,16 @@ impl<'a> Explainer<'a> {
                     return Vec::new();
                 };
                 let walks = self.in_front(doors, entry, &front).into_iter();
+                // Its health checks ask at the traffic port, where such a node drops (Elastic Load
+                // Balancing, "Health checks for Application Load Balancer target groups").
+                let leaves_out = front.system == System::AwsAlb
+                    || front.leaves_out_unhealthy_nodes == Some(true);
                 walks
-                    .map(|(walk, _)| (walk, Some(front.system), false))
+                    .map(|(walk, alike)| {
+                        let cause = alike.and_then(|alike| alike.prediction.outcome_cause);
+                        let is_closed = cause == Some(OutcomeCauseCode::NoLocalEndpoints);
+                        (walk, Some(front.system), leaves_out && is_closed)
+                    })
                     .collect()
             }
             Place::OnEveryNode { service } => {
@@ -247,8 +255,8 @@ impl<'a> Explainer<'a> {
             return walk;
         }
         let by_cluster_ip = doors.alike(entry, FrontDoorKind::ClusterIP, ClientKind::Pod);
-        match by_cluster_ip.first() {
-            Some(alike) => self.by_node(walk, entry, alike),
+        match Alike::together(by_cluster_ip) {
+            Some(alike) => self.by_node(walk, entry, &alike),
             None => walk,
         }
     }
@@ -258,12 +266,7 @@ impl<'a> Explainer<'a> {
             [only] => only.to_string(),
             _ => "node".to_owned(),
         };
-        walk.node(
-            who,
-            &alike.prediction,
-            &self.facts.dataplane,
-            entry.protocol,
-        )
+        walk.node(who, &alike.prediction, &self.facts.dataplane, entry)
     }
 }
 
