@@ -7,6 +7,7 @@
 pub mod btf;
 pub mod cluster;
 pub mod observations;
+pub mod payload;
 pub mod scenario;
 
 #[cfg(test)]

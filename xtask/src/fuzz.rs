@@ -32,6 +32,8 @@ pub(crate) enum Target {
     Cluster,
     /// What comes up the ring buffer, and the verdicts on it.
     Observations,
+    /// The first bytes of a connection, and whom they name.
+    Payload,
     /// A row of the decision table, as somebody wrote it.
     Scenario,
 }

@@ -9,16 +9,24 @@ use crate::workspace;
 
 /// Which modules of `observer` each may use, besides itself. Facts flow one way: packets →
 /// observations → connections → verdicts → people.
-const MAY_USE: [(&str, &[&str]); 13] = [
+const MAY_USE: [(&str, &[&str]); 14] = [
+    ("payload", &[]),
     ("cluster", &[]),
     ("observation", &["cluster"]),
     ("kernel", &["cluster", "observation"]),
     ("flow", &["cluster", "observation"]),
     ("verdict", &["cluster", "observation", "flow"]),
-    ("record", &["cluster", "verdict"]),
+    ("record", &["cluster", "payload", "verdict"]),
     (
         "observe",
-        &["cluster", "observation", "flow", "verdict", "record"],
+        &[
+            "cluster",
+            "observation",
+            "flow",
+            "payload",
+            "verdict",
+            "record",
+        ],
     ),
     ("recording", &["cluster", "observation", "observe"]),
     ("kubernetes", &["cluster", "notice"]),
@@ -31,6 +39,7 @@ const MAY_USE: [(&str, &[&str]); 13] = [
             "kernel",
             "kubernetes",
             "observe",
+            "payload",
             "record",
             "recording",
             "notice",
@@ -57,8 +66,9 @@ const MAY_USE: [(&str, &[&str]); 13] = [
 ];
 
 /// Modules that know only what they are told.
-const PURE: [&str; 6] = [
+const PURE: [&str; 7] = [
     "cluster",
+    "payload",
     "observation",
     "flow",
     "verdict",
