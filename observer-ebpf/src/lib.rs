@@ -271,6 +271,16 @@ pub const SEGMENTS_SIZE: u32 = 1 << 20;
 /// Networks whose connections' first bytes may be asked for.
 pub const SOURCES_MAX: u32 = 1 << 12;
 
+/// An address in the trie of those networks; its prefix counts the family's bits, too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceKey {
+    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
+    pub family: u8,
+    /// In the form of [`Tuple::source`].
+    pub address: [u8; 16],
+}
+
 /// Key of the map of connections whose first bytes are waited for: their tuple as one side of the
 /// node sees it, before NAT or after.
 #[repr(C)]
@@ -411,6 +421,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 44 && align_of::<FlowKey>() == 4);
     assert!(size_of::<Flow>() == 16 && align_of::<Flow>() == 8);
     assert!(size_of::<Observation>() == 128 && align_of::<Observation>() == 8);
+    assert!(size_of::<SourceKey>() == 17 && align_of::<SourceKey>() == 1);
     assert!(size_of::<WaitingKey>() == 40 && align_of::<WaitingKey>() == 2);
     assert!(size_of::<Waiting>() == 52 && align_of::<Waiting>() == 4);
     assert!(size_of::<Segment>() == 64 && align_of::<Segment>() == 8);
@@ -440,6 +451,8 @@ mod user {
     unsafe impl aya::Pod for super::KernelLayout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::DropLayout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::SourceKey {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::WaitingKey {}
     // SAFETY: as above.

@@ -6,7 +6,8 @@
 //! with what arrived and hands the finished observation to userspace. Packets of established
 //! connections return after direct packet access (`packet::passes`), before any helper call;
 //! datagrams of ports that nobody asks about after two looks into an array, and those of a flow
-//! that is known after one into a hash map (`datagram`).
+//! that is known after one into a hash map (`datagram`). Where clients' first bytes are asked for,
+//! segments with data are looked at a little longer (`payload`).
 //!
 //! Minimum kernel: 5.10 (`bpf_ktime_get_ns`, `bpf_probe_read_kernel` 5.5, ring buffer 5.8).
 
@@ -26,12 +27,13 @@ mod datagram;
 mod drops;
 mod maps;
 mod packet;
+mod payload;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use conntrack::Direction;
 use maps::Scratch;
-use observer_ebpf::{Arrival, CONNTRACK_ENTRY, ROLE_OPENING};
+use observer_ebpf::{Arrival, CONNTRACK_ENTRY, ROLE_OPENING, SIDE_IN};
 use packet::{BARE, ETHERNET, Role};
 
 /// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: the next program on the hook runs as if this one
@@ -69,7 +71,13 @@ fn observer_out_ip(context: TcContext) -> i32 {
 #[inline(always)]
 fn ingress<const LINK: usize>(context: &TcContext) -> i32 {
     if !packet::passes::<LINK>(context) {
-        arrive::<LINK>(context);
+        // What neither opens nor answers may still be data, whose headers are not linear or have
+        // options.
+        if arrive::<LINK>(context).is_none() && payload::is_on() {
+            payload::segment::<LINK>(context, SIDE_IN);
+        }
+    } else if payload::is_on() && !payload::passes::<LINK>(context) {
+        payload::segment::<LINK>(context, SIDE_IN);
     }
     NEXT
 }
@@ -90,6 +98,7 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         conntrack,
         opening_key: key,
         flow_key,
+        waiting_key,
         reply,
         ..
     } = maps::scratch()?;
@@ -119,6 +128,9 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         padding: [0; 3],
     };
     maps::note(key, &arrival);
+    if payload::is_on() {
+        payload::open(packet, key, SIDE_IN, waiting_key);
+    }
     debug!(
         context,
         "arrival, interface {}, ports {} to {}, sequence {}",
@@ -141,6 +153,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         answer_key,
         flow_key,
         reply,
+        ..
     } = scratch;
     packet::parse::<LINK>(context, packet)?;
     let is_datagram = packet.is_datagram();

@@ -24,7 +24,7 @@ use crate::kernel::capabilities;
 use crate::kernel::drops::DropReasons;
 use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::Links;
-use crate::kernel::programs::{self, Hook, Programs, UdpPorts};
+use crate::kernel::programs::{self, Hook, Load, Ports, Programs};
 use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
 use crate::observation::Moment;
@@ -115,7 +115,10 @@ impl Setup {
             )),
             Err(error) => warn(&error, "filters of an observer that was killed may remain"),
         }
-        let (mut programs, ring) = Programs::load(debug_programs)?;
+        let (mut programs, rings) = Programs::load(Load {
+            debug_lines: debug_programs,
+            first_bytes: false,
+        })?;
         if let Some(hook) = hook {
             programs.only_by(hook);
         }
@@ -144,7 +147,7 @@ impl Setup {
         });
         let (interfaces, hook) = session.attach(&links)?;
         let ring = Ring {
-            observations: ring,
+            observations: rings.observations,
             stop,
             debug_programs,
         };
@@ -154,10 +157,10 @@ impl Setup {
 
 /// The UDP ports to look at: of all, if it is not known what is a front door, or if all is asked
 /// for.
-fn udp_ports(cluster: Option<&Snapshot>, all: bool) -> UdpPorts {
+fn udp_ports(cluster: Option<&Snapshot>, all: bool) -> Ports {
     match cluster {
-        Some(cluster) if !all => UdpPorts::Only(cluster.index.ports(Protocol::Udp)),
-        _ => UdpPorts::All,
+        Some(cluster) if !all => Ports::Only(cluster.index.ports(Protocol::Udp)),
+        _ => Ports::All,
     }
 }
 

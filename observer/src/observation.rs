@@ -194,6 +194,18 @@ pub enum Observation {
     },
 }
 
+/// A part of what a client sends first. It goes to the parser, and nowhere else: it is no
+/// [`Observation`], and is never recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Segment<'ring> {
+    /// Of which connection; without its zone.
+    pub identity: Identity,
+    /// Where its bytes belong: 0 is the first that the client sends.
+    pub offset: u32,
+    /// They.
+    pub bytes: &'ring [u8],
+}
+
 const fn tcp() -> Protocol {
     Protocol::Tcp
 }

@@ -17,7 +17,7 @@ use crate::kernel::layout::{Resolver, SYSFS};
 use crate::kernel::links::{Links, Role};
 use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::nftables::{self, Ruleset};
-use crate::kernel::programs::Programs;
+use crate::kernel::programs::{Load, Programs};
 use crate::live::Whereabouts;
 
 /// Something, or why it could not be seen.
@@ -88,7 +88,7 @@ impl Facts {
             tracked: tracked(),
             environment,
             programs: may_observe.then(|| {
-                Programs::load(false)
+                Programs::load(Load::default())
                     .map(drop)
                     .map_err(|error| told(&error))
             }),
@@ -112,7 +112,7 @@ impl Facts {
 
 fn drop_reasons() -> Seen<()> {
     let reasons = DropReasons::read(SYSFS.as_ref()).map_err(|error| told(&error))?;
-    let (mut programs, _) = Programs::load(false).map_err(|error| told(&error))?;
+    let (mut programs, _) = Programs::load(Load::default()).map_err(|error| told(&error))?;
     programs.note_drops(reasons).map_err(|error| told(&error))
 }
 
