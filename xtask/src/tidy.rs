@@ -14,7 +14,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ("cluster", &[]),
     ("observation", &["cluster"]),
     ("kernel", &["cluster", "observation"]),
-    ("flow", &["cluster", "observation"]),
+    ("flow", &["cluster", "observation", "payload"]),
     ("verdict", &["cluster", "observation", "flow"]),
     ("record", &["cluster", "payload", "verdict"]),
     (
