@@ -1,4 +1,4 @@
-//! What people put in front of a cluster, by the real programs: HAProxy and nginx.
+//! What people put in front of a cluster, by the real programs: `HAProxy` and nginx.
 
 use std::{
     fs,
@@ -16,6 +16,11 @@ use crate::{
 };
 
 const READY: Duration = Duration::from_secs(10);
+
+/// What nginx would keep where only a distribution's own may write.
+const TEMPORARY: &str = "client_body_temp_path DIRECTORY/a;\nproxy_temp_path DIRECTORY/b;\n\
+                         fastcgi_temp_path DIRECTORY/c;\nuwsgi_temp_path DIRECTORY/d;\n\
+                         scgi_temp_path DIRECTORY/e;\n";
 
 /// A proxy at work, until it is dropped.
 #[derive(Debug)]
@@ -82,13 +87,9 @@ impl Haproxy {
 /// nginx as an application load balancer: it appends to `X-Forwarded-For`.
 pub fn nginx(namespace: &Namespace, at: SocketAddr, to: SocketAddr) -> Result<Proxy> {
     let source = at.ip();
-    let paths: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-        .iter()
-        .map(|kind| format!("{kind}_temp_path DIRECTORY/{kind};\n"))
-        .collect();
     let configuration = format!(
         "daemon off;\nmaster_process off;\npid DIRECTORY/pid;\nerror_log stderr;\n\
-         events {{}}\nhttp {{\naccess_log off;\n{paths}\
+         events {{}}\nhttp {{\naccess_log off;\n{TEMPORARY}\
          server {{\nlisten {at};\nlocation / {{\nproxy_pass http://{to};\nproxy_bind {source};\n\
          proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;\n}}\n}}\n}}\n"
     );

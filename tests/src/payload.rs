@@ -223,9 +223,9 @@ impl Stage {
 /// Whether a record is of what a pod got.
 fn is_of(record: &Value, pod: &[IpAddr], heard: &Heard) -> bool {
     let address = |place: &str| {
-        let part = record.pointer(place)?;
-        let ip: IpAddr = part["ip"].as_str()?.parse().ok()?;
-        let port = u16::try_from(part["port"].as_u64()?).ok()?;
+        let end = record.pointer(place)?;
+        let ip: IpAddr = end["ip"].as_str()?.parse().ok()?;
+        let port = u16::try_from(end["port"].as_u64()?).ok()?;
         Some(SocketAddr::new(ip, port))
     };
     address("/source_seen") == Some(heard.peer)

@@ -117,6 +117,7 @@ impl Target {
             Self::Btf => "btf",
             Self::Cluster => "cluster",
             Self::Observations => "observations",
+            Self::Payload => "payload",
             Self::Scenario => "scenario",
         }
     }
@@ -125,7 +126,7 @@ impl Target {
     fn seeds(self) -> PathBuf {
         match self {
             Self::Scenario => PathBuf::from("tests/scenarios"),
-            Self::Btf | Self::Cluster | Self::Observations => {
+            Self::Btf | Self::Cluster | Self::Observations | Self::Payload => {
                 Path::new("fuzz/seeds").join(self.name())
             }
         }
