@@ -194,6 +194,7 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
 /// The source port of a TCP segment with data, as far as the linear part shows one; of what
 /// [`passes`] let pass.
 #[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
 pub(crate) fn source_port_of_data<const LINK: usize>(context: &TcContext) -> Option<u16> {
     let (transport, length) = match ethertype(context) {
         IPV4 => {

@@ -13,7 +13,7 @@
 
 use aya_ebpf::{
     Global,
-    bindings::BPF_F_RDONLY_PROG,
+    bindings::{__sk_buff, BPF_F_RDONLY_PROG},
     helpers::generated::bpf_skb_load_bytes,
     macros::map,
     maps::{
@@ -96,7 +96,7 @@ pub(crate) fn open(
     };
     SOURCES.get(Key::new(u8::BITS + u128::BITS, source))?;
     point(key, packet, side);
-    let is_repeated = WAITING.get_ptr(&*key).is_some_and(|waiting| {
+    let is_repeated = WAITING.get_ptr(*key).is_some_and(|waiting| {
         // SAFETY: entries of a hash map stay where they are; of one that is let go meanwhile this
         // may be another's.
         unsafe { (*waiting).identity.sequence == opening.identity.sequence }
@@ -107,7 +107,7 @@ pub(crate) fn open(
             next: 0,
             segments: 0,
         };
-        maps::count(match WAITING.insert(&*key, waiting, 0) {
+        maps::count(match WAITING.insert(*key, waiting, 0) {
             Ok(()) => Counter::WaitingWritten,
             Err(_) => Counter::WaitingLost,
         });
@@ -143,7 +143,7 @@ pub(crate) fn segment<const LINK: usize>(context: &TcContext, side: u8) -> Optio
     } = maps::scratch()?;
     let data = packet::data::<LINK>(context, packet)?;
     point(key, packet, side);
-    let waiting = WAITING.get_ptr_mut(&*key)?;
+    let waiting = WAITING.get_ptr_mut(*key)?;
     // SAFETY: entries of a hash map stay where they are; of one that is let go meanwhile this may
     // be another's, of which too little is handed on then.
     let waiting = unsafe { &mut *waiting };
@@ -166,20 +166,23 @@ pub(crate) fn segment<const LINK: usize>(context: &TcContext, side: u8) -> Optio
     if end <= waiting.next {
         return None;
     }
-    if send(context, waiting, offset, data.start, length) && offset <= waiting.next {
+    if send(context.skb.skb, waiting, offset, data.start, length) && offset <= waiting.next {
         waiting.next = end;
     }
     waiting.segments += 1;
     if waiting.next >= PAYLOAD_MAX || waiting.segments >= SEGMENTS_MAX {
         // Userspace may have been faster.
-        let _gone = WAITING.remove(&*key);
+        let _gone = WAITING.remove(*key);
     }
     Some(())
 }
 
 /// Copies `length` bytes at `start` to userspace.
-#[inline(always)]
-fn send(context: &TcContext, waiting: &Waiting, offset: u32, start: u32, length: u32) -> bool {
+///
+/// A function of its own, so that `length` stays in a register from its test to its uses: until 6.8
+/// the verifier forgets what was found out of a copy of what lies on the stack.
+#[inline(never)]
+fn send(skb: *mut __sk_buff, waiting: &Waiting, offset: u32, start: u32, length: u32) -> bool {
     let Some(whole) = SEGMENT.get_ptr_mut(0) else {
         return false;
     };
@@ -200,7 +203,7 @@ fn send(context: &TcContext, waiting: &Waiting, offset: u32, start: u32, length:
             padding: 0,
         };
         bpf_skb_load_bytes(
-            context.skb.skb.cast_const().cast(),
+            skb.cast_const().cast(),
             start,
             (&raw mut (*whole).bytes).cast(),
             length,

@@ -239,10 +239,10 @@ fn bytes_are_nowhere() {
     let directory = tempfile::TempDir::new().expect("a directory");
     let recording = directory.path().join("recording");
     let node = stage.lab().node("node1").expect("a node");
-    let state = tests::demo::cluster_file();
+    let objects = tests::demo::cluster_file();
     let path = recording.to_str().expect("text");
     let arguments = [&TRUSTING[..], &["--record", path]].concat();
-    let observer = tests::observer_process::ObserverProcess::start(node, &state, &arguments);
+    let observer = tests::observer_process::ObserverProcess::start(node, &objects, &arguments);
     let observer = observer.expect("observes");
     say().expect("answered");
     observer.wait_for_records(1).expect("told");

@@ -1,6 +1,6 @@
 //! The client's address from what real proxies add to its first bytes.
 //!
-//! Goal: behind HAProxy and nginx, as people put them in front of a node port, every connection's
+//! Goal: behind `HAProxy` and nginx, as people put them in front of a node port, every connection's
 //! client is recovered, and it is the one that really connected; where the bytes do not carry it,
 //! none is named. Method: run the programs, connect through them by several clients, and compare
 //! with what the pods read.

@@ -130,7 +130,7 @@ fn asking_for_first_bytes_costs_others_little() {
             established(CLIENT_PORT, &[0; 1_000]),
         ),
     ];
-    let mut measured = Vec::new();
+    let (mut measured, mut openings) = (Vec::new(), Vec::new());
     for first_bytes in [false, true] {
         let load = Load {
             first_bytes,
@@ -147,6 +147,15 @@ fn asking_for_first_bytes_costs_others_little() {
             .expect("set");
         let mut ip = v4();
         ip.set_next_headers(IpNumber::TCP);
+        let syns = (0..u32::from(FLOWS)).map(|sequence_number| {
+            let tcp = TcpHeader {
+                sequence_number,
+                ..syn()
+            };
+            packet(ip.clone(), tcp)
+        });
+        let [opening, _] = alone(&mut programs, syns);
+        openings.push(opening);
         run(&mut programs, ETHERNET[0], &packet(ip, syn()));
         programs.let_go(&identity(tuple(&v4())));
         let costs = packets.each_ref().map(|(_, packet)| {
@@ -161,4 +170,11 @@ fn asking_for_first_bytes_costs_others_little() {
         let [off, on] = [0, 1].map(|on| measured[on][index]);
         writeln!(out, "{what:<32}{off:>6} ns off {on:>6} ns on").expect("printed");
     }
+    let what = "a SYN, run alone, in";
+    writeln!(
+        out,
+        "{what:<32}{:>6} ns off {:>6} ns on",
+        openings[0], openings[1]
+    )
+    .expect("printed");
 }
