@@ -312,6 +312,8 @@ pub struct Waiting {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Segment {
+    /// By what its connection waits.
+    pub key: WaitingKey,
     /// Of which connection; without its zone.
     pub identity: Identity,
     /// Where its bytes belong: 0 is the first that the client sends.
@@ -424,7 +426,7 @@ const _: () = {
     assert!(size_of::<SourceKey>() == 17 && align_of::<SourceKey>() == 1);
     assert!(size_of::<WaitingKey>() == 40 && align_of::<WaitingKey>() == 2);
     assert!(size_of::<Waiting>() == 52 && align_of::<Waiting>() == 4);
-    assert!(size_of::<Segment>() == 64 && align_of::<Segment>() == 8);
+    assert!(size_of::<Segment>() == 104 && align_of::<Segment>() == 8);
     assert!(size_of::<KernelLayout>() == 16 && align_of::<KernelLayout>() == 4);
     assert!(size_of::<DropLayout>() == 12 && align_of::<DropLayout>() == 4);
     assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 2);

@@ -33,7 +33,7 @@ use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use conntrack::Direction;
 use maps::Scratch;
-use observer_ebpf::{Arrival, CONNTRACK_ENTRY, ROLE_OPENING, SIDE_IN};
+use observer_ebpf::{Arrival, CONNTRACK_ENTRY, ROLE_OPENING, SIDE_IN, SIDE_OUT};
 use packet::{BARE, ETHERNET, Role};
 
 /// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: the next program on the hook runs as if this one
@@ -85,7 +85,11 @@ fn ingress<const LINK: usize>(context: &TcContext) -> i32 {
 #[inline(always)]
 fn egress<const LINK: usize>(context: &TcContext) -> i32 {
     if !packet::passes::<LINK>(context) {
-        leave::<LINK>(context);
+        if leave::<LINK>(context).is_none() && payload::is_on() && is_own(context) {
+            payload::segment::<LINK>(context, SIDE_OUT);
+        }
+    } else if payload::is_on() && is_own(context) && !payload::passes::<LINK>(context) {
+        payload::segment::<LINK>(context, SIDE_OUT);
     }
     NEXT
 }
@@ -142,6 +146,13 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
     Some(())
 }
 
+/// Whether this node itself sends a packet: it came by no interface.
+#[inline(always)]
+fn is_own(context: &TcContext) -> bool {
+    // SAFETY: the context is a valid __sk_buff for the life of the program.
+    unsafe { (*context.skb.skb).ingress_ifindex == 0 }
+}
+
 /// As [`arrive`].
 #[inline(always)]
 fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
@@ -152,8 +163,8 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         opening_key,
         answer_key,
         flow_key,
+        waiting_key,
         reply,
-        ..
     } = scratch;
     packet::parse::<LINK>(context, packet)?;
     let is_datagram = packet.is_datagram();
@@ -217,6 +228,10 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         datagram::left(
             context, packet, &original, reply, &arrival, is_new, flow_key,
         )?;
+    }
+    // A proxy on this node, perhaps. What another sends was waited for as it arrived.
+    if payload::is_on() && is_own(context) {
+        payload::open(packet, opening_key, SIDE_OUT, waiting_key);
     }
     maps::send(context, scratch, arrival, opening);
     debug!(

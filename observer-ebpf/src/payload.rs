@@ -73,8 +73,8 @@ pub(crate) fn is_on() -> bool {
     PAYLOAD.load() != 0
 }
 
-/// At ingress, of a packet that opens a connection: its first bytes are waited for from now on, if
-/// they are asked for.
+/// Of a packet that opens a connection, at ingress, or at egress if this node sends it: its first
+/// bytes are waited for from now on, if they are asked for.
 #[inline(always)]
 pub(crate) fn open(
     packet: &Packet,
@@ -85,14 +85,15 @@ pub(crate) fn open(
     if packet.protocol != TCP || packet.role != Role::Opening {
         return None;
     }
-    let door = opening.identity.original.destination_port;
+    let original = &opening.identity.original;
+    let door = original.destination_port;
     let word = TCP_PORTS.get(u32::from(door / 64))?;
     if word >> (door % 64) & 1 == 0 {
         return None;
     }
     let source = SourceKey {
         family: packet.family,
-        address: packet.tuple.source,
+        address: original.source,
     };
     SOURCES.get(Key::new(u8::BITS + u128::BITS, source))?;
     point(key, packet, side);
@@ -166,7 +167,13 @@ pub(crate) fn segment<const LINK: usize>(context: &TcContext, side: u8) -> Optio
     if end <= waiting.next {
         return None;
     }
-    if send(context.skb.skb, waiting, offset, data.start, length) && offset <= waiting.next {
+    let whole = SEGMENT.get_ptr_mut(0)?;
+    // SAFETY: the slot is this CPU's own, as in `maps::scratch`.
+    unsafe {
+        (*whole).header.key = *key;
+        (*whole).header.identity = waiting.identity;
+    }
+    if send(context.skb.skb, whole, offset, data.start, length) && offset <= waiting.next {
         waiting.next = end;
     }
     waiting.segments += 1;
@@ -177,31 +184,28 @@ pub(crate) fn segment<const LINK: usize>(context: &TcContext, side: u8) -> Optio
     Some(())
 }
 
-/// Copies `length` bytes at `start` to userspace.
+/// Copies `length` bytes at `start` to userspace, behind what `whole` says of their connection.
 ///
 /// A function of its own, so that `length` stays in a register from its test to its uses: until 6.8
 /// the verifier forgets what was found out of a copy of what lies on the stack.
 #[inline(never)]
-fn send(skb: *mut __sk_buff, waiting: &Waiting, offset: u32, start: u32, length: u32) -> bool {
-    let Some(whole) = SEGMENT.get_ptr_mut(0) else {
-        return false;
-    };
+fn send(skb: *mut __sk_buff, whole: *mut Whole, offset: u32, start: u32, length: u32) -> bool {
     // The compiler knows what it may be, and would leave the test out that the verifier asks for.
+    // Less one, because older verifiers do not learn from a comparison with zero that it is more.
+    let last = length.wrapping_sub(1);
     // SAFETY: the place is a variable.
-    let length = unsafe { core::ptr::read_volatile(&raw const length) };
-    if length == 0 || length > PAYLOAD_MAX {
+    let last = unsafe { core::ptr::read_volatile(&raw const last) };
+    if last >= PAYLOAD_MAX {
         return false;
     }
-    // SAFETY: the slot is this CPU's own, as in `maps::scratch`; the helper writes no more than
+    let length = last + 1;
+    // SAFETY: `whole` is this CPU's own slot, as in `maps::scratch`; the helper writes no more than
     // `length` bytes, which `bytes` has room for.
     let loaded = unsafe {
-        (*whole).header = Segment {
-            identity: waiting.identity,
-            offset,
-            time_ns: maps::now_ns(),
-            length,
-            padding: 0,
-        };
+        (*whole).header.offset = offset;
+        (*whole).header.time_ns = maps::now_ns();
+        (*whole).header.length = length;
+        (*whole).header.padding = 0;
         bpf_skb_load_bytes(
             skb.cast_const().cast(),
             start,

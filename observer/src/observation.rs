@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use observer_ebpf::WaitingKey;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Protocol;
@@ -198,6 +199,8 @@ pub enum Observation {
 /// [`Observation`], and is never recorded.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Segment<'ring> {
+    /// By what the programs know its connection.
+    pub key: WaitingKey,
     /// Of which connection; without its zone.
     pub identity: Identity,
     /// Where its bytes belong: 0 is the first that the client sends.

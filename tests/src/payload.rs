@@ -22,7 +22,10 @@ use serde_json::Value;
 use crate::{
     demo,
     ear::{Ear, Heard},
-    kubeproxy::{Family, Mode, Settings},
+    kubeproxy::{
+        Family, Mode, Settings,
+        doors::{FrontDoor, Kind, front_doors},
+    },
     lab::{Lab, Options},
     observer_process::ObserverProcess,
 };
@@ -114,6 +117,18 @@ impl Stage {
         Ok((*address.context("no such address")?, NODE_PORT).into())
     }
 
+    /// The Service's own address, for who is inside.
+    pub fn cluster_ip(&self) -> Result<SocketAddr> {
+        let doors = front_doors(self.lab.cluster(), self.lab.kube_proxy())?;
+        let is_it = |door: &&FrontDoor| {
+            door.kind == Kind::ClusterIp
+                && format!("{}-", door.service) == SERVICE
+                && self.family.holds(door.to.ip())
+        };
+        let door = doors.iter().find(is_it).context("no such door")?;
+        Ok(door.to)
+    }
+
     /// The address of whoever stands in front.
     pub fn front(&self) -> Result<IpAddr> {
         self.of_family(&FRONTS).next().context("no such address")
@@ -198,7 +213,8 @@ impl Stage {
                     recovered.is_none() || recovered == carried(&heard.bytes),
                     "another address than the bytes carry: {record}"
                 );
-                if record["node"] == ENTRY && record["front_door"]["kind"] == "NodePort" {
+                let kind = record["front_door"]["kind"].as_str();
+                if record["node"] == ENTRY && matches!(kind, Some("NodePort" | "ClusterIP")) {
                     let (heard, record) = (heard.clone(), record.clone());
                     told.push(Told { heard, record });
                 }

@@ -120,6 +120,32 @@ fn the_client_behind_nginx_is_recovered_whatever_it_claims(
     }
 }
 
+/// nginx as an ingress controller in the host's network: its own connections go to the Service.
+#[rstest]
+fn whom_an_ingress_of_the_node_speaks_for_is_recovered(
+    #[values(Mode::Iptables(Backend::Nft), Mode::Nftables)] mode: Mode,
+    #[values(Family::V4, Family::V6)] family: Family,
+) {
+    if !privilege::granted("whom_an_ingress_of_the_node_speaks_for_is_recovered") {
+        return;
+    }
+    let stage = Stage::raise(mode, family).expect("raised");
+    let node = stage.lab().node("node1").expect("a node");
+    let at = SocketAddr::new(stage.door().expect("a door").ip(), PORT);
+    let service = stage.cluster_ip().expect("an address");
+    let _proxy = nginx(&node.namespace, at, service).expect("starts");
+    let arguments = ["--payload", "known"];
+    let told = stage.observe(&arguments, || through(&stage, at, &[REQUEST, FORGED]));
+    let told = told.expect("observed");
+    assert_eq!(clients_of(&told), CONNECTIONS);
+    for Told { heard, record } in &told {
+        let client = carried(&heard.bytes).expect("nginx says");
+        assert!(stage.clients().contains(&client), "{record}");
+        assert_eq!(recovered(record), Some(client), "{record}");
+        assert_eq!(record["client"]["kind"], "node", "{record}");
+    }
+}
+
 /// A proxy that nobody trusts is a client as any other.
 #[test]
 fn whom_nobody_trusts_nobody_believes() {

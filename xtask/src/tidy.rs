@@ -47,7 +47,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ),
     (
         "output",
-        &["cluster", "kernel", "live", "verdict", "record"],
+        &["cluster", "kernel", "live", "payload", "verdict", "record"],
     ),
     (
         "agent",

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use observer_ebpf::{
     ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DropLayout, FAMILY_IPV4, FAMILY_IPV6, FLOWS_MAX,
-    Flow, FlowKey, KernelLayout, LAYOUT_KEY, PORT_WORDS, SIDE_IN, SourceKey, Waiting, WaitingKey,
+    Flow, FlowKey, KernelLayout, LAYOUT_KEY, PORT_WORDS, SourceKey, Waiting, WaitingKey,
 };
 
 use self::attach::Attachment;
@@ -363,16 +363,10 @@ impl Programs {
     }
 
     /// The first bytes of a connection are known, and no more are handed on.
-    pub fn let_go(&mut self, identity: &Identity) {
+    pub fn let_go(&mut self, key: &WaitingKey) {
         if let Some(payload) = &mut self.payload {
-            let ArrivalKey { identity, .. } = identity.opening_key();
             // It may be gone by itself: after so many bytes, or for newer ones.
-            let _gone = payload.waiting.remove(&WaitingKey {
-                tuple: identity.original,
-                family: identity.family,
-                side: SIDE_IN,
-                padding: [0; 2],
-            });
+            let _gone = payload.waiting.remove(key);
         }
     }
 

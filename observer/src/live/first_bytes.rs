@@ -45,6 +45,7 @@ impl FirstBytes {
     /// Takes a segment in.
     pub(super) fn segment(&mut self, segment: Segment) -> Told {
         let Segment {
+            key: _,
             identity,
             offset,
             bytes,
@@ -71,6 +72,8 @@ impl FirstBytes {
 
 #[cfg(test)]
 mod tests {
+    use observer_ebpf::WaitingKey;
+
     use super::*;
     use crate::cluster::Protocol;
     use crate::observation::Tuple;
@@ -90,6 +93,12 @@ mod tests {
         let mut first_bytes = FirstBytes::new();
         let mut told = |offset, bytes| {
             first_bytes.segment(Segment {
+                key: WaitingKey {
+                    tuple: identity.opening_key().identity.original,
+                    family: 4,
+                    side: 1,
+                    padding: [0; 2],
+                },
                 identity,
                 offset,
                 bytes,

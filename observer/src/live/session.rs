@@ -528,12 +528,12 @@ impl<S: Sink> Session<S> {
                 self.lost.undecodable += 1;
                 continue;
             };
-            let identity = segment.identity;
+            let Segment { key, identity, .. } = segment;
             let reading = match self.first_bytes.segment(segment) {
                 Told::Nothing => continue,
                 Told::SoFar(reason) => Reading::Nothing(reason),
                 Told::All(reading) => {
-                    self.parts.programs.let_go(&identity);
+                    self.parts.programs.let_go(&key);
                     reading
                 }
             };

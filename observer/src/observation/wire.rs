@@ -153,6 +153,12 @@ impl<'ring> Segment<'ring> {
         let (mut header, bytes) = bytes
             .split_at_checked(expected)
             .ok_or_else(|| size(expected))?;
+        let key = wire::WaitingKey {
+            tuple: wire_tuple(&mut header),
+            family: header.get_u8(),
+            side: header.get_u8(),
+            padding: [header.get_u8(), header.get_u8()],
+        };
         let identity = identity(&wire_identity(&mut header))?;
         let offset = header.get_u32_ne();
         // When: of the segment, not of what it tells.
@@ -162,6 +168,7 @@ impl<'ring> Segment<'ring> {
             return Err(size(expected.saturating_add(length as usize)));
         }
         Ok(Self {
+            key,
             identity,
             offset,
             bytes,

@@ -207,7 +207,6 @@ impl Around<'_> {
         let door = original.destination;
         is_asked_for
             && connection.identity.protocol == Protocol::Tcp
-            && connection.arrival.is_some()
             && matches!(connection.answer, Answer::Accepted(_))
             && self.index.is_none_or(|index| {
                 index

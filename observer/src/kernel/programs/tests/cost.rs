@@ -157,7 +157,13 @@ fn asking_for_first_bytes_costs_others_little() {
         let [opening, _] = alone(&mut programs, syns);
         openings.push(opening);
         run(&mut programs, ETHERNET[0], &packet(ip, syn()));
-        programs.let_go(&identity(tuple(&v4())));
+        let ArrivalKey { identity, .. } = identity(tuple(&v4())).opening_key();
+        programs.let_go(&WaitingKey {
+            tuple: identity.original,
+            family: identity.family,
+            side: observer_ebpf::SIDE_IN,
+            padding: [0; 2],
+        });
         let costs = packets.each_ref().map(|(_, packet)| {
             let stretches =
                 (0..STRETCHES).map(|_| cost(&mut programs, ETHERNET[0], packet, REPEAT));

@@ -1,7 +1,7 @@
 //! Clients' first bytes: handed on once, in their place, of whom they are asked for, and no more
 //! than are asked for.
 
-use observer_ebpf::{PAYLOAD_MAX, SEGMENTS_MAX};
+use observer_ebpf::{PAYLOAD_MAX, SEGMENTS_MAX, SIDE_IN, SIDE_OUT};
 
 use super::*;
 use crate::observation::Segment;
@@ -35,6 +35,7 @@ fn handed_on(rings: &mut Rings) -> HandedOn {
     let ring = rings.segments.as_mut().expect("asked for");
     while let Some(item) = ring.next() {
         let Segment {
+            key: _,
             identity,
             offset,
             bytes,
@@ -42,6 +43,17 @@ fn handed_on(rings: &mut Rings) -> HandedOn {
         segments.push((identity, offset, bytes.to_vec()));
     }
     segments
+}
+
+/// By what a connection of the client waits.
+fn key(ip: &IpHeaders, side: u8) -> WaitingKey {
+    let ArrivalKey { identity, .. } = identity(tuple(ip)).opening_key();
+    WaitingKey {
+        tuple: identity.original,
+        family: identity.family,
+        side,
+        padding: [0; 2],
+    }
 }
 
 fn opens(programs: &mut Programs, ip: &IpHeaders) {
@@ -101,8 +113,27 @@ fn first_bytes_are_handed_on_once_and_in_their_place(#[case] ip: IpHeaders) {
     ];
     assert_eq!(handed_on(&mut rings), expected);
     // What is let go is no longer looked at.
-    programs.let_go(&of);
+    programs.let_go(&key(&ip, SIDE_IN));
     sends(&mut programs, &ip, 23, b"more");
+    assert_eq!(handed_on(&mut rings), []);
+}
+
+/// What this node itself sends comes by no interface, as a test run's packet.
+#[test]
+fn a_nodes_own_first_bytes_are_handed_on_as_they_leave() {
+    let test = "a_nodes_own_first_bytes_are_handed_on_as_they_leave";
+    let Some((mut programs, mut rings)) = load_asking(test, &ALL) else {
+        return;
+    };
+    let ip = v4();
+    run(&mut programs, ETHERNET[1], &packet(ip.clone(), syn()));
+    run(&mut programs, ETHERNET[1], &segment(&ip, 0, b"GET /"));
+    // As it arrives elsewhere it is another's.
+    sends(&mut programs, &ip, 0, b"GET /");
+    let of = identity(tuple(&ip));
+    assert_eq!(handed_on(&mut rings), [(of, 0, b"GET /".to_vec())]);
+    programs.let_go(&key(&ip, SIDE_OUT));
+    run(&mut programs, ETHERNET[1], &segment(&ip, 5, b"more"));
     assert_eq!(handed_on(&mut rings), []);
 }
 
@@ -131,7 +162,7 @@ fn no_more_is_handed_on_than_is_asked_for() {
     assert_eq!(all, &sent[..PAYLOAD_MAX as usize]);
 
     // Nor in more pieces.
-    programs.let_go(&identity(tuple(&ip)));
+    programs.let_go(&key(&ip, SIDE_IN));
     opens(&mut programs, &ip);
     for offset in 0..SEGMENTS_MAX + 20 {
         sends(&mut programs, &ip, offset, b"a");
@@ -172,7 +203,7 @@ fn of_others_nothing_is_handed_on() {
             sources: BTreeSet::new(),
         })
         .expect("set");
-    programs.let_go(&identity(tuple(&v4())));
+    programs.let_go(&key(&v4(), SIDE_IN));
     opens(&mut programs, &v4());
     sends(&mut programs, &v4(), 0, b"GET /");
     assert_eq!(handed_on(&mut rings), []);
