@@ -42,6 +42,7 @@ const NEXT: i32 = -1;
 
 /// Before connection tracking: notes arrivals.
 #[classifier]
+#[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
 fn observer_in(context: TcContext) -> i32 {
     ingress::<ETHERNET>(&context)
@@ -49,6 +50,7 @@ fn observer_in(context: TcContext) -> i32 {
 
 /// The same for devices without a link header.
 #[classifier]
+#[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
 fn observer_in_ip(context: TcContext) -> i32 {
     ingress::<BARE>(&context)
@@ -56,6 +58,7 @@ fn observer_in_ip(context: TcContext) -> i32 {
 
 /// After NAT: reads both tuples, joins and reports.
 #[classifier]
+#[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
 fn observer_out(context: TcContext) -> i32 {
     egress::<ETHERNET>(&context)
@@ -63,6 +66,7 @@ fn observer_out(context: TcContext) -> i32 {
 
 /// The same for devices without a link header.
 #[classifier]
+#[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
 fn observer_out_ip(context: TcContext) -> i32 {
     egress::<BARE>(&context)

@@ -114,8 +114,8 @@ pub(crate) fn open(
         });
     }
     let (table, generation) = (RECENT.get_ptr_mut(0)?, maps::generation(GENERATION_SHIFT)?);
-    // SAFETY: every port is an index of the table. Whoever else writes writes a byte, too.
-    unsafe { (*table)[usize::from(packet.tuple.source_port)] = generation };
+    // SAFETY: it lies in the table. Whoever else writes writes a byte, too.
+    unsafe { *slot(table, packet.tuple.source_port) = generation };
     Some(())
 }
 
@@ -125,13 +125,26 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
     let Some(port) = packet::source_port_of_data::<LINK>(context) else {
         return true;
     };
-    let (Some(table), Some(generation)) = (RECENT.get_ptr(0), maps::generation(GENERATION_SHIFT))
+    let (Some(table), Some(generation)) =
+        (RECENT.get_ptr_mut(0), maps::generation(GENERATION_SHIFT))
     else {
         return true;
     };
     // SAFETY: as in `open`.
-    let noted = unsafe { (*table)[usize::from(port)] };
+    let noted = unsafe { *slot(table, port) };
     generation.wrapping_sub(noted) > 1
+}
+
+/// A port's place in the table.
+#[inline(always)]
+fn slot(table: *mut [u8; 1 << 16], port: u16) -> *mut u8 {
+    let port = u32::from(port);
+    // The compiler knows that a port is none too large. Verifiers before 5.11 forget that of one that
+    // lay on the stack, and want to see it where the place is computed.
+    // SAFETY: the place is a variable.
+    let port = unsafe { core::ptr::read_volatile(&raw const port) } & u32::from(u16::MAX);
+    // SAFETY: every port is an index of the table.
+    unsafe { table.cast::<u8>().add(port as usize) }
 }
 
 /// Hands the bytes of a segment on, if its connection waits for them.
