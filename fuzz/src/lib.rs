@@ -8,6 +8,7 @@ pub mod btf;
 pub mod cluster;
 pub mod manifests;
 pub mod observations;
+pub mod payload;
 pub mod scenario;
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use observer::cluster::Snapshot;
 use observer::observation::{Entry, Moment, Observation};
-use observer::observe::{Epoch, Event, Observer, Output, Settings};
+use observer::observe::{Asking, Epoch, Event, Observer, Output, Settings};
 use observer::record::Record;
 
 use crate::cluster;
@@ -37,6 +37,7 @@ pub fn judged(bytes: &[u8]) -> Vec<Record> {
         answer_timeout_ns: ANSWER_TIMEOUT_NS,
         all: true,
         follows_cluster: false,
+        first_bytes: Asking::default(),
     };
     let mut observer = Observer::new(settings, Some(Arc::clone(&CLUSTER)));
     let mut records = Vec::new();

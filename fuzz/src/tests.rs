@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use observer::payload::Reason;
 use observer::verdict::{Outcome, SourceIp};
 
-use crate::{btf, cluster, manifests, observations, scenario};
+use crate::{btf, cluster, manifests, observations, payload, scenario};
 
 /// What lies in the seeds of a target; of scenarios, all there are.
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -36,6 +37,7 @@ fn nothing_known_breaks_what_must_hold() {
     replay("cluster", cluster::run);
     replay("manifests", manifests::run);
     replay("observations", observations::run);
+    replay("payload", payload::run);
     replay("scenario", scenario::run);
 }
 
@@ -77,4 +79,19 @@ fn the_seed_of_observations_is_a_rewritten_and_answered_connection() {
     };
     assert_eq!(record.source_ip, SourceIp::Lost);
     assert_eq!(record.outcome, Outcome::Answered);
+}
+
+#[test]
+fn the_seeds_of_payload_name_their_client() {
+    let client = Some(Ok([203, 0, 113, 50].into()));
+    for name in [
+        "proxy_v1",
+        "proxy_v2_checked",
+        "x_forwarded_for",
+        "forwarded",
+    ] {
+        assert_eq!(payload::told(&seed("payload", name)), client, "{name}");
+    }
+    let tls = payload::told(&seed("payload", "tls"));
+    assert_eq!(tls, Some(Err(Reason::Tls)));
 }

@@ -255,6 +255,77 @@ pub struct DropLayout {
 /// MiB of kernel memory.
 pub const DROPS_MAX: u32 = 1 << 12;
 
+/// So many bytes of what a client sends first are handed to userspace, at most.
+pub const PAYLOAD_MAX: u32 = 2_048;
+
+/// So many segments of them: a client that sends byte by byte is not followed to the end.
+pub const SEGMENTS_MAX: u32 = 128;
+
+/// Connections whose first bytes are waited for at once: 2 MiB of kernel memory. Those that wait
+/// longest make room.
+pub const WAITING_MAX: u32 = 1 << 14;
+
+/// The size of the ring buffer of [`Segment`]s in bytes: 500 whole heads between two reads.
+pub const SEGMENTS_SIZE: u32 = 1 << 20;
+
+/// Networks whose connections' first bytes may be asked for.
+pub const SOURCES_MAX: u32 = 1 << 12;
+
+/// An address in the trie of those networks; its prefix counts the family's bits, too.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SourceKey {
+    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
+    pub family: u8,
+    /// In the form of [`Tuple::source`].
+    pub address: [u8; 16],
+}
+
+/// Key of the map of connections whose first bytes are waited for: their tuple as one side of the
+/// node sees it, before NAT or after.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WaitingKey {
+    /// As in the header.
+    pub tuple: Tuple,
+    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
+    pub family: u8,
+    /// One of the `SIDE_` constants.
+    pub side: u8,
+    /// Zero.
+    pub padding: [u8; 2],
+}
+
+/// A connection whose first bytes are waited for.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Which; without its zone.
+    pub identity: Identity,
+    /// How many bytes were handed on without a gap.
+    pub next: u32,
+    /// In how many segments.
+    pub segments: u32,
+}
+
+/// What precedes the bytes of a segment in their ring buffer.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Segment {
+    /// By what its connection waits.
+    pub key: WaitingKey,
+    /// Of which connection; without its zone.
+    pub identity: Identity,
+    /// Where its bytes belong: 0 is the first that the client sends.
+    pub offset: u32,
+    /// When it arrived, as [`Arrival::time_ns`].
+    pub time_ns: u64,
+    /// How many bytes follow: those of the segment that lie within [`PAYLOAD_MAX`].
+    pub length: u32,
+    /// Zero.
+    pub padding: u32,
+}
+
 /// [`KernelLayout::zone`] of a kernel without zones. No field of interest is at offset zero: that
 /// is the entry's reference count.
 pub const NO_ZONES: u32 = 0;
@@ -329,11 +400,19 @@ pub enum Counter {
     FlowsWritten = 10,
     /// Entries that the map of known UDP flows refused.
     FlowsLost = 11,
+    /// Connections whose first bytes were to be waited for.
+    WaitingWritten = 12,
+    /// Those that the map refused.
+    WaitingLost = 13,
+    /// Segments handed to userspace.
+    SegmentsSent = 14,
+    /// Segments that found their ring buffer full.
+    SegmentsLost = 15,
 }
 
 impl Counter {
     /// How many there are: the size of the array.
-    pub const COUNT: u32 = 12;
+    pub const COUNT: u32 = 16;
 }
 
 const _: () = {
@@ -344,6 +423,10 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 44 && align_of::<FlowKey>() == 4);
     assert!(size_of::<Flow>() == 16 && align_of::<Flow>() == 8);
     assert!(size_of::<Observation>() == 128 && align_of::<Observation>() == 8);
+    assert!(size_of::<SourceKey>() == 17 && align_of::<SourceKey>() == 1);
+    assert!(size_of::<WaitingKey>() == 40 && align_of::<WaitingKey>() == 2);
+    assert!(size_of::<Waiting>() == 52 && align_of::<Waiting>() == 4);
+    assert!(size_of::<Segment>() == 104 && align_of::<Segment>() == 8);
     assert!(size_of::<KernelLayout>() == 16 && align_of::<KernelLayout>() == 4);
     assert!(size_of::<DropLayout>() == 12 && align_of::<DropLayout>() == 4);
     assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 2);
@@ -370,4 +453,10 @@ mod user {
     unsafe impl aya::Pod for super::KernelLayout {}
     // SAFETY: as above.
     unsafe impl aya::Pod for super::DropLayout {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::SourceKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::WaitingKey {}
+    // SAFETY: as above.
+    unsafe impl aya::Pod for super::Waiting {}
 }

@@ -6,7 +6,8 @@
 //! with what arrived and hands the finished observation to userspace. Packets of established
 //! connections return after direct packet access (`packet::passes`), before any helper call;
 //! datagrams of ports that nobody asks about after two looks into an array, and those of a flow
-//! that is known after one into a hash map (`datagram`).
+//! that is known after one into a hash map (`datagram`). Where clients' first bytes are asked for,
+//! segments with data are looked at a little longer (`payload`).
 //!
 //! Minimum kernel: 5.10 (`bpf_ktime_get_ns`, `bpf_probe_read_kernel` 5.5, ring buffer 5.8).
 
@@ -26,12 +27,13 @@ mod datagram;
 mod drops;
 mod maps;
 mod packet;
+mod payload;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use conntrack::Direction;
 use maps::Scratch;
-use observer_ebpf::{Arrival, CONNTRACK_ENTRY, ROLE_OPENING};
+use observer_ebpf::{Arrival, CONNTRACK_ENTRY, ROLE_OPENING, SIDE_IN, SIDE_OUT};
 use packet::{BARE, ETHERNET, Role};
 
 /// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: the next program on the hook runs as if this one
@@ -40,6 +42,7 @@ const NEXT: i32 = -1;
 
 /// Before connection tracking: notes arrivals.
 #[classifier]
+#[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
 fn observer_in(context: TcContext) -> i32 {
     ingress::<ETHERNET>(&context)
@@ -47,6 +50,7 @@ fn observer_in(context: TcContext) -> i32 {
 
 /// The same for devices without a link header.
 #[classifier]
+#[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
 fn observer_in_ip(context: TcContext) -> i32 {
     ingress::<BARE>(&context)
@@ -54,6 +58,7 @@ fn observer_in_ip(context: TcContext) -> i32 {
 
 /// After NAT: reads both tuples, joins and reports.
 #[classifier]
+#[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
 fn observer_out(context: TcContext) -> i32 {
     egress::<ETHERNET>(&context)
@@ -61,6 +66,7 @@ fn observer_out(context: TcContext) -> i32 {
 
 /// The same for devices without a link header.
 #[classifier]
+#[inline(always)]
 #[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
 fn observer_out_ip(context: TcContext) -> i32 {
     egress::<BARE>(&context)
@@ -69,7 +75,13 @@ fn observer_out_ip(context: TcContext) -> i32 {
 #[inline(always)]
 fn ingress<const LINK: usize>(context: &TcContext) -> i32 {
     if !packet::passes::<LINK>(context) {
-        arrive::<LINK>(context);
+        // What neither opens nor answers may still be data, whose headers are not linear or have
+        // options.
+        if arrive::<LINK>(context).is_none() && payload::is_on() {
+            payload::segment::<LINK>(context, SIDE_IN);
+        }
+    } else if payload::is_on() && !payload::passes::<LINK>(context) {
+        payload::segment::<LINK>(context, SIDE_IN);
     }
     NEXT
 }
@@ -77,7 +89,11 @@ fn ingress<const LINK: usize>(context: &TcContext) -> i32 {
 #[inline(always)]
 fn egress<const LINK: usize>(context: &TcContext) -> i32 {
     if !packet::passes::<LINK>(context) {
-        leave::<LINK>(context);
+        if leave::<LINK>(context).is_none() && payload::is_on() && is_own(context) {
+            payload::segment::<LINK>(context, SIDE_OUT);
+        }
+    } else if payload::is_on() && is_own(context) && !payload::passes::<LINK>(context) {
+        payload::segment::<LINK>(context, SIDE_OUT);
     }
     NEXT
 }
@@ -90,6 +106,7 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         conntrack,
         opening_key: key,
         flow_key,
+        waiting_key,
         reply,
         ..
     } = maps::scratch()?;
@@ -119,6 +136,9 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         padding: [0; 3],
     };
     maps::note(key, &arrival);
+    if payload::is_on() {
+        payload::open(packet, key, SIDE_IN, waiting_key);
+    }
     debug!(
         context,
         "arrival, interface {}, ports {} to {}, sequence {}",
@@ -128,6 +148,13 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         packet.sequence
     );
     Some(())
+}
+
+/// Whether this node itself sends a packet: it came by no interface.
+#[inline(always)]
+fn is_own(context: &TcContext) -> bool {
+    // SAFETY: the context is a valid __sk_buff for the life of the program.
+    unsafe { (*context.skb.skb).ingress_ifindex == 0 }
 }
 
 /// As [`arrive`].
@@ -140,6 +167,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         opening_key,
         answer_key,
         flow_key,
+        waiting_key,
         reply,
     } = scratch;
     packet::parse::<LINK>(context, packet)?;
@@ -204,6 +232,10 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         datagram::left(
             context, packet, &original, reply, &arrival, is_new, flow_key,
         )?;
+    }
+    // A proxy on this node, perhaps. What another sends was waited for as it arrived.
+    if payload::is_on() && is_own(context) {
+        payload::open(packet, opening_key, SIDE_OUT, waiting_key);
     }
     maps::send(context, scratch, arrival, opening);
     debug!(

@@ -12,7 +12,7 @@ use aya_ebpf::{
 use observer_ebpf::{
     ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DROPS_MAX, DropLayout, FLOW_IDLE_NS, FLOWS_MAX,
     Flow, FlowKey, KernelLayout, LAYOUT_KEY, OBSERVATIONS_SIZE, Observation, PORT_WORDS,
-    SILENCE_NS, Tuple,
+    SILENCE_NS, Tuple, WaitingKey,
 };
 
 use crate::{
@@ -65,6 +65,7 @@ pub(crate) struct Scratch {
     pub(crate) opening_key: ArrivalKey,
     pub(crate) answer_key: ArrivalKey,
     pub(crate) flow_key: FlowKey,
+    pub(crate) waiting_key: WaitingKey,
     /// Backend → source seen, once it is known.
     pub(crate) reply: Tuple,
 }
@@ -99,6 +100,13 @@ pub(crate) fn is_attended() -> bool {
     HEARTBEAT
         .get(0)
         .is_some_and(|beat| now_ns().saturating_sub(*beat) < SILENCE_NS)
+}
+
+/// Userspace's last sign of life, as a number of 2^`shift` ns; it comes round again.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "so it comes round again")]
+pub(crate) fn generation(shift: u32) -> Option<u8> {
+    HEARTBEAT.get(0).map(|beat| (*beat >> shift) as u8)
 }
 
 /// Where the kernel keeps conntrack's entries, if that is known.

@@ -23,6 +23,9 @@ use crate::maps;
 
 /// Offset of the sequence number in a TCP header (RFC 9293, 3.1).
 pub(crate) const TCP_SEQUENCE: usize = 4;
+/// Offset of the byte whose high four bits are the length of a TCP header (RFC 9293, 3.1), in
+/// words of four bytes.
+const TCP_DATA_OFFSET: usize = 12;
 /// Offset of the flags in a TCP header (RFC 9293, 3.1).
 const TCP_FLAGS: usize = 13;
 const SYN: u8 = 0x02;
@@ -186,6 +189,97 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
         }
         _ => true,
     }
+}
+
+/// The source port of a TCP segment with data, as far as the linear part shows one; of what
+/// [`passes`] let pass.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
+pub(crate) fn source_port_of_data<const LINK: usize>(context: &TcContext) -> Option<u16> {
+    let (transport, length) = match ethertype(context) {
+        IPV4 => {
+            let [head, _] = linear::<LINK, Ipv4Hdr>(context)?;
+            // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
+            let header = unsafe { &*(head as *const Ipv4Hdr) };
+            if header.vihl != IPV4_PLAIN || header.proto != TCP {
+                return None;
+            }
+            let length = u16::from_be_bytes(header.tot_len);
+            // A packet too large for the field (BIG TCP) says zero.
+            let length = length.wrapping_sub(Ipv4Hdr::LEN as u16);
+            (head + Ipv4Hdr::LEN, length)
+        }
+        IPV6 => {
+            let [head, _] = linear::<LINK, Ipv6Hdr>(context)?;
+            // SAFETY: as above.
+            let header = unsafe { &*(head as *const Ipv6Hdr) };
+            if header.next_hdr != TCP {
+                return None;
+            }
+            let length = u16::from_be_bytes(header.payload_len);
+            (head + Ipv6Hdr::LEN, length)
+        }
+        _ => return None,
+    };
+    let header = read(transport + TCP_DATA_OFFSET) >> 4;
+    (length != u16::from(header) * 4)
+        .then(|| u16::from_be_bytes([read(transport), read(transport + 1)]))
+}
+
+/// Where the data of a TCP segment lies in its packet.
+#[derive(Clone, Copy)]
+pub(crate) struct Data {
+    pub(crate) start: u32,
+    pub(crate) length: u32,
+}
+
+/// Reads the addresses, ports and sequence number of a TCP segment with data into `packet`. `None`:
+/// it is none.
+#[inline(always)]
+#[expect(clippy::cast_possible_truncation, reason = "lengths of packets")]
+pub(crate) fn data<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<Data> {
+    let (transport, said) = match ethertype(context) {
+        IPV4 => {
+            let header: Ipv4Hdr = load(context, LINK)?;
+            if header.frag_offset() != 0 || header.proto != TCP {
+                return None;
+            }
+            packet.family = FAMILY_IPV4;
+            addresses_ipv4(&header, &mut packet.tuple);
+            let said = usize::from(u16::from_be_bytes(header.tot_len));
+            (LINK + usize::from(header.ihl()), said)
+        }
+        IPV6 => {
+            let header: Ipv6Hdr = load(context, LINK)?;
+            let (protocol, transport) = transport_ipv6(context, &header, LINK)?;
+            if protocol != TCP {
+                return None;
+            }
+            packet.family = FAMILY_IPV6;
+            addresses_ipv6(&header, &mut packet.tuple);
+            let said = usize::from(u16::from_be_bytes(header.payload_len));
+            (transport, if said == 0 { 0 } else { said + Ipv6Hdr::LEN })
+        }
+        _ => return None,
+    };
+    let header: TcpHdr = load(context, transport)?;
+    let lengths: u8 = load(context, transport + TCP_DATA_OFFSET)?;
+    packet.protocol = TCP;
+    packet.sequence = u32::from_be_bytes(header.seq);
+    packet.tuple.source_port = u16::from_be_bytes(header.source);
+    packet.tuple.destination_port = u16::from_be_bytes(header.dest);
+    let start = transport as u32 + u32::from(lengths >> 4) * 4;
+    let whole = context.len();
+    // Behind a short packet the link pads; a very large one (BIG TCP) does not say how long it is.
+    let end = match LINK as u32 + said as u32 {
+        _ if said == 0 => whole,
+        end if end < whole => end,
+        _ => whole,
+    };
+    (start < end).then(|| Data {
+        start,
+        length: end - start,
+    })
 }
 
 /// Whether neither port of a datagram is observed. What a later fragment has there are no ports;

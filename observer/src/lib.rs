@@ -18,6 +18,7 @@ mod notice;
 pub mod observation;
 pub mod observe;
 pub mod output;
+pub mod payload;
 pub mod record;
 pub mod recording;
 pub mod verdict;

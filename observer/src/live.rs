@@ -2,6 +2,7 @@
 //! handed to a [`Sink`].
 
 mod clock;
+mod first_bytes;
 mod interfaces;
 mod missed;
 mod session;
@@ -24,11 +25,11 @@ use crate::kernel::capabilities;
 use crate::kernel::drops::DropReasons;
 use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::Links;
-use crate::kernel::programs::{self, Hook, Programs, UdpPorts};
+use crate::kernel::programs::{self, FirstBytes, Hook, Load, Ports, Programs};
 use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
 use crate::observation::Moment;
-use crate::observe::{Observer, Settings};
+use crate::observe::{Asking, Observer, Settings, Whose};
 use crate::record::Record;
 use crate::recording::Writer;
 
@@ -115,7 +116,10 @@ impl Setup {
             )),
             Err(error) => warn(&error, "filters of an observer that was killed may remain"),
         }
-        let (mut programs, ring) = Programs::load(debug_programs)?;
+        let (mut programs, rings) = Programs::load(Load {
+            debug_lines: debug_programs,
+            first_bytes: settings.first_bytes.whose != Whose::Off,
+        })?;
         if let Some(hook) = hook {
             programs.only_by(hook);
         }
@@ -125,12 +129,18 @@ impl Setup {
         note_drops(&mut programs, &sysfs);
         let Knowledge { cluster, changes } = knowledge;
         programs.follow_udp(&udp_ports(cluster.as_deref(), settings.all))?;
+        programs.hand_on(&handed_on(
+            &settings.first_bytes,
+            cluster.as_deref(),
+            settings.all,
+        ))?;
         let interfaces = Interfaces::new(Choice(interfaces), cluster.clone());
         let links = Links::read().await?;
         let epoch = settings.epoch;
         let mut session = Session::new(session::Parts {
             programs,
             all: settings.all,
+            asking: settings.first_bytes.clone(),
             answer_timeout_ns: settings.answer_timeout_ns,
             observer: Observer::new(settings, cluster.clone()),
             cluster,
@@ -144,7 +154,8 @@ impl Setup {
         });
         let (interfaces, hook) = session.attach(&links)?;
         let ring = Ring {
-            observations: ring,
+            observations: rings.observations,
+            segments: rings.segments,
             stop,
             debug_programs,
         };
@@ -154,10 +165,21 @@ impl Setup {
 
 /// The UDP ports to look at: of all, if it is not known what is a front door, or if all is asked
 /// for.
-fn udp_ports(cluster: Option<&Snapshot>, all: bool) -> UdpPorts {
+fn udp_ports(cluster: Option<&Snapshot>, all: bool) -> Ports {
     match cluster {
-        Some(cluster) if !all => UdpPorts::Only(cluster.index.ports(Protocol::Udp)),
-        _ => UdpPorts::All,
+        Some(cluster) if !all => Ports::Only(cluster.index.ports(Protocol::Udp)),
+        _ => Ports::All,
+    }
+}
+
+/// The connections whose first bytes are asked for: to front doors, and to what they lead to.
+fn handed_on(asking: &Asking, cluster: Option<&Snapshot>, all: bool) -> FirstBytes {
+    FirstBytes {
+        ports: match cluster {
+            Some(cluster) if !all => Ports::Only(cluster.index.ports(Protocol::Tcp)),
+            _ => Ports::All,
+        },
+        sources: asking.sources(cluster.map(|cluster| &cluster.index)),
     }
 }
 

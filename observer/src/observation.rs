@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use observer_ebpf::WaitingKey;
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::Protocol;
@@ -192,6 +193,20 @@ pub enum Observation {
         /// How it came.
         arrival: Arrival,
     },
+}
+
+/// A part of what a client sends first. It goes to the parser, and nowhere else: it is no
+/// [`Observation`], and is never recorded.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Segment<'ring> {
+    /// By what the programs know its connection.
+    pub key: WaitingKey,
+    /// Of which connection; without its zone.
+    pub identity: Identity,
+    /// Where its bytes belong: 0 is the first that the client sends.
+    pub offset: u32,
+    /// They.
+    pub bytes: &'ring [u8],
 }
 
 const fn tcp() -> Protocol {

@@ -3,20 +3,25 @@
 //! PURE: [`Event`]s are all that an [`Observer`] ever learns, so that a recording of them gives
 //! the same records again.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use self::first_bytes::{Around, Unread, load_balancers};
+pub use self::first_bytes::{Asking, Trusted, Whose};
 use self::history::History;
 use crate::cluster::{LocalAddresses, Snapshot};
 use crate::flow::{Connection, Flow, Losses};
 use crate::observation::{
     DropReason, Entry, Identity, IfIndex, Interfaces, Moment, Observation, Tuple,
 };
+use crate::payload::Reading;
 use crate::record::Record;
 use crate::verdict::{self, Knowledge};
 
+mod first_bytes;
 mod history;
 #[cfg(test)]
 mod tests;
@@ -80,6 +85,9 @@ pub enum Event {
     ClusterHeard(Option<Moment>),
     /// The wall clock was set: it reads otherwise from now on.
     Clock(Epoch),
+    /// What a connection's client sent first, as far as it came; it may be told again, of more.
+    /// The parser's word, not the bytes: those are in no event.
+    FirstBytes(Identity, Reading),
     /// Observations were lost, at any time before this moment.
     Lost(Moment),
     /// It is this late now.
@@ -111,6 +119,9 @@ pub struct Settings {
     /// Whether the cluster is followed: [`Event::Cluster`] tells of it, and of its changes.
     #[serde(default)]
     pub follows_cluster: bool,
+    /// Whose first bytes are asked for, and who is believed.
+    #[serde(default)]
+    pub first_bytes: Asking,
 }
 
 /// One node's observer.
@@ -127,6 +138,10 @@ pub struct Observer {
     waiting: Vec<(Moment, Connection)>,
     /// Those that could not, because too many did.
     waiting_full: u64,
+    /// Connections that wait for what their clients send first.
+    unread: Unread,
+    /// The addresses of load balancers, by the latest of the cluster.
+    load_balancers: HashSet<IpAddr>,
     now: Moment,
 }
 
@@ -137,6 +152,8 @@ impl Observer {
         Self {
             flow: Flow::new(settings.answer_timeout_ns),
             local: LocalAddresses::new(settings.node.as_str(), []),
+            unread: Unread::new(settings.answer_timeout_ns),
+            load_balancers: balancers(cluster.as_deref()),
             cluster: History::new(cluster, settings.answer_timeout_ns + CHANGE_NS),
             settings,
             interfaces: BTreeMap::new(),
@@ -156,14 +173,19 @@ impl Observer {
             ),
             Event::Tick(now) => {
                 self.now = now;
-                (self.reconsidered(|until| until <= now), self.flow.tick(now))
+                let mut outputs = self.reconsidered(|until| until <= now);
+                outputs.extend(self.unread_due(|until| until <= now));
+                (outputs, self.flow.tick(now))
             }
             Event::End => {
                 // No more word comes.
                 self.settings.follows_cluster = false;
-                (self.reconsidered(|_| true), self.flow.finish())
+                let mut outputs = self.reconsidered(|_| true);
+                outputs.extend(self.unread_due(|_| true));
+                (outputs, self.flow.finish())
             }
             Event::Cluster(since, snapshot) => {
+                self.load_balancers = balancers(Some(&snapshot));
                 self.cluster.add(since, snapshot);
                 (self.reconsidered(|_| true), Vec::new())
             }
@@ -174,6 +196,11 @@ impl Observer {
             } => (self.existing(identity, reply, replied), Vec::new()),
             Event::LookedUp(identity, entry, drop_reason) => {
                 (self.looked_up(&identity, entry, drop_reason), Vec::new())
+            }
+            Event::FirstBytes(identity, reading) => {
+                let connection = self.unread.read(identity, reading);
+                let output = connection.and_then(|connection| self.judged(&connection));
+                (output.into_iter().collect(), Vec::new())
             }
             Event::Lost(now) => {
                 self.flow.lost(now);
@@ -246,7 +273,8 @@ impl Observer {
         let mut waiting = self
             .asked
             .values()
-            .chain(self.waiting.iter().map(|(_, waiting)| waiting));
+            .chain(self.waiting.iter().map(|(_, waiting)| waiting))
+            .chain(self.unread.connections());
         let is_before = |opened_at: Moment| opened_at < moment;
         !self.flow.has_pending_before(moment)
             && !waiting.any(|connection| connection.opened_at.is_some_and(is_before))
@@ -255,6 +283,14 @@ impl Observer {
     /// A connection whose answer is missing is conntrack's affair first.
     fn concluded(&mut self, connection: Connection) -> Option<Output> {
         if !connection.is_unanswered() {
+            let moment = connection.opened_at.unwrap_or(self.now);
+            let around = Around {
+                asking: &self.settings.first_bytes,
+                index: self.cluster.at(moment).map(|held| &held.index),
+                local: &self.local,
+                load_balancers: &self.load_balancers,
+            };
+            let connection = self.unread.waits(connection, around, self.now)?;
             return self.judged(&connection);
         }
         let identity = connection.identity;
@@ -280,6 +316,13 @@ impl Observer {
             return None;
         }
         Some(Output::Record(connection.opened_at, Box::new(record)))
+    }
+
+    /// What waited for its first bytes, if its time is up.
+    fn unread_due(&mut self, is_due: impl Fn(Moment) -> bool) -> Vec<Output> {
+        let due = self.unread.due(is_due);
+        let judged = due.into_iter().filter_map(|due| self.judged(&due));
+        judged.collect()
     }
 
     /// What waits is judged anew, if its time is up or word has come.
@@ -347,6 +390,15 @@ impl Observer {
         }
     }
 
+    fn around<'a>(&'a self, connection: &Connection) -> Around<'a> {
+        Around {
+            asking: &self.settings.first_bytes,
+            index: self.held(connection).map(|held| &held.index),
+            local: &self.local,
+            load_balancers: &self.load_balancers,
+        }
+    }
+
     fn node(&self) -> String {
         self.settings.node.clone()
     }
@@ -358,4 +410,8 @@ impl Observer {
             .cloned()
             .unwrap_or_else(|| format!("if{}", index.0))
     }
+}
+
+fn balancers(cluster: Option<&Snapshot>) -> HashSet<IpAddr> {
+    cluster.map_or_else(HashSet::new, |cluster| load_balancers(&cluster.index))
 }

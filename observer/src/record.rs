@@ -7,6 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
+use crate::payload::{Carrier, Reason};
 use crate::verdict::advice::Change;
 use crate::verdict::{Cause, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp};
 use crate::words;
@@ -74,7 +75,7 @@ pub struct FrontDoor {
 }
 
 /// Who opened the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Client {
     /// As it arrived at this node.
     pub ip: IpAddr,
@@ -82,8 +83,21 @@ pub struct Client {
     pub port: u16,
     /// What the address is.
     pub kind: ClientKind,
-    /// The client's address from a PROXY protocol or HTTP header; nothing reads those yet.
+    /// The client's own address, from a PROXY protocol header or the header fields of the first
+    /// HTTP request; `None` if none was read, or it is not believed.
     pub recovered: Option<IpAddr>,
+    /// From which.
+    #[serde(default)]
+    pub recovered_from: Option<Carrier>,
+    /// How many addresses that header lists, believed or not.
+    #[serde(default)]
+    pub hops_listed: Option<u16>,
+    /// Why none was recovered; `None` if one was, or nobody asked.
+    #[serde(default)]
+    pub not_recovered: Option<Reason>,
+    /// Which server a client of TLS asks for.
+    #[serde(default)]
+    pub server_name: Option<String>,
 }
 
 /// The endpoint that was chosen.

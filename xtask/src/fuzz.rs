@@ -34,6 +34,8 @@ pub(crate) enum Target {
     Manifests,
     /// What comes up the ring buffer, and the verdicts on it.
     Observations,
+    /// The first bytes of a connection, and whom they name.
+    Payload,
     /// A row of the decision table, as somebody wrote it.
     Scenario,
 }
@@ -118,6 +120,7 @@ impl Target {
             Self::Cluster => "cluster",
             Self::Manifests => "manifests",
             Self::Observations => "observations",
+            Self::Payload => "payload",
             Self::Scenario => "scenario",
         }
     }
@@ -126,7 +129,7 @@ impl Target {
     fn seeds(self) -> PathBuf {
         match self {
             Self::Scenario => PathBuf::from("tests/scenarios"),
-            Self::Btf | Self::Cluster | Self::Manifests | Self::Observations => {
+            Self::Btf | Self::Cluster | Self::Manifests | Self::Observations | Self::Payload => {
                 Path::new("fuzz/seeds").join(self.name())
             }
         }

@@ -56,7 +56,7 @@ pub(crate) enum Kernel {
 }
 
 /// The suites that a kernel can make fail: they load, attach, read and leave the kernel.
-const SUITES: [Suite; 10] = [
+const SUITES: [Suite; 11] = [
     ("attach", None),
     ("cleanup", None),
     ("conntrack", None),
@@ -64,6 +64,7 @@ const SUITES: [Suite; 10] = [
     ("networks", None),
     ("outcomes", None),
     ("packets", None),
+    ("payload", None),
     ("protocols", None),
     ("scenarios", Some(IN_MACHINES)),
     ("trace", None),

@@ -22,6 +22,9 @@ pub(crate) const LAB: [(&str, &str); 7] = [
     ("tc", "iproute2"),
 ];
 
+/// What the lab puts in front of a cluster, and Debian's packages of them; not in virtual machines.
+const FRONTS: [(&str, &str); 2] = [("haproxy", "haproxy"), ("nginx", "nginx-light")];
+
 /// The tools that make and run the virtual machines of `cargo xtask kernels`.
 const MACHINES: [(&str, &str); 4] = [
     ("depmod", "kmod"),
@@ -62,7 +65,7 @@ pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
 
 /// What the lab runs.
 pub(crate) fn lab() -> anyhow::Result<()> {
-    tools("the lab runs", &LAB)
+    tools("the lab runs", &[&LAB[..], &FRONTS].concat())
 }
 
 /// What makes and runs virtual machines.

@@ -9,18 +9,26 @@ use crate::workspace;
 
 /// Which modules of `observer` each may use, besides itself. Facts flow one way: packets →
 /// observations → connections → verdicts → people.
-const MAY_USE: [(&str, &[&str]); 14] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
+    ("payload", &[]),
     ("cluster", &[]),
     ("manifests", &["cluster"]),
     ("observation", &["cluster"]),
     ("kernel", &["cluster", "observation"]),
-    ("flow", &["cluster", "observation"]),
+    ("flow", &["cluster", "observation", "payload"]),
     ("verdict", &["cluster", "observation", "flow"]),
     ("words", &["verdict"]),
-    ("record", &["cluster", "verdict", "words"]),
+    ("record", &["cluster", "payload", "verdict", "words"]),
     (
         "observe",
-        &["cluster", "observation", "flow", "verdict", "record"],
+        &[
+            "cluster",
+            "observation",
+            "flow",
+            "payload",
+            "verdict",
+            "record",
+        ],
     ),
     ("recording", &["cluster", "observation", "observe"]),
     ("kubernetes", &["cluster", "notice"]),
@@ -33,6 +41,7 @@ const MAY_USE: [(&str, &[&str]); 14] = [
             "kernel",
             "kubernetes",
             "observe",
+            "payload",
             "record",
             "recording",
             "notice",
@@ -40,7 +49,9 @@ const MAY_USE: [(&str, &[&str]); 14] = [
     ),
     (
         "output",
-        &["cluster", "kernel", "live", "verdict", "record", "words"],
+        &[
+            "cluster", "kernel", "live", "payload", "verdict", "record", "words",
+        ],
     ),
     (
         "agent",
@@ -59,9 +70,10 @@ const MAY_USE: [(&str, &[&str]); 14] = [
 ];
 
 /// Modules that know only what they are told.
-const PURE: [&str; 7] = [
+const PURE: [&str; 8] = [
     "cluster",
     "manifests",
+    "payload",
     "observation",
     "flow",
     "verdict",

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::Args;
 
+use super::payload::PayloadOptions;
 use super::source::ClusterSource;
 use super::trace::answer_timeout;
 use super::{Ending, host_name, names};
@@ -32,6 +33,8 @@ pub(super) struct Options {
     /// How long after its opening packet a connection counts as unanswered.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = answer_timeout)]
     answer_timeout: Duration,
+    #[command(flatten)]
+    payload: PayloadOptions,
     /// Where the API is served. Beyond this host only with --token-file.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9807", value_parser = address)]
     listen: SocketAddr,
@@ -55,6 +58,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         source,
         interfaces,
         answer_timeout,
+        payload,
         listen,
         token_file,
         metrics_listen,
@@ -82,6 +86,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
             answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
             all: false,
             follows_cluster: source.file().is_none(),
+            first_bytes: payload.into(),
         },
         addresses: Addresses {
             api: listen,

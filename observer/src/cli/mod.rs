@@ -21,6 +21,7 @@ mod explain;
 mod join;
 mod man;
 mod names;
+mod payload;
 mod replay;
 mod report;
 mod source;

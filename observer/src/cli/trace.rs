@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use self::across::AgentOptions;
 use super::filter::FILTERS;
+use super::payload::PayloadOptions;
 use super::report::{Report, ReportOptions};
 use super::source::ClusterSource;
 use super::{Ending, block_on, host_name, names};
@@ -55,6 +56,8 @@ pub(super) struct Options {
     /// the agents were given; for so long and two seconds a record waits for its other half.
     #[arg(long, value_name = "TIME", default_value = "3s", value_parser = answer_timeout)]
     answer_timeout: Duration,
+    #[command(flatten)]
+    payload: PayloadOptions,
     /// Record what the verdicts rest on, for `observer replay`. The file holds clients' addresses.
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     record: Option<PathBuf>,
@@ -106,6 +109,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         interfaces,
         duration,
         answer_timeout,
+        payload,
         record,
         hook,
         sysfs,
@@ -130,6 +134,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
         all,
         follows_cluster: knowledge.changes.is_some(),
+        first_bytes: payload.into(),
     };
     let recorder = record
         .map(|path| {

@@ -3,6 +3,7 @@
 use crate::observation::{
     Arrival, Conntrack, Departure, DropReason, Entry, Identity, Moment, Tuple,
 };
+use crate::payload::Reading;
 
 /// How a connection's opening packet was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +60,8 @@ pub struct Connection {
     /// Whether its opening packet was seen again: then the answer may be the repetition's, and says
     /// nothing of how long the way is.
     pub repeated: bool,
+    /// What its client sent first, if that was asked for.
+    pub first_bytes: Option<Reading>,
 }
 
 impl Connection {
@@ -76,6 +79,7 @@ impl Connection {
             entry: None,
             drop_reason: None,
             repeated: false,
+            first_bytes: None,
         }
     }
 

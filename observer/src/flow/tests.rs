@@ -131,6 +131,7 @@ fn the_first_reply_brings_the_connection_out() {
             entry: None,
             drop_reason: None,
             repeated: false,
+            first_bytes: None,
         }
     );
     assert_eq!(flow.observe(answer(Kind::Reply, one, 300)), None, "once");

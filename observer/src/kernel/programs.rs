@@ -12,15 +12,18 @@ mod tests;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 
+use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
+use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use observer_ebpf::{
-    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DropLayout, FLOWS_MAX, Flow, FlowKey, KernelLayout,
-    LAYOUT_KEY, PORT_WORDS,
+    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DropLayout, FAMILY_IPV4, FAMILY_IPV6, FLOWS_MAX,
+    Flow, FlowKey, KernelLayout, LAYOUT_KEY, PORT_WORDS, SourceKey, Waiting, WaitingKey,
 };
 
 use self::attach::Attachment;
@@ -48,6 +51,9 @@ const DROP: &str = "observer_drop";
 /// `aya_log::Level`s that the programs print: none, or up to debug.
 const LOG_OFF: u8 = 0;
 const LOG_DEBUG: u8 = 4;
+
+/// The least that a ring buffer may have: a page, of whatever size.
+const PAGE: u32 = 1 << 16;
 
 /// Something the kernel would not do.
 #[derive(Debug, thiserror::Error)]
@@ -92,13 +98,38 @@ pub enum ProgramsError {
     Missing(&'static str),
 }
 
-/// Of which UDP ports the programs follow the flows.
+/// Of which ports something is followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum UdpPorts {
+pub enum Ports {
     /// Of every port.
     All,
-    /// Of these: of front doors, and those behind them. All other datagrams pass at once.
+    /// Of these: of front doors, and those behind them. All others pass at once.
     Only(BTreeSet<u16>),
+}
+
+impl Ports {
+    /// A bit for each.
+    fn words(&self) -> [u64; PORT_WORDS as usize] {
+        let mut words = [0; PORT_WORDS as usize];
+        match self {
+            Self::All => words.fill(u64::MAX),
+            Self::Only(ports) => {
+                for &port in ports {
+                    words[usize::from(port / 64)] |= 1 << (port % 64);
+                }
+            }
+        }
+        words
+    }
+}
+
+/// Whose connections' first bytes the programs hand on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstBytes {
+    /// Of those to these TCP ports.
+    pub ports: Ports,
+    /// And from these networks.
+    pub sources: BTreeSet<IpNet>,
 }
 
 /// What the programs counted.
@@ -139,18 +170,59 @@ pub struct Programs {
     drop_layout: Array<MapData, DropLayout>,
     /// Set while the kernel is asked why it drops.
     drop_reasons: Option<DropReasons>,
+    /// Set if first bytes are handed on.
+    payload: Option<Payload>,
+}
+
+/// The maps of the part that hands first bytes on.
+struct Payload {
+    ports: Array<MapData, u64>,
+    sources: LpmTrie<MapData, SourceKey, u8>,
+    /// What is in `sources`.
+    known: BTreeSet<IpNet>,
+    waiting: BpfHashMap<MapData, WaitingKey, Waiting>,
+}
+
+/// What the programs fill.
+pub struct Rings {
+    /// With [`Observation`]s.
+    pub observations: RingBuf<MapData>,
+    /// With [`Segment`]s, if they were asked for.
+    ///
+    /// [`Segment`]: crate::observation::Segment
+    pub segments: Option<RingBuf<MapData>>,
+}
+
+/// What the programs are to do, beside observing.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    /// Write debug lines, for [`Programs::logger`].
+    pub debug_lines: bool,
+    /// Hand on what clients send first; see [`Programs::hand_on`].
+    pub first_bytes: bool,
 }
 
 impl Programs {
     /// Loads the programs. Needs `CAP_BPF`, `CAP_PERFMON` and `CAP_NET_ADMIN`, or root.
     ///
-    /// `debug_lines`: whether the programs write debug lines, for [`Programs::logger`]. Also
-    /// gives the ring buffer of [`Observation`]s.
-    pub fn load(debug_lines: bool) -> Result<(Self, RingBuf<MapData>), ProgramsError> {
+    /// Also gives the ring buffers that they fill.
+    pub fn load(load: Load) -> Result<(Self, Rings), ProgramsError> {
+        let Load {
+            debug_lines,
+            first_bytes,
+        } = load;
         let log_level = if debug_lines { LOG_DEBUG } else { LOG_OFF };
-        let mut ebpf = EbpfLoader::new()
+        let payload = u8::from(first_bytes);
+        let mut loader = EbpfLoader::new();
+        loader
             .override_global("AYA_LOG_LEVEL", &log_level, true)
-            .load(OBJECT)?;
+            .override_global("PAYLOAD", &payload, true);
+        if !first_bytes {
+            loader
+                .map_max_entries("WAITING", 1)
+                .map_max_entries("SEGMENTS", PAGE);
+        }
+        let mut ebpf = loader.load(OBJECT)?;
         for program in PROGRAMS.into_iter().flatten() {
             classifier(&mut ebpf, program)?
                 .load()
@@ -160,6 +232,11 @@ impl Programs {
                 })?;
         }
         let observations = map(&mut ebpf, "OBSERVATIONS")?;
+        let segments = if first_bytes {
+            Some(map(&mut ebpf, "SEGMENTS")?)
+        } else {
+            None
+        };
         let failed = |source| ProgramsError::Map {
             map: heartbeat::MAP,
             source,
@@ -183,9 +260,23 @@ impl Programs {
             drops: map(&mut ebpf, "DROPS")?,
             drop_layout: map(&mut ebpf, "DROP_LAYOUT")?,
             drop_reasons: None,
+            payload: if first_bytes {
+                Some(Payload {
+                    ports: map(&mut ebpf, "TCP_PORTS")?,
+                    sources: map(&mut ebpf, "SOURCES")?,
+                    known: BTreeSet::new(),
+                    waiting: map(&mut ebpf, "WAITING")?,
+                })
+            } else {
+                None
+            },
             ebpf,
         };
-        Ok((programs, observations))
+        let rings = Rings {
+            observations,
+            segments,
+        };
+        Ok((programs, rings))
     }
 
     /// Attaches by this hook or not at all.
@@ -242,24 +333,41 @@ impl Programs {
     }
 
     /// Follows the UDP flows of these ports from the next datagram on; before, of none.
-    pub fn follow_udp(&mut self, ports: &UdpPorts) -> Result<(), ProgramsError> {
-        let mut words = [0_u64; PORT_WORDS as usize];
-        match ports {
-            UdpPorts::All => words.fill(u64::MAX),
-            UdpPorts::Only(ports) => {
-                for &port in ports {
-                    words[usize::from(port / 64)] |= 1 << (port % 64);
-                }
-            }
+    pub fn follow_udp(&mut self, ports: &Ports) -> Result<(), ProgramsError> {
+        set_ports(&mut self.udp_ports, ports, "UDP_PORTS")
+    }
+
+    /// Hands on, from the next opening packet on, what these connections' clients send first;
+    /// before, of none. Does nothing where the programs were loaded without.
+    pub fn hand_on(&mut self, first_bytes: &FirstBytes) -> Result<(), ProgramsError> {
+        let Some(payload) = &mut self.payload else {
+            return Ok(());
+        };
+        let FirstBytes { ports, sources } = first_bytes;
+        set_ports(&mut payload.ports, ports, "TCP_PORTS")?;
+        let failed = |source| ProgramsError::Map {
+            map: "SOURCES",
+            source,
+        };
+        for gone in payload.known.difference(sources) {
+            payload.sources.remove(&source_key(*gone)).map_err(failed)?;
         }
-        for (index, word) in (0..PORT_WORDS).zip(words) {
-            let set = self.udp_ports.set(index, word, 0);
-            set.map_err(|source| ProgramsError::Map {
-                map: "UDP_PORTS",
-                source,
-            })?;
+        for new in sources.difference(&payload.known) {
+            payload
+                .sources
+                .insert(&source_key(*new), 1, 0)
+                .map_err(failed)?;
         }
+        payload.known.clone_from(sources);
         Ok(())
+    }
+
+    /// The first bytes of a connection are known, and no more are handed on.
+    pub fn let_go(&mut self, key: &WaitingKey) {
+        if let Some(payload) = &mut self.payload {
+            // It may be gone by itself: after so many bytes, or for newer ones.
+            let _gone = payload.waiting.remove(key);
+        }
     }
 
     /// Puts both programs on an interface of the calling thread's network namespace, those for
@@ -407,6 +515,32 @@ fn classifier<'a>(
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(ProgramsError::Missing(name))
+}
+
+fn set_ports(
+    map: &mut Array<MapData, u64>,
+    ports: &Ports,
+    name: &'static str,
+) -> Result<(), ProgramsError> {
+    for (index, word) in (0..PORT_WORDS).zip(ports.words()) {
+        map.set(index, word, 0)
+            .map_err(|source| ProgramsError::Map { map: name, source })?;
+    }
+    Ok(())
+}
+
+/// A network in the trie, behind its family.
+fn source_key(network: IpNet) -> Key<SourceKey> {
+    let (family, address) = match network.network() {
+        IpAddr::V4(address) => {
+            let mut bytes = [0; 16];
+            bytes[..4].copy_from_slice(&address.octets());
+            (FAMILY_IPV4, bytes)
+        }
+        IpAddr::V6(address) => (FAMILY_IPV6, address.octets()),
+    };
+    let prefix = u8::BITS + u32::from(network.prefix_len());
+    Key::new(prefix, SourceKey { family, address })
 }
 
 fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(

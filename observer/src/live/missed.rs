@@ -57,7 +57,7 @@ pub struct Loss {
 
 impl Missed {
     /// Every way in which observations can be lost.
-    pub fn losses(&self) -> [Loss; 12] {
+    pub fn losses(&self) -> [Loss; 14] {
         let Lost {
             pending_full,
             undecodable,
@@ -108,6 +108,16 @@ impl Missed {
                 "suspended",
                 "observer suspended",
                 count(Counter::Unattended),
+            ),
+            (
+                "first_bytes_ring_buffer_full",
+                "ring buffer full for first bytes",
+                count(Counter::SegmentsLost),
+            ),
+            (
+                "first_bytes_refused",
+                "first bytes not waited for",
+                count(Counter::WaitingLost),
             ),
             ("pending_full", "too many pending", pending_full),
             (

@@ -17,9 +17,10 @@ use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::clock::{epoch, moment, now};
+use super::first_bytes::{FirstBytes, Told};
 use super::interfaces::Interfaces;
 use super::missed::{Lost, Missed, Standing};
-use super::{Sink, udp_ports};
+use super::{Sink, handed_on, udp_ports};
 use crate::cluster::{IPVS_DEVICE, Snapshot};
 use crate::kernel::conntrack::{self, Conntrack};
 use crate::kernel::layout::{LayoutError, Resolver};
@@ -30,8 +31,9 @@ use crate::kernel::wait::readable;
 use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
 use crate::observation::Conntrack::Untracked;
-use crate::observation::{Entry, Identity, Moment, Observation};
-use crate::observe::{Epoch, Event, Observer, Output};
+use crate::observation::{Entry, Identity, Moment, Observation, Segment};
+use crate::observe::{Asking, Epoch, Event, Observer, Output};
+use crate::payload::Reading;
 use crate::recording::Writer;
 
 /// How often what waits is looked at: the grain of the answer time-out.
@@ -75,6 +77,8 @@ pub(super) struct Parts<S> {
     pub(super) sink: S,
     /// As the observer's.
     pub(super) all: bool,
+    /// As the observer's.
+    pub(super) asking: Asking,
     pub(super) recorder: Option<Writer>,
     /// Set while conntrack's module is not loaded. Asking conntrack would load it.
     pub(super) awaited: Option<Awaited>,
@@ -85,9 +89,13 @@ pub(super) struct Parts<S> {
 /// What a run waits on.
 pub struct Ring {
     pub(super) observations: RingBuf<MapData>,
+    pub(super) segments: Option<RingBuf<MapData>>,
     pub(super) stop: Stop,
     pub(super) debug_programs: bool,
 }
+
+/// Where clients' first bytes come, if they are asked for.
+type Segments = Option<AsyncFd<RingBuf<MapData>>>;
 
 /// The signals that end a run cleanly; from its making on, they no longer kill.
 #[derive(Debug)]
@@ -143,6 +151,7 @@ pub struct Session<S> {
     /// The most bytes that one reading found, since it was last told.
     ring_buffer_used: u64,
     is_ipvs_told: bool,
+    first_bytes: FirstBytes,
     lost: Lost,
 }
 
@@ -168,6 +177,7 @@ impl<S: Sink> Session<S> {
             observations_lost: 0,
             ring_buffer_used: 0,
             is_ipvs_told: false,
+            first_bytes: FirstBytes::new(),
             lost: Lost::default(),
         }
     }
@@ -217,9 +227,14 @@ impl<S: Sink> Session<S> {
     ) -> anyhow::Result<Ended<S>> {
         let Ring {
             observations,
+            segments,
             stop,
             debug_programs,
         } = ring;
+        let mut segments = segments
+            .map(readable)
+            .transpose()
+            .context("cannot wait on the ring buffer of first bytes")?;
         let mut ring = readable(observations).context("cannot wait on the ring buffer")?;
         let mut log = debug_programs
             .then(|| {
@@ -261,7 +276,8 @@ impl<S: Sink> Session<S> {
                         ready.clear_ready();
                     }
                 }
-                _ = tick.tick() => self.tick(ring.get_mut()).await?,
+                () = has_segments(&mut segments) => self.read_segments(&mut segments)?,
+                _ = tick.tick() => self.tick(ring.get_mut(), &mut segments).await?,
                 () = changed(&mut self.parts.changes) => self.cluster_changed()?,
                 _ = standing_tick.tick(), if standing_interval.is_some() => {
                     let standing = self.standing()?;
@@ -290,9 +306,9 @@ impl<S: Sink> Session<S> {
         }
         let end = now()?;
         if self.parts.sink.ends(end) {
-            self.see_through(&mut ring, end).await?;
+            self.see_through(&mut ring, &mut segments, end).await?;
         }
-        self.end(ring.get_mut())
+        self.end(ring.get_mut(), &mut segments)
     }
 
     /// Goes on until nothing waits any more that was opened before this moment: an answer time-out
@@ -300,22 +316,28 @@ impl<S: Sink> Session<S> {
     async fn see_through(
         &mut self,
         ring: &mut AsyncFd<RingBuf<MapData>>,
+        segments: &mut Segments,
         end: Moment,
     ) -> anyhow::Result<()> {
         let at_most =
             Instant::now() + Duration::from_nanos(self.parts.answer_timeout_ns) + 2 * TICK;
         while Instant::now() < at_most && !self.parts.observer.is_through_with(end) {
             sleep(TICK).await;
-            self.tick(ring.get_mut()).await?;
+            self.tick(ring.get_mut(), segments).await?;
         }
         Ok(())
     }
 
     /// Everything of before this moment is read, and what is pending comes out.
-    fn end(mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Ended<S>> {
+    fn end(
+        mut self,
+        ring: &mut RingBuf<MapData>,
+        segments: &mut Segments,
+    ) -> anyhow::Result<Ended<S>> {
         let end = now()?;
         self.look_ups_left = LOOK_UPS_PER_TICK;
         while self.read(ring)?.moment() < end {}
+        self.read_segments(segments)?;
         self.notice_losses()?;
         self.expire(end, 0)?;
         self.feed(Event::End)?;
@@ -366,6 +388,8 @@ impl<S: Sink> Session<S> {
         {
             let ports = udp_ports(Some(&snapshot), self.parts.all);
             self.parts.programs.follow_udp(&ports)?;
+            let asked = handed_on(&self.parts.asking, Some(&snapshot), self.parts.all);
+            self.parts.programs.hand_on(&asked)?;
             self.parts.interfaces.know(Arc::clone(&snapshot));
             self.parts.cluster = Some(Arc::clone(&snapshot));
             self.feed(Event::Cluster(now()?, snapshot))?;
@@ -401,7 +425,11 @@ impl<S: Sink> Session<S> {
         Ok(())
     }
 
-    async fn tick(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
+    async fn tick(
+        &mut self,
+        ring: &mut RingBuf<MapData>,
+        segments: &mut Segments,
+    ) -> anyhow::Result<()> {
         self.look_ups_left = LOOK_UPS_PER_TICK;
         let Parts {
             interfaces,
@@ -415,6 +443,7 @@ impl<S: Sink> Session<S> {
         // However late this is: silence is judged as of what was read, or the answer of many
         // would lie unread.
         let now = self.read(ring)?.moment();
+        self.read_segments(segments)?;
         self.notice_losses()?;
         self.expire(now, self.parts.answer_timeout_ns)?;
         self.feed(Event::Tick(now))?;
@@ -486,6 +515,35 @@ impl<S: Sink> Session<S> {
         Ok(Read::Until(until))
     }
 
+    /// Reads what clients sent first, [`READ_MAX`] segments at most.
+    fn read_segments(&mut self, segments: &mut Segments) -> anyhow::Result<()> {
+        let Some(segments) = segments else {
+            return Ok(());
+        };
+        for _ in 0..READ_MAX {
+            let Some(item) = segments.get_mut().next() else {
+                return Ok(());
+            };
+            let Ok(segment) = Segment::decode(&item) else {
+                self.lost.undecodable += 1;
+                continue;
+            };
+            let Segment { key, identity, .. } = segment;
+            let reading = match self.first_bytes.segment(segment) {
+                Told::Nothing => continue,
+                Told::SoFar(reason) => Reading::Nothing(reason),
+                Told::All(reading) => {
+                    self.parts.programs.let_go(&key);
+                    reading
+                }
+            };
+            // Before anything is done that may wait.
+            drop(item);
+            self.feed(Event::FirstBytes(identity, reading))?;
+        }
+        Ok(())
+    }
+
     /// Hands on what arrived at least `answer_timeout_ns` before `now` and never left.
     fn expire(&mut self, Moment(now): Moment, answer_timeout_ns: u64) -> anyhow::Result<()> {
         let until = |key: &ArrivalKey| {
@@ -552,6 +610,18 @@ impl Awaited {
         match self {
             Self::Module(resolver) | Self::Types(resolver) => resolver,
         }
+    }
+}
+
+/// Until clients' first bytes are there to be read; for ever, if they are not asked for.
+async fn has_segments(segments: &mut Segments) {
+    match segments {
+        Some(segments) => match segments.readable_mut().await {
+            // A ring buffer tells of each item that comes while all before it were read.
+            Ok(mut ready) => ready.clear_ready(),
+            Err(_) => future::pending().await,
+        },
+        None => future::pending().await,
     }
 }
 

@@ -6,8 +6,8 @@ use bytes::Buf as _;
 use observer_ebpf as wire;
 
 use super::{
-    Arrival, Conntrack, Departure, Identity, IfIndex, Kind, Moment, Observation, Passage, Ttl,
-    Tuple,
+    Arrival, Conntrack, Departure, Identity, IfIndex, Kind, Moment, Observation, Passage, Segment,
+    Ttl, Tuple,
 };
 use crate::cluster::{Protocol, UnknownProtocol};
 
@@ -142,6 +142,40 @@ impl Observation {
     }
 }
 
+impl<'ring> Segment<'ring> {
+    /// Reads one record of the ring buffer of segments.
+    pub fn decode(bytes: &'ring [u8]) -> Result<Self, DecodeError> {
+        let expected = size_of::<wire::Segment>();
+        let size = |expected| DecodeError::Size {
+            found: bytes.len(),
+            expected,
+        };
+        let (mut header, bytes) = bytes
+            .split_at_checked(expected)
+            .ok_or_else(|| size(expected))?;
+        let key = wire::WaitingKey {
+            tuple: wire_tuple(&mut header),
+            family: header.get_u8(),
+            side: header.get_u8(),
+            padding: [header.get_u8(), header.get_u8()],
+        };
+        let identity = identity(&wire_identity(&mut header))?;
+        let offset = header.get_u32_ne();
+        // When: of the segment, not of what it tells.
+        header.advance(size_of::<u64>());
+        let length = header.get_u32_ne();
+        if usize::try_from(length) != Ok(bytes.len()) {
+            return Err(size(expected.saturating_add(length as usize)));
+        }
+        Ok(Self {
+            key,
+            identity,
+            offset,
+            bytes,
+        })
+    }
+}
+
 /// The wire type's bytes, one field after the other in the order of its declaration.
 fn record(mut bytes: &[u8]) -> Result<wire::Observation, DecodeError> {
     let expected = size_of::<wire::Observation>();
@@ -152,13 +186,7 @@ fn record(mut bytes: &[u8]) -> Result<wire::Observation, DecodeError> {
         });
     }
     Ok(wire::Observation {
-        identity: wire::Identity {
-            original: wire_tuple(&mut bytes),
-            family: bytes.get_u8(),
-            protocol: bytes.get_u8(),
-            zone: bytes.get_u16_ne(),
-            sequence: bytes.get_u32_ne(),
-        },
+        identity: wire_identity(&mut bytes),
         reply: wire_tuple(&mut bytes),
         kind: bytes.get_u8(),
         conntrack: bytes.get_u8(),
@@ -169,6 +197,16 @@ fn record(mut bytes: &[u8]) -> Result<wire::Observation, DecodeError> {
         arrival: wire_arrival(&mut bytes),
         opening: wire_arrival(&mut bytes),
     })
+}
+
+fn wire_identity(bytes: &mut &[u8]) -> wire::Identity {
+    wire::Identity {
+        original: wire_tuple(bytes),
+        family: bytes.get_u8(),
+        protocol: bytes.get_u8(),
+        zone: bytes.get_u16_ne(),
+        sequence: bytes.get_u32_ne(),
+    }
 }
 
 fn wire_address(bytes: &mut &[u8]) -> [u8; 16] {
@@ -347,6 +385,11 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = Observation::decode(&bytes);
+        }
+
+        #[test]
+        fn no_bytes_of_a_segment_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Segment::decode(&bytes);
         }
 
         #[test]

@@ -9,6 +9,8 @@ use crate::cluster::{Index, Objects, Protocol, TrafficPolicy};
 use crate::observation::{Arrival, Conntrack, Departure, Kind, Passage, Ttl};
 use crate::verdict::{CauseCode, SourceIp};
 
+mod first_bytes;
+
 const SECOND: u64 = 1_000_000_000;
 const UPLINK: IfIndex = IfIndex(2);
 const CLIENT: &str = "203.0.113.50:49508";
@@ -51,12 +53,17 @@ fn cluster(policy: TrafficPolicy) -> Arc<Snapshot> {
 }
 
 fn following(cluster: Option<Arc<Snapshot>>) -> Observer {
+    asking(Asking::default(), cluster)
+}
+
+fn asking(first_bytes: Asking, cluster: Option<Arc<Snapshot>>) -> Observer {
     let settings = Settings {
         node: "node1".to_owned(),
         epoch: Epoch(jiff::Timestamp::UNIX_EPOCH),
         answer_timeout_ns: 3 * SECOND,
         all: false,
         follows_cluster: true,
+        first_bytes,
     };
     let mut observer = Observer::new(settings, cluster);
     observer.handle(Event::Interfaces(Interfaces {
@@ -69,15 +76,23 @@ fn following(cluster: Option<Arc<Snapshot>>) -> Observer {
 /// What comes of a connection that is opened and answered at a moment, by a source that the pod
 /// sees.
 fn connect(observer: &mut Observer, at: u64, seen: &str) -> Vec<Output> {
-    let identity = Identity {
+    connect_from(observer, at, CLIENT, seen)
+}
+
+fn identity(at: u64, client: &str) -> Identity {
+    Identity {
         protocol: Protocol::Tcp,
         zone: 0,
         original: Tuple {
-            source: socket(CLIENT),
+            source: socket(client),
             destination: socket(DOOR),
         },
         sequence: u32::try_from(at / SECOND).expect("a test is short"),
-    };
+    }
+}
+
+fn connect_from(observer: &mut Observer, at: u64, client: &str, seen: &str) -> Vec<Output> {
+    let identity = identity(at, client);
     let passage = |kind, at: u64| {
         Event::Observation(Observation::Passage(Passage {
             kind,

@@ -1,9 +1,11 @@
 //! From a verdict to its record.
 
 use super::Observer;
+use crate::cluster::FrontDoorKind;
 use crate::flow::{Answer, Answered, Connection};
+use crate::payload::Reading;
 use crate::record::{self, Record};
-use crate::verdict::{Lost, Verdict};
+use crate::verdict::{self, Lost, Verdict};
 
 impl Observer {
     pub(super) fn written(&self, connection: &Connection, verdict: Verdict) -> Record {
@@ -47,12 +49,7 @@ impl Observer {
                 ip: front_door.address.ip().to_canonical(),
                 port: front_door.address.port(),
             },
-            client: record::Client {
-                ip: client.address.ip().to_canonical(),
-                port: client.address.port(),
-                kind: client.kind,
-                recovered: None,
-            },
+            client: self.client(connection, client, front_door.kind),
             backend: backend.map(|backend| record::Backend {
                 ip: backend.address.ip().to_canonical(),
                 port: backend.address.port(),
@@ -89,6 +86,31 @@ impl Observer {
                 .opened_at
                 .and_then(|opened_at| self.cluster.stale_s(opened_at)),
             advice: advice.iter().map(record::Advice::of).collect(),
+        }
+    }
+
+    /// Who opened it, and for whom, if its first bytes tell.
+    fn client(
+        &self,
+        connection: &Connection,
+        client: verdict::Client,
+        door: Option<FrontDoorKind>,
+    ) -> record::Client {
+        let reading = connection.first_bytes.as_ref();
+        let recovered =
+            reading.map(|reading| self.around(connection).client(reading, client, door));
+        let found = recovered.and_then(Result::ok);
+        record::Client {
+            ip: client.address.ip().to_canonical(),
+            port: client.address.port(),
+            kind: client.kind,
+            recovered: found.map(|found| found.address),
+            recovered_from: found.map(|found| found.from),
+            hops_listed: reading
+                .and_then(Reading::hops_listed)
+                .map(|hops| u16::try_from(hops).unwrap_or(u16::MAX)),
+            not_recovered: recovered.and_then(Result::err),
+            server_name: reading.and_then(Reading::server_name).map(str::to_owned),
         }
     }
 

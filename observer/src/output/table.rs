@@ -48,12 +48,18 @@ fn path(record: &Record) -> Option<String> {
 /// `client → front door → service → backend (pod, node)`.
 fn way(record: &Record) -> String {
     let client = socket(record.client.ip, record.client.port);
-    let mut stations = vec![match record.client.kind {
+    let speaker = match record.client.kind {
         ClientKind::External | ClientKind::Unknown => client,
         ClientKind::Pod => format!("{client} (pod)"),
         ClientKind::Node => format!("{client} (node)"),
         ClientKind::LoadBalancer => format!("{client} (load balancer)"),
-    }];
+    };
+    let mut stations = vec![
+        match (record.client.recovered, record.client.recovered_from) {
+            (Some(client), Some(carrier)) => format!("{client} ({}) → {speaker}", word(&carrier)),
+            _ => speaker,
+        },
+    ];
     let door = record.front_door;
     let protocol = match record.protocol {
         Protocol::Tcp => String::new(),

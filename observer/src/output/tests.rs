@@ -12,6 +12,7 @@ use super::table;
 use super::wide::Rows;
 use crate::kernel::programs::Counters;
 use crate::live::{Lost, Missed};
+use crate::payload::Carrier;
 use crate::record::{HopCheck, Record};
 use crate::verdict::{Outcome, OutcomeCauseCode};
 
@@ -217,4 +218,14 @@ fn the_summary_is_by_service_and_cause() {
         "0 connections",
         "a replay misses nothing"
     );
+}
+
+#[test]
+fn whom_a_proxy_speaks_for_stands_in_front_of_it() {
+    let mut record = lost();
+    record.client.recovered = Some("198.51.100.77".parse().expect("an address"));
+    record.client.recovered_from = Some(Carrier::ProxyV2);
+    let shown = table::render(&record, Page::plain(200));
+    let start = "198.51.100.77 (proxy-v2) → 203.0.113.50:49508 → NodePort 172.31.0.11:30080";
+    assert!(shown.starts_with(start), "{shown}");
 }

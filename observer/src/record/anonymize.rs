@@ -15,6 +15,8 @@ const KEPT_BITS: (u8, u8) = (24, 48);
 
 /// Shortens what is a client's own address, wherever the record has it.
 pub fn anonymize(record: &mut Record) {
+    // Whoever speaks for it: behind a proxy that is a pod or a node, too.
+    record.client.recovered = record.client.recovered.map(shortened);
     let is_of_cluster = matches!(record.client.kind, ClientKind::Pod | ClientKind::Node);
     // What another node put in the client's place, and the other half is found by.
     let is_masquerade = record
@@ -26,7 +28,6 @@ pub fn anonymize(record: &mut Record) {
     }
     let whole = record.client.ip;
     record.client.ip = shortened(whole);
-    record.client.recovered = record.client.recovered.map(shortened);
     if let Some(seen) = &mut record.source_seen
         && seen.ip == whole
     {
@@ -100,6 +101,16 @@ mod tests {
         let before = record.clone();
         anonymize(&mut record);
         assert_eq!(record, before);
+    }
+
+    #[test]
+    fn whom_a_pod_speaks_for_is_shortened() {
+        let mut record = whole();
+        record.client.kind = ClientKind::Pod;
+        record.client.recovered = Some("198.51.100.77".parse().expect("an address"));
+        anonymize(&mut record);
+        let recovered = record.client.recovered.map(|address| address.to_string());
+        assert_eq!(recovered.as_deref(), Some("198.51.100.0"));
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub struct Filter {
     /// Only connections whose client's address was lost.
     #[arg(long, help_heading = FILTERS)]
     pub lost: bool,
-    /// Only connections from this network or address; may be repeated.
+    /// Only connections from this network or address, or for it behind a proxy (--payload); may be
+    /// repeated.
     #[arg(long = "client", value_name = "CIDR", help_heading = FILTERS)]
     pub clients: Vec<Clients>,
     /// Only connections that came out otherwise than predicted.
@@ -73,10 +74,12 @@ impl Filter {
             unexpected: _,
         } = self;
         let of_service = service.as_ref().is_none_or(|service| service.is_of(record));
+        let addresses = [Some(record.client.ip), record.client.recovered];
         let of_clients = clients.is_empty()
-            || clients
-                .iter()
-                .any(|Clients(network)| network.contains(&record.client.ip));
+            || clients.iter().any(|Clients(network)| {
+                let mut addresses = addresses.iter().flatten();
+                addresses.any(|address| network.contains(address))
+            });
         of_service && of_clients && (!lost || record.source_ip == SourceIp::Lost)
     }
 
@@ -215,6 +218,23 @@ mod tests {
     ) {
         let Clients(network) = clients;
         assert_eq!(network.contains(&client), is_one);
+    }
+
+    #[test]
+    fn a_client_behind_a_proxy_is_one_too() {
+        let mut record = super::super::tests::whole();
+        let filter = |network: &str| Filter {
+            clients: vec![network.parse().expect("a network")],
+            ..Filter::default()
+        };
+        record.client.recovered = Some("198.51.100.77".parse().expect("an address"));
+        for (network, is_one) in [
+            ("198.51.100.0/24", true),
+            ("203.0.113.0/24", true),
+            ("192.0.2.0/24", false),
+        ] {
+            assert_eq!(filter(network).passes(&record), is_one, "{network}");
+        }
     }
 
     #[test]

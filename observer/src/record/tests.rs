@@ -45,6 +45,10 @@ pub(super) fn whole() -> Record {
             port: 49508,
             kind: ClientKind::External,
             recovered: None,
+            recovered_from: None,
+            hops_listed: None,
+            not_recovered: None,
+            server_name: None,
         },
         backend: Some(Backend {
             ip: ip("10.244.2.5"),

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::cluster::Protocol;
 use crate::observation::{DropReason, Entry, Identity, Moment, Tuple};
-use crate::observe::Epoch;
+use crate::observe::{Asking, Epoch};
 
 fn header() -> Header {
     Header::new(
@@ -19,6 +19,7 @@ fn header() -> Header {
             answer_timeout_ns: 3_000_000_000,
             all: false,
             follows_cluster: false,
+            first_bytes: Asking::default(),
         },
         Some(KubeProxy::default()),
         Some(&Objects::default()),

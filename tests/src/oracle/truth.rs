@@ -111,7 +111,10 @@ fn half_before(lab: &Lab, opened: &Opened) -> Option<Half> {
 }
 
 fn client(address: SocketAddr, kind: &str) -> Value {
-    json!({"ip": address.ip(), "port": address.port(), "kind": kind, "recovered": null})
+    json!({
+        "ip": address.ip(), "port": address.port(), "kind": kind, "recovered": null,
+        "recovered_from": null, "hops_listed": null, "not_recovered": null, "server_name": null,
+    })
 }
 
 fn front_door(door: &FrontDoor) -> Value {

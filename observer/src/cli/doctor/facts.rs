@@ -17,7 +17,7 @@ use crate::kernel::layout::{Resolver, SYSFS};
 use crate::kernel::links::{Links, Role};
 use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::nftables::{self, Ruleset};
-use crate::kernel::programs::Programs;
+use crate::kernel::programs::{Load, Programs};
 use crate::live::Whereabouts;
 
 /// Something, or why it could not be seen.
@@ -34,6 +34,8 @@ pub(super) struct Facts {
     pub(super) tracked: Seen<[bool; 2]>,
     /// Loading the programs; `None` if it was not tried.
     pub(super) programs: Option<Seen<()>>,
+    /// The same with clients' first bytes asked for.
+    pub(super) first_bytes: Option<Seen<()>>,
     /// Asking the kernel why it drops packets, for a moment; `None` if it was not tried.
     pub(super) drop_reasons: Option<Seen<()>>,
     /// Whether programs can be attached by TCX; `None` if nobody was asked.
@@ -87,11 +89,8 @@ impl Facts {
             btf: btf(),
             tracked: tracked(),
             environment,
-            programs: may_observe.then(|| {
-                Programs::load(false)
-                    .map(drop)
-                    .map_err(|error| told(&error))
-            }),
+            programs: may_observe.then(|| loads(false)),
+            first_bytes: may_observe.then(|| loads(true)),
             drop_reasons: may_observe.then(drop_reasons),
             tcx: may_observe.then(|| environment::has_tcx().map_err(|error| told(&error))),
             missing_capabilities,
@@ -110,9 +109,17 @@ impl Facts {
     }
 }
 
+fn loads(first_bytes: bool) -> Seen<()> {
+    let load = Load {
+        first_bytes,
+        ..Load::default()
+    };
+    Programs::load(load).map(drop).map_err(|error| told(&error))
+}
+
 fn drop_reasons() -> Seen<()> {
     let reasons = DropReasons::read(SYSFS.as_ref()).map_err(|error| told(&error))?;
-    let (mut programs, _) = Programs::load(false).map_err(|error| told(&error))?;
+    let (mut programs, _) = Programs::load(Load::default()).map_err(|error| told(&error))?;
     programs.note_drops(reasons).map_err(|error| told(&error))
 }
 

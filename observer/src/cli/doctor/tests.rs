@@ -46,6 +46,7 @@ fn healthy() -> Facts {
         tracked: Ok([true, true]),
         programs: Some(Ok(())),
         drop_reasons: Some(Ok(())),
+        first_bytes: Some(Ok(())),
         tcx: Some(Ok(true)),
         interfaces: Ok(interfaces),
         all_programs: Ok(vec!["sd_fw_egress".to_owned()]),
@@ -86,6 +87,9 @@ fn a_healthy_node_is_told_in_a_dozen_lines() {
     ok       programs      the kernel takes them (loaded, attached to nothing)
     ok       hook          TCX
     ok       drop reasons  the kernel says why it drops a packet
+    ok       first bytes   not read unless asked for: --payload known, or on: that costs 2 to 5 ns a
+                           segment of an established connection, 0.15 µs one of a connection opened
+                           seconds ago
     ok       conntrack     tracks IPv4 and IPv6
     ok       interfaces    eth0 observed: uplink
     ok       interfaces    veth1, veth2, veth3, veth4, veth5, veth6, veth7, veth8 and 2 more observed:

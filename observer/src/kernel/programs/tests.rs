@@ -18,6 +18,7 @@ use crate::observation::{Conntrack, Identity, Kind, Passage, Tuple};
 
 mod cost;
 mod datagrams;
+mod payload;
 
 /// What every program returns: `TCX_NEXT`, so that whatever else is on the hook runs too.
 const NEXT: u32 = u32::MAX;
@@ -33,6 +34,12 @@ const HOP_LIMIT: u8 = 61;
 
 /// Loads the programs; `None` if this process may not, which is said aloud or fails.
 fn load(test: &str) -> Option<(Programs, RingBuf<MapData>)> {
+    let (programs, rings) = load_to(test, Load::default())?;
+    Some((programs, rings.observations))
+}
+
+/// The same, to do more.
+fn load_to(test: &str, load: Load) -> Option<(Programs, Rings)> {
     if !nix::unistd::geteuid().is_root() {
         assert!(
             env::var_os("OBSERVER_REQUIRE_PRIVILEGED").is_none(),
@@ -41,7 +48,7 @@ fn load(test: &str) -> Option<(Programs, RingBuf<MapData>)> {
         log_skip(test);
         return None;
     }
-    Some(Programs::load(false).expect("the programs load"))
+    Some(Programs::load(load).expect("the programs load"))
 }
 
 fn log_skip(test: &str) {
@@ -130,11 +137,15 @@ fn syn() -> TcpHeader {
 }
 
 fn packet(ip: IpHeaders, tcp: TcpHeader) -> Vec<u8> {
+    packet_of(ip, tcp, &[])
+}
+
+fn packet_of(ip: IpHeaders, tcp: TcpHeader, data: &[u8]) -> Vec<u8> {
     let builder = PacketBuilder::ethernet2([2; 6], [4; 6])
         .ip(ip)
         .tcp_header(tcp);
-    let mut packet = Vec::with_capacity(builder.size(0));
-    builder.write(&mut packet, &[]).expect("fits");
+    let mut packet = Vec::with_capacity(builder.size(data.len()));
+    builder.write(&mut packet, data).expect("fits");
     packet
 }
 

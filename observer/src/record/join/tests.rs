@@ -28,6 +28,10 @@ fn second() -> Record {
         port: seen.port,
         kind: ClientKind::Node,
         recovered: None,
+        recovered_from: None,
+        hops_listed: None,
+        not_recovered: None,
+        server_name: None,
     };
     record.front_door = FrontDoor {
         kind: Some(FrontDoorKind::Pod),

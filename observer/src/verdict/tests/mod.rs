@@ -194,6 +194,7 @@ fn answered(client: &str, door: &str, backend: &str, seen: &str) -> Connection {
         entry: None,
         drop_reason: None,
         repeated: false,
+        first_bytes: None,
     }
 }
 

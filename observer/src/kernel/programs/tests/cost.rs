@@ -46,7 +46,7 @@ fn what_is_nobodys_affair_costs_next_to_nothing() {
         return;
     };
     programs
-        .follow_udp(&UdpPorts::Only([DOOR_PORT].into()))
+        .follow_udp(&Ports::Only([DOOR_PORT].into()))
         .expect("set");
     let tcp = |tcp| {
         let mut ip = v4();
@@ -104,4 +104,83 @@ fn what_is_nobodys_affair_costs_next_to_nothing() {
         packet
     });
     say("UDP, a first one, run alone", alone(&mut programs, firsts));
+}
+
+/// The same with clients' first bytes asked for: of a connection that nobody waits for, and of one
+/// whose port was noted seconds ago.
+#[test]
+fn asking_for_first_bytes_costs_others_little() {
+    let test = "asking_for_first_bytes_costs_others_little";
+    let established = |port: u16, data: &[u8]| {
+        let mut ip = v4();
+        ip.set_next_headers(IpNumber::TCP);
+        let tcp = TcpHeader {
+            source_port: port,
+            syn: false,
+            ack: true,
+            ..syn()
+        };
+        packet_of(ip, tcp, data)
+    };
+    let packets = [
+        ("acknowledgement", established(1, &[])),
+        ("data", established(1, &[0; 1_000])),
+        (
+            "data, its port just noted",
+            established(CLIENT_PORT, &[0; 1_000]),
+        ),
+    ];
+    let (mut measured, mut openings) = (Vec::new(), Vec::new());
+    for first_bytes in [false, true] {
+        let load = Load {
+            first_bytes,
+            ..Load::default()
+        };
+        let Some((mut programs, _rings)) = load_to(test, load) else {
+            return;
+        };
+        programs
+            .hand_on(&FirstBytes {
+                ports: Ports::All,
+                sources: ["0.0.0.0/0".parse().expect("a network")].into(),
+            })
+            .expect("set");
+        let mut ip = v4();
+        ip.set_next_headers(IpNumber::TCP);
+        let syns = (0..u32::from(FLOWS)).map(|sequence_number| {
+            let tcp = TcpHeader {
+                sequence_number,
+                ..syn()
+            };
+            packet(ip.clone(), tcp)
+        });
+        let [opening, _] = alone(&mut programs, syns);
+        openings.push(opening);
+        run(&mut programs, ETHERNET[0], &packet(ip, syn()));
+        let ArrivalKey { identity, .. } = identity(tuple(&v4())).opening_key();
+        programs.let_go(&WaitingKey {
+            tuple: identity.original,
+            family: identity.family,
+            side: observer_ebpf::SIDE_IN,
+            padding: [0; 2],
+        });
+        let costs = packets.each_ref().map(|(_, packet)| {
+            let stretches =
+                (0..STRETCHES).map(|_| cost(&mut programs, ETHERNET[0], packet, REPEAT));
+            stretches.min().expect("some")
+        });
+        measured.push(costs);
+    }
+    let mut out = std::io::stdout().lock();
+    for (index, (what, _)) in packets.iter().enumerate() {
+        let [off, on] = [0, 1].map(|on| measured[on][index]);
+        writeln!(out, "{what:<32}{off:>6} ns off {on:>6} ns on").expect("printed");
+    }
+    let what = "a SYN, run alone, in";
+    writeln!(
+        out,
+        "{what:<32}{:>6} ns off {:>6} ns on",
+        openings[0], openings[1]
+    )
+    .expect("printed");
 }

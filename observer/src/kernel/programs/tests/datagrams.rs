@@ -11,7 +11,7 @@ const IGNORED: u16 = 9;
 fn load_following(test: &str) -> Option<(Programs, RingBuf<MapData>)> {
     let (mut programs, ring) = load(test)?;
     programs
-        .follow_udp(&UdpPorts::Only([FOLLOWED].into()))
+        .follow_udp(&Ports::Only([FOLLOWED].into()))
         .expect("set");
     Some((programs, ring))
 }

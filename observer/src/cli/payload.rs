@@ -1,0 +1,46 @@
+//! What `trace` and `agent` ask of clients' first bytes.
+
+use clap::Args;
+
+use crate::observe::{Asking, Trusted, Whose};
+
+/// Whose client is looked for in what it sends first, and who is believed.
+#[derive(Clone, Debug, Args)]
+pub(super) struct PayloadOptions {
+    /// Look for the client's own address in what it sends first: in a PROXY protocol header, or in
+    /// X-Forwarded-For or Forwarded of its first request. 2,048 bytes at most, of connections
+    /// through front doors only; records hold the address, never the bytes. A connection is then
+    /// told when that is read, or when its client was silent for as long as for an answer (four
+    /// seconds at most).
+    #[arg(long, value_name = "OF", value_enum, default_value_t = Whose::Off)]
+    payload: Whose,
+    /// Who may write such a header; may be repeated, or be a list. A header from anybody else is
+    /// not believed, and in a list of addresses the client is the first from the right who is not
+    /// one of these. A node is not believed by a connection straight to a pod: its kube-proxy
+    /// passes on what anybody wrote. Name it by its address if it is a proxy [default: nodes, pods
+    /// and the addresses in the status of Services].
+    #[arg(
+        long,
+        value_name = "CIDR|nodes|pods|load-balancers",
+        value_delimiter = ','
+    )]
+    trusted_proxies: Vec<Trusted>,
+}
+
+impl From<PayloadOptions> for Asking {
+    fn from(options: PayloadOptions) -> Self {
+        let PayloadOptions {
+            payload,
+            trusted_proxies,
+        } = options;
+        let default = Self::default();
+        Self {
+            whose: payload,
+            trusted: if trusted_proxies.is_empty() {
+                default.trusted
+            } else {
+                trusted_proxies
+            },
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Connections that wait for their clients' first bytes, and what these tell.
+
+use super::*;
+use crate::cluster::FrontDoorKind;
+use crate::payload::{Carrier, Chain, Reason};
+
+const BALANCER: &str = "198.51.100.7:40000";
+
+fn of(whose: Whose, trusted: &[&str]) -> Observer {
+    let trusted = trusted.iter().map(|one| one.parse().expect("one"));
+    let asked = Asking {
+        whose,
+        trusted: trusted.collect(),
+    };
+    asking(asked, Some(cluster(TrafficPolicy::Cluster)))
+}
+
+fn forwarded(hops: &[&str]) -> Reading {
+    Reading::Found(vec![Chain {
+        carrier: Carrier::XForwardedFor,
+        hops: hops.iter().map(|hop| hop.parse().ok()).collect(),
+    }])
+}
+
+fn says(observer: &mut Observer, at: u64, client: &str, reading: Reading) -> Vec<Output> {
+    observer.handle(Event::FirstBytes(identity(at, client), reading))
+}
+
+fn told(record: &Record) -> (Option<String>, Option<Reason>) {
+    let client = &record.client;
+    (
+        client.recovered.map(|address| address.to_string()),
+        client.not_recovered,
+    )
+}
+
+#[test]
+fn a_connection_waits_for_its_first_bytes() {
+    let mut observer = of(Whose::On, &["198.51.100.0/24"]);
+    assert_eq!(
+        connect_from(&mut observer, SECOND, BALANCER, MASQUERADE),
+        []
+    );
+    assert!(!observer.is_through_with(Moment(2 * SECOND)));
+    let unfinished = Reading::Nothing(Reason::Unfinished);
+    assert_eq!(says(&mut observer, SECOND, BALANCER, unfinished), []);
+    let reading = forwarded(&["10.9.9.9", "203.0.113.50"]);
+    let record = only(says(&mut observer, SECOND, BALANCER, reading));
+    assert_eq!(told(&record), (Some("203.0.113.50".to_owned()), None));
+    assert_eq!(record.client.recovered_from, Some(Carrier::XForwardedFor));
+    assert_eq!(record.client.hops_listed, Some(2));
+    assert!(observer.is_through_with(Moment(9 * SECOND)));
+}
+
+#[test]
+fn first_bytes_may_be_there_before_the_connection() {
+    let mut observer = of(Whose::Known, &["198.51.100.0/24"]);
+    let reading = forwarded(&["203.0.113.50"]);
+    assert_eq!(says(&mut observer, SECOND, BALANCER, reading), []);
+    let record = only(connect_from(&mut observer, SECOND, BALANCER, MASQUERADE));
+    assert_eq!(told(&record), (Some("203.0.113.50".to_owned()), None));
+}
+
+#[test]
+fn who_says_nothing_is_waited_for_as_long_as_for_an_answer() {
+    let mut observer = of(Whose::On, &[]);
+    assert_eq!(connect(&mut observer, SECOND, MASQUERADE), []);
+    assert_eq!(connect(&mut observer, 2 * SECOND, MASQUERADE), []);
+    let unfinished = Reading::Nothing(Reason::Unfinished);
+    assert_eq!(says(&mut observer, 2 * SECOND, CLIENT, unfinished), []);
+    assert_eq!(observer.handle(Event::Tick(Moment(3 * SECOND))), []);
+    let record = only(observer.handle(Event::Tick(Moment(4 * SECOND))));
+    assert_eq!(told(&record), (None, Some(Reason::Silent)));
+    let record = only(observer.handle(Event::End));
+    assert_eq!(told(&record), (None, Some(Reason::Unfinished)));
+}
+
+#[test]
+fn who_is_not_known_is_not_waited_for() {
+    let mut observer = of(Whose::Known, &["198.51.100.0/24"]);
+    let record = only(connect(&mut observer, SECOND, MASQUERADE));
+    assert_eq!(told(&record), (None, None));
+    let mut observer = of(Whose::Off, &["0.0.0.0/0"]);
+    let record = only(connect(&mut observer, SECOND, MASQUERADE));
+    assert_eq!(told(&record), (None, None));
+}
+
+#[test]
+fn a_client_is_not_believed_of_itself() {
+    let mut observer = of(Whose::On, &["198.51.100.0/24"]);
+    assert_eq!(connect(&mut observer, SECOND, MASQUERADE), []);
+    let reading = forwarded(&["192.0.2.1"]);
+    let record = only(says(&mut observer, SECOND, CLIENT, reading));
+    assert_eq!(told(&record), (None, Some(Reason::UntrustedPeer)));
+    assert_eq!(record.client.hops_listed, Some(1));
+}
+
+/// Through a node port a node speaks for itself; straight to a pod its masquerade may, for anybody.
+#[test]
+fn a_node_is_believed_only_where_it_is_no_masquerade() {
+    const NODE: &str = "172.31.0.11:40000";
+    let of_door = |door: Option<FrontDoorKind>, trusted: &[&str]| {
+        let observer = of(Whose::On, trusted);
+        let around = Around {
+            asking: &observer.settings.first_bytes,
+            index: observer.cluster.at(Moment(1)).map(|held| &held.index),
+            local: &LocalAddresses::new("node2", []),
+            load_balancers: &observer.load_balancers,
+        };
+        let client = verdict::Client {
+            address: socket(NODE),
+            kind: verdict::ClientKind::Node,
+        };
+        let recovered = around.client(&forwarded(&["203.0.113.50"]), client, door);
+        recovered.map(|recovered| recovered.address)
+    };
+    let client = Ok(socket(CLIENT).ip());
+    assert_eq!(of_door(Some(FrontDoorKind::ClusterIP), &["nodes"]), client);
+    let straight = Some(FrontDoorKind::Pod);
+    assert_eq!(of_door(straight, &["nodes"]), Err(Reason::UntrustedPeer));
+    assert_eq!(of_door(straight, &["172.31.0.11"]), client);
+    assert_eq!(of_door(straight, &["pods"]), Err(Reason::UntrustedPeer));
+}
+
+#[test]
+fn whose_first_bytes_are_asked_for() {
+    let cluster = cluster(TrafficPolicy::Cluster);
+    let sources = |whose| {
+        let asked = Asking {
+            whose,
+            trusted: vec!["10.0.0.0/8".parse().expect("a network"), Trusted::Pods],
+        };
+        let sources = asked.sources(Some(&cluster.index));
+        sources.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(sources(Whose::Off), <[&str; 0]>::default());
+    assert_eq!(sources(Whose::Known), ["10.0.0.0/8", "172.31.0.11/32"]);
+    assert_eq!(sources(Whose::On), ["0.0.0.0/0", "::/0"]);
+}
