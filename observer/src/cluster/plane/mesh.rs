@@ -45,7 +45,7 @@ pub struct Meshed {
     pub found: Found<Mesh>,
     /// Whether it is in all the pods that were looked at; else in some.
     pub in_all_pods: bool,
-    ports: Ports,
+    ports: Vec<Ports>,
 }
 
 /// The pod's ports that it takes.
@@ -61,10 +61,11 @@ impl Meshed {
     /// `pkg/inject/report.go`).
     pub fn takes(&self, protocol: Protocol, port: u16) -> Option<&Found<Mesh>> {
         let is_among = |ranges: &[RangeInclusive<u16>]| ranges.iter().any(|it| it.contains(&port));
-        let takes = match &self.ports {
+        let takes = |ports: &Ports| match ports {
             Ports::Except(ranges) => !is_among(ranges),
             Ports::Only(ranges) => is_among(ranges),
         };
+        let takes = self.ports.iter().any(takes);
         (takes && protocol == Protocol::Tcp).then_some(&self.found)
     }
 
@@ -72,8 +73,30 @@ impl Meshed {
         Self {
             found: Found { what, because },
             in_all_pods: true,
-            ports,
+            ports: vec![ports],
         }
+    }
+
+    /// Together with what is in other pods.
+    fn with(mut self, other: &Self) -> Self {
+        if (self.found.what, &self.ports) == (other.found.what, &other.ports) {
+            return self;
+        }
+        self.in_all_pods = false;
+        for ports in &other.ports {
+            if !self.ports.contains(ports) {
+                self.ports.push(ports.clone());
+            }
+        }
+        // What changes the source says more than what does not.
+        if other.changes_source() && !self.changes_source() {
+            self.found = other.found.clone();
+        }
+        self
+    }
+
+    const fn changes_source(&self) -> bool {
+        matches!(self.found.what, Mesh::IstioRedirect | Mesh::Linkerd)
     }
 }
 
@@ -287,19 +310,23 @@ fn ranges(text: &str) -> Vec<RangeInclusive<u16>> {
     text.split(',').filter_map(range).collect()
 }
 
-/// One answer for several workloads: that of the first that has one.
+/// One answer for several workloads: that of the first that has one, unless they differ.
 fn together<'m>(found: impl Iterator<Item = &'m Option<Meshed>>) -> Option<Meshed> {
     let mut first: Option<Meshed> = None;
     let mut in_all_pods = true;
     for found in found {
         match found {
-            Some(found) if first.is_none() => first = Some(found.clone()),
-            Some(_) => {}
+            Some(found) => {
+                first = Some(match first.take() {
+                    Some(before) => before.with(found),
+                    None => found.clone(),
+                });
+            }
             None => in_all_pods = false,
         }
     }
     first.map(|found| Meshed {
-        in_all_pods,
+        in_all_pods: in_all_pods && found.in_all_pods,
         ..found
     })
 }

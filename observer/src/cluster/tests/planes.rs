@@ -346,6 +346,41 @@ fn some_pods_are_told_from_all() {
     assert!(!some.in_all_pods);
 }
 
+#[rstest]
+#[case::alike("REDIRECT", json!({}), json!({}), Mesh::IstioRedirect, true)]
+#[case::other_mesh("TPROXY", json!({}), json!({}), Mesh::IstioRedirect, false)]
+#[case::other_ports(
+    "REDIRECT",
+    json!({"traffic.sidecar.istio.io/excludeInboundPorts": "80"}),
+    json!({}),
+    Mesh::IstioRedirect,
+    false
+)]
+#[case::the_same_ports(
+    "REDIRECT",
+    json!({"traffic.sidecar.istio.io/excludeInboundPorts": "443"}),
+    json!({"traffic.sidecar.istio.io/excludeInboundPorts": "443"}),
+    Mesh::IstioRedirect,
+    true
+)]
+fn pods_may_differ(
+    #[case] mode: &str,
+    #[case] of_one: Value,
+    #[case] of_other: Value,
+    #[case] what: Mesh,
+    #[case] in_all_pods: bool,
+) {
+    let mode = json!({"annotations": {"sidecar.istio.io/interceptionMode": mode}});
+    let sidecar = || json!({"name": "istio-proxy"});
+    let mut one = live("web-1", sidecar(), json!({"annotations": of_one}));
+    overlay(&mut one["metadata"], mode);
+    let other = live("web-2", sidecar(), json!({"annotations": of_other}));
+    let found = of_web(&[one, other]).expect("a mesh");
+    assert_eq!((found.found.what, found.in_all_pods), (what, in_all_pods));
+    // What one of them takes is taken in some pods.
+    assert!(found.takes(Protocol::Tcp, 80).is_some());
+}
+
 #[test]
 fn a_service_without_a_selector_has_the_pods_of_its_endpoints() {
     let items = [
