@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::ContainerPort;
 use serde::Serialize;
 
 use super::finding::Finding;
-use super::workload::{Workload, label, name};
+use super::workload::{Runs, Workload, label, name};
 use super::{Objects, Protocol};
 
 mod conflict;
@@ -50,6 +50,10 @@ pub fn doors(objects: &Objects) -> (Vec<HostDoor>, Vec<Finding>) {
     let on_nodes: Vec<_> = workloads
         .iter()
         .filter_map(|workload| {
+            // Scaled down, it takes nothing.
+            if matches!(workload.runs, Runs::Replicas(..=0)) && workload.pods.is_empty() {
+                return None;
+            }
             let ports = ports(workload);
             (workload.host_network() || !ports.is_empty()).then_some((workload, ports))
         })

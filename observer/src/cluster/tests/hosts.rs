@@ -96,6 +96,20 @@ fn a_port_that_is_not_asked_for_is_no_door() {
     assert_eq!(doors(&whole(&[web])), (Vec::new(), Vec::new()));
 }
 
+#[rstest]
+#[case::unset(Value::Null, 1)]
+#[case::none(json!(0), 0)]
+#[case::one(json!(1), 1)]
+fn what_is_scaled_down_takes_no_port(
+    #[case] replicas: Value,
+    #[case] expected: usize,
+    #[values("Deployment", "StatefulSet")] kind: &str,
+) {
+    let mut web = on_host(kind, "web");
+    overlay(&mut web, json!({"spec": {"replicas": replicas}}));
+    assert_eq!(doors(&whole(&[web])).0.len(), expected);
+}
+
 // A Pod whose maker is among the objects counts with it, by the hash in the ReplicaSet's name
 // (Kubernetes, concepts/workloads/controllers/deployment, "Pod-template-hash label").
 #[rstest]
