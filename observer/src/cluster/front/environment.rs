@@ -22,8 +22,8 @@ const LOCAL_SCHEMES: &[&str] = &["k3s", "rke2", "kind", "metal3", "docker"];
 pub(super) struct Environment<'a> {
     /// The schemes of the Nodes' `spec.providerID`; empty for a Node without one.
     schemes: BTreeSet<&'a str>,
-    /// `InternalIP`s of Nodes.
-    pub(super) internal: HashSet<IpAddr>,
+    /// `InternalIP`s of Nodes, with the Nodes' names.
+    pub(super) internal: HashMap<IpAddr, &'a str>,
     /// `ExternalIP`s of Nodes.
     pub(super) external: HashSet<IpAddr>,
     /// Whether nodes are EKS Auto Mode's.
@@ -58,7 +58,13 @@ impl<'a> Environment<'a> {
         }
         Self {
             schemes: nodes.iter().map(|node| scheme(node)).collect(),
-            internal: addresses("InternalIP"),
+            internal: nodes
+                .iter()
+                .flat_map(|node| {
+                    let name = node.metadata.name.as_deref().unwrap_or_default();
+                    addresses_of(node, "InternalIP").map(move |ip| (ip, name))
+                })
+                .collect(),
             external: addresses("ExternalIP"),
             is_auto_mode: nodes.iter().any(|node| is_auto_mode(node)),
             has_aws_controller: around.deployments.iter().any(aws::is_controller),

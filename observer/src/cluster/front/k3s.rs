@@ -64,7 +64,7 @@ pub(super) fn by_default() -> Setting {
 /// Whether its status is one that servicelb may have written: addresses of nodes.
 pub(super) fn may_have_made(asked: Asked<'_>, environment: &Environment<'_>) -> bool {
     let is_node =
-        |ip: &IpAddr| environment.internal.contains(ip) || environment.external.contains(ip);
+        |ip: &IpAddr| environment.internal.contains_key(ip) || environment.external.contains(ip);
     asked.addresses().all(|ip| is_node(&ip))
 }
 
@@ -86,11 +86,25 @@ pub(super) fn answer(asked: Asked<'_>, environment: &Environment<'_>, setting: S
             (Delivers::Relay, Keeps::Own, how)
         }
     };
-    LoadBalancer::new(System::K3sServicelb, delivers, keeps)
+    let load_balancer = LoadBalancer::new(System::K3sServicelb, delivers, keeps)
         // Since 1.26 the status names only nodes with a ready pod under policy Local.
         .leaves_out(Some(true))
-        .because([setting, how])
-        .into()
+        .because([setting, how]);
+    let only_node = only_node(asked, environment).filter(|_| delivers == Delivers::VirtualIp);
+    LoadBalancer {
+        only_nodes: only_node.map(|node| vec![node.to_owned()]),
+        ..load_balancer
+    }
+    .into()
+}
+
+/// The one node whose addresses the status has: nothing comes by another one.
+fn only_node<'a>(asked: Asked<'_>, environment: &Environment<'a>) -> Option<&'a str> {
+    let mut nodes = asked
+        .addresses()
+        .map(|ip| environment.internal.get(&ip).copied());
+    let first = nodes.next()??;
+    nodes.all(|node| node == Some(first)).then_some(first)
 }
 
 /// Whether packets come to the nodes with the addresses of the status. Those are the nodes'
@@ -101,7 +115,7 @@ fn is_at_the_nodes(asked: Asked<'_>, environment: &Environment<'_>) -> bool {
         return environment.external.is_empty();
     }
     let is_nodes = |ip: IpAddr| {
-        environment.internal.contains(&ip)
+        environment.internal.contains_key(&ip)
             || (!environment.external.contains(&ip) && is_private(ip))
     };
     status.all(is_nodes)

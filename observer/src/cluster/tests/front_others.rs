@@ -94,6 +94,28 @@ fn k3s(
     assert_eq!(told(&objects(&[service, node])), expected);
 }
 
+/// An address that is a node's leads through that node alone.
+#[rstest]
+#[case::one(&["172.31.0.11"], Some("node1"))]
+#[case::of_two_families(&["172.31.0.11", "fd00::11"], Some("node1"))]
+#[case::of_two_nodes(&["172.31.0.11", "172.31.0.12"], None)]
+#[case::none_yet(&[], None)]
+fn servicelb_by_one_node(#[case] status: &[&str], #[case] expected: Option<&str>) {
+    let ingress: Vec<_> = status.iter().map(|ip| json!({"ip": ip})).collect();
+    let service = reached_at(web(&[], Value::Null), json!(ingress));
+    let mut one = node_of("k3s://node1");
+    one["status"]["addresses"] = json!([
+        {"type": "InternalIP", "address": "172.31.0.11"},
+        {"type": "InternalIP", "address": "fd00::11"},
+    ]);
+    let mut other = node_of("k3s://node2");
+    other["metadata"]["name"] = json!("node2");
+    other["status"]["addresses"][0]["address"] = json!("172.31.0.12");
+    let front = front(&objects(&[service, one, other])).expect("it has one");
+    let expected = expected.map(|node| vec![node.to_owned()]);
+    assert_eq!(front.only_nodes, expected);
+}
+
 #[rstest]
 #[case::labels(json!({
     "name": "svclb-web-0a1b2c3d",
