@@ -99,7 +99,7 @@ impl Words {
     }
 
     /// What a value with a code says, which is set into the sentence by its fields: `prefix-code`.
-    /// A field that is itself a word (`system`, `why`) is said in the language.
+    /// A field that is itself a word (`system`, `by`, `why`) is said in the language.
     pub fn tell(&self, prefix: &str, value: &impl Serialize) -> String {
         let value = serde_json::to_value(value).unwrap_or_default();
         let mut arguments = FluentArgs::new();
@@ -108,12 +108,9 @@ impl Words {
                 Value::String(text) => text.clone(),
                 other => other.to_string(),
             };
-            let word = format!("{key}-{text}");
-            let text = if self.has(&word) {
-                self.say(&word, &[])
-            } else {
-                text
-            };
+            let mut words = prefixes(key).map(|prefix| format!("{prefix}-{text}"));
+            let word = words.find(|word| self.has(word));
+            let text = word.map_or(text, |word| self.say(&word, &[]));
             arguments.set(key.clone(), text);
         }
         let code = value["code"].as_str().unwrap_or_default();
@@ -136,6 +133,16 @@ impl Words {
         debug_assert!(errors.is_empty(), "{name}: {errors:?}");
         text.into_owned()
     }
+}
+
+/// How the names of the words begin that a field may be.
+fn prefixes(field: &str) -> impl Iterator<Item = &str> {
+    let prefixes = match field {
+        "why" => ["reason", ""],
+        "system" | "by" | "before" | "reader" => ["system", "controller"],
+        other => [other, ""],
+    };
+    prefixes.into_iter().filter(|prefix| !prefix.is_empty())
 }
 
 /// A change and its price, in English.

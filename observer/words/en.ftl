@@ -21,8 +21,6 @@ why-may-be-answered-past-this-node = no rule of kube-proxy masquerades it: it is
 why-no-rule-unless-itself = no rule of kube-proxy masquerades it, unless the pod is chosen to answer itself
 why-no-rule-but-the-plugin = no rule of kube-proxy masquerades it; whether the network plugin does that to a pod that leaves the pod network, no object tells
 why-no-rule = no rule of kube-proxy masquerades it
-why-needs-use-forwarded-headers = it is read only with use-forwarded-headers
-why-needs-forwarded-headers-or-proxy-protocol = it is read only with use-forwarded-headers, enable-real-ip or use-proxy-protocol
 
 ## Who loses the client's address
 
@@ -31,6 +29,17 @@ lost-by-kube-proxy = kube-proxy
 lost-by-cni = the network plugin, in kube-proxy's place
 lost-by-proxy = the proxy, which opens connections of its own
 lost-by-mesh = the sidecar in the pod
+
+## Why a setting says nothing
+
+reason-past-kube-proxy = the load balancer delivers to pods, past kube-proxy
+reason-policy-cluster = it is read under externalTrafficPolicy Local only
+reason-classic-load-balancer = a Classic Load Balancer has no such setting
+reason-in-tree-controller = the cloud provider's own controller makes this load balancer, and does not read it
+reason-eks-auto-mode = EKS Auto Mode makes this load balancer, and does not read it
+reason-always-preserved = for this protocol the client's address is always preserved
+reason-needs-use-forwarded-headers = it is read only with use-forwarded-headers
+reason-needs-forwarded-headers-or-proxy-protocol = it is read only with use-forwarded-headers, enable-real-ip or use-proxy-protocol
 
 ## Systems
 
@@ -50,6 +59,17 @@ system-cilium-lb = Cilium LB-IPAM
 system-other = another provider's load balancer
 system-nobody = no load balancer
 system-unknown = a load balancer of which no object tells which
+
+controller-ingress-nginx = ingress-nginx
+controller-aws-alb = AWS Application Load Balancer
+controller-aws-nlb = AWS Network Load Balancer
+controller-gke = GKE's load balancer
+controller-traefik = Traefik
+controller-istio = an Istio gateway
+controller-envoy-gateway = Envoy Gateway
+controller-haproxy = HAProxy
+controller-other = another controller
+controller-unknown = a controller of which no object tells which
 
 delivers-node-port = delivers to node ports
 delivers-virtual-ip = delivers to nodes, with its own address
@@ -164,16 +184,19 @@ severity-note = note
 ## Findings
 
 finding-load-balancer-pending = { $service } has type LoadBalancer, and nothing in the cluster makes one: its address stays <pending>
+finding-load-balancer-refused = { $service }: { $name } is { $value }, which who makes the { $system } refuses: there will be none
 finding-target-needs-node-port = { $by } delivers to node ports, and { $service } has none
 finding-proxy-protocol-not-read = { $by } sends a PROXY header, and { $reader } does not read it: every request fails
 finding-proxy-protocol-not-sent = { $reader } waits for a PROXY header, and { $by } sends none: every request fails
+finding-proxy-protocol-nobody-sends = { $reader } waits for a PROXY header, and clients come straight to it: every request fails
 finding-missing-service = { $by } leads to Service { $service }, which is not there
 finding-missing-port = { $by } leads to port { $port } of Service { $service }, which it does not have
+finding-route-not-granted = { $by } leads to Service { $service } in another namespace, and no ReferenceGrant there allows it: the Gateway refuses it
 finding-no-endpoints = { $service } has no endpoint that is ready
 finding-local-without-endpoints = { $service } has policy Local, and no endpoint on any node that is announced
 finding-host-port-conflict = { $one } and { $other } both want port { $port } of one node: one of them will not be scheduled
 finding-pod-security-forbids = the Pod Security level { $level } of namespace { $namespace } forbids { $what }, which { $workload } asks for: its pods are refused
-finding-hairpin-through-load-balancer = { $service }: a pod or node that is a target of the { $system } and connects to it may get itself, and then waits for ever, since its own address is kept
+finding-hairpin-through-load-balancer = { $service }: a pod or node that is a target of the { $system } and connects to it may get itself: then it waits for ever, since its own address is kept
 finding-family-translated = { $service }: the { $system } takes both families and delivers in one: clients of the other come with the load balancer's address
 finding-nothing-announces = { $service }: no L2Advertisement or BGPAdvertisement of MetalLB covers its pool: nobody answers for its address
 finding-local-behind-replacing-load-balancer = { $service } has policy Local, but the { $system } puts its own address in place of the client's: the policy keeps the load balancer's
@@ -188,6 +211,7 @@ finding-external-name = { $service } is a DNS alias of { $to }: clients go there
 finding-headless = { $service } is headless: clients go to its pods themselves, and no rule of kube-proxy touches them
 finding-pods-bypass-the-load-balancer = { $service }: clients in the cluster that use the address of the { $system } never reach it, and bring no PROXY header: pods that expect one refuse them
 finding-controller-unknown = { $by } is served by a controller that is not known here ({ $class }): what it does to addresses cannot be told
+finding-controller-not-told = no object tells which controller serves { $by }: what it does to addresses cannot be told
 finding-value-not-understood = { $object }: { $name } is { $value }, which is none of its values
 finding-setting-ignored = { $object }: { $name } changes nothing here: { $why }
 

@@ -21,8 +21,6 @@ why-may-be-answered-past-this-node = kube-proxy의 어떤 규칙도 마스커레
 why-no-rule-unless-itself = kube-proxy의 어떤 규칙도 마스커레이드하지 않음; 다만 파드가 자기 자신에게 연결되는 경우는 예외
 why-no-rule-but-the-plugin = kube-proxy의 어떤 규칙도 마스커레이드하지 않음; 파드 네트워크를 벗어나는 파드를 네트워크 플러그인이 마스커레이드하는지는 어떤 오브젝트도 알려 주지 않음
 why-no-rule = kube-proxy의 어떤 규칙도 마스커레이드하지 않음
-why-needs-use-forwarded-headers = use-forwarded-headers가 켜져 있을 때만 읽힘
-why-needs-forwarded-headers-or-proxy-protocol = use-forwarded-headers, enable-real-ip 또는 use-proxy-protocol이 켜져 있을 때만 읽힘
 
 ## 클라이언트의 주소를 잃는 곳
 
@@ -31,6 +29,17 @@ lost-by-kube-proxy = kube-proxy
 lost-by-cni = kube-proxy를 대신하는 네트워크 플러그인
 lost-by-proxy = 스스로 연결을 여는 프록시
 lost-by-mesh = 파드 안의 사이드카
+
+## 설정이 아무것도 정하지 않는 까닭
+
+reason-past-kube-proxy = 로드 밸런서가 kube-proxy를 거치지 않고 파드로 전달함
+reason-policy-cluster = externalTrafficPolicy가 Local일 때만 읽힘
+reason-classic-load-balancer = Classic Load Balancer에는 그런 설정이 없음
+reason-in-tree-controller = 이 로드 밸런서는 클라우드 제공자 자체의 컨트롤러가 만들며, 그 설정을 읽지 않음
+reason-eks-auto-mode = 이 로드 밸런서는 EKS Auto Mode가 만들며, 그 설정을 읽지 않음
+reason-always-preserved = 이 프로토콜에서는 클라이언트의 주소가 항상 유지됨
+reason-needs-use-forwarded-headers = use-forwarded-headers가 켜져 있을 때만 읽힘
+reason-needs-forwarded-headers-or-proxy-protocol = use-forwarded-headers, enable-real-ip 또는 use-proxy-protocol이 켜져 있을 때만 읽힘
 
 ## 시스템
 
@@ -50,6 +59,17 @@ system-cilium-lb = Cilium LB-IPAM
 system-other = 다른 제공자의 로드 밸런서
 system-nobody = 로드 밸런서 없음
 system-unknown = 어떤 오브젝트도 알려 주지 않는 로드 밸런서
+
+controller-ingress-nginx = ingress-nginx
+controller-aws-alb = AWS Application Load Balancer
+controller-aws-nlb = AWS Network Load Balancer
+controller-gke = GKE의 로드 밸런서
+controller-traefik = Traefik
+controller-istio = Istio 게이트웨이
+controller-envoy-gateway = Envoy Gateway
+controller-haproxy = HAProxy
+controller-other = 다른 컨트롤러
+controller-unknown = 어떤 오브젝트도 알려 주지 않는 컨트롤러
 
 delivers-node-port = 노드 포트로 전달
 delivers-virtual-ip = 자신의 주소를 그대로 두고 노드로 전달
@@ -161,11 +181,14 @@ severity-note = 참고
 ## 발견된 문제
 
 finding-load-balancer-pending = { $service }의 유형이 LoadBalancer인데 클러스터의 아무것도 로드 밸런서를 만들지 않음: 주소가 <pending>에 머묾
+finding-load-balancer-refused = { $service }: { $name }의 값이 { $value }인데, { $system }을(를) 만드는 쪽이 거부함: 만들어지지 않음
 finding-target-needs-node-port = { $by }은(는) 노드 포트로 전달하는데 { $service }에는 노드 포트가 없음
 finding-proxy-protocol-not-read = { $by }이(가) PROXY 헤더를 보내는데 { $reader }이(가) 읽지 않음: 모든 요청이 실패함
 finding-proxy-protocol-not-sent = { $reader }이(가) PROXY 헤더를 기다리는데 { $by }이(가) 보내지 않음: 모든 요청이 실패함
+finding-proxy-protocol-nobody-sends = { $reader }이(가) PROXY 헤더를 기다리는데 클라이언트가 직접 그곳으로 옴: 모든 요청이 실패함
 finding-missing-service = { $by }이(가) 가리키는 Service { $service }이(가) 없음
 finding-missing-port = { $by }이(가) 가리키는 Service { $service }의 포트 { $port }이(가) 없음
+finding-route-not-granted = { $by }이(가) 다른 네임스페이스의 Service { $service }을(를) 가리키는데, 그곳의 어떤 ReferenceGrant도 허용하지 않음: Gateway가 거부함
 finding-no-endpoints = { $service }에 준비된 엔드포인트가 없음
 finding-local-without-endpoints = { $service }의 정책이 Local인데, 광고되는 어느 노드에도 엔드포인트가 없음
 finding-host-port-conflict = { $one }와(과) { $other }이(가) 한 노드의 같은 포트 { $port }을(를) 원함: 둘 중 하나는 스케줄되지 않음
@@ -185,6 +208,7 @@ finding-external-name = { $service }은(는) { $to }의 DNS 별칭임: 클라이
 finding-headless = { $service }은(는) 헤드리스임: 클라이언트가 직접 파드로 가고, kube-proxy의 어떤 규칙도 닿지 않음
 finding-pods-bypass-the-load-balancer = { $service }: { $system }의 주소를 쓰는 클러스터 안의 클라이언트는 로드 밸런서에 닿지 않고 PROXY 헤더도 가져오지 않음: 헤더를 기다리는 파드는 거부함
 finding-controller-unknown = { $by }을(를) 처리하는 컨트롤러를 여기서는 알지 못함({ $class }): 주소에 무엇을 하는지 말할 수 없음
+finding-controller-not-told = { $by }을(를) 어느 컨트롤러가 처리하는지 어떤 오브젝트도 알려 주지 않음: 주소에 무엇을 하는지 말할 수 없음
 finding-value-not-understood = { $object }: { $name }의 값이 { $value }인데, 가능한 값이 아님
 finding-setting-ignored = { $object }: { $name }은(는) 여기서 아무것도 바꾸지 않음: { $why }
 

@@ -1,7 +1,7 @@
 //! What is wrong with objects, or will surprise: told beside what they do.
 
 use serde::Serialize;
-use strum::VariantNames;
+use strum::{Display, VariantNames};
 
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
@@ -13,6 +13,32 @@ pub enum Severity {
     Loses,
     /// Good to know.
     Note,
+}
+
+/// Why a field or setting says nothing where it is. The words are in the language files, as
+/// `reason-…`.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Display, VariantNames,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum Reason {
+    /// The load balancer delivers to pods, past kube-proxy.
+    PastKubeProxy,
+    /// It is read under policy `Local` only.
+    PolicyCluster,
+    /// A Classic Load Balancer has no such setting.
+    ClassicLoadBalancer,
+    /// AWS' cloud provider makes the load balancer, and reads no such setting.
+    InTreeController,
+    /// EKS Auto Mode makes the load balancer, and reads no such setting.
+    EksAutoMode,
+    /// For this protocol the client's address is always preserved.
+    AlwaysPreserved,
+    /// ingress-nginx reads it only with `use-forwarded-headers`.
+    NeedsUseForwardedHeaders,
+    /// ingress-nginx reads it only where it believes anybody.
+    NeedsForwardedHeadersOrProxyProtocol,
 }
 
 /// What was found. The words are in the language files, by the name of the variant in kebab case.
@@ -28,6 +54,17 @@ pub enum Finding {
         /// The Service.
         service: String,
     },
+    /// What the Service asks for is refused by who should make its load balancer.
+    LoadBalancerRefused {
+        /// The Service.
+        service: String,
+        /// The load balancer.
+        system: String,
+        /// The field.
+        name: String,
+        /// Its value.
+        value: String,
+    },
     /// A load balancer that delivers to node ports, and a Service without one.
     TargetNeedsNodePort {
         /// Who does it.
@@ -42,10 +79,15 @@ pub enum Finding {
         /// Who reads.
         reader: String,
     },
-    /// Somebody waits for a PROXY header that nobody sends.
+    /// Somebody waits for a PROXY header that who stands in front does not send.
     ProxyProtocolNotSent {
-        /// Who does it.
+        /// Who does not send it.
         by: String,
+        /// Who reads.
+        reader: String,
+    },
+    /// Somebody waits for a PROXY header, and nobody stands in front to send it.
+    ProxyProtocolNobodySends {
         /// Who reads.
         reader: String,
     },
@@ -64,6 +106,13 @@ pub enum Finding {
         service: String,
         /// The port.
         port: String,
+    },
+    /// A route into another namespace, where no `ReferenceGrant` allows it.
+    RouteNotGranted {
+        /// The route.
+        by: String,
+        /// The Service.
+        service: String,
     },
     /// No endpoint is usable.
     NoEndpoints {
@@ -95,7 +144,7 @@ pub enum Finding {
         /// What they need.
         what: String,
     },
-    /// A client that is itself a target cannot reach itself by a load balancer that keeps addresses.
+    /// A client that is itself a target may not reach itself by a load balancer that keeps addresses.
     HairpinThroughLoadBalancer {
         /// The Service.
         service: String,
@@ -159,8 +208,8 @@ pub enum Finding {
         field: String,
         /// The Service.
         service: String,
-        /// Why: a word of the language files.
-        why: String,
+        /// Why.
+        why: Reason,
     },
     /// Pods in their node's network that do not find the cluster's names.
     HostNetworkDnsPolicy {
@@ -190,8 +239,13 @@ pub enum Finding {
     ControllerUnknown {
         /// Who does it.
         by: String,
-        /// Its class, as far as it names one.
+        /// Its class.
         class: String,
+    },
+    /// An Ingress or Gateway of which no object tells whose it is.
+    ControllerNotTold {
+        /// Who does it.
+        by: String,
     },
     /// A setting with a value that is none of its values.
     ValueNotUnderstood {
@@ -208,8 +262,8 @@ pub enum Finding {
         object: String,
         /// The setting.
         name: String,
-        /// Why: a word of the language files.
-        why: String,
+        /// Why.
+        why: Reason,
     },
 }
 
@@ -219,14 +273,28 @@ impl Finding {
     pub const fn breaks_requests(&self) -> bool {
         matches!(
             self,
-            Self::ProxyProtocolNotRead { .. } | Self::ProxyProtocolNotSent { .. }
+            Self::ProxyProtocolNotRead { .. }
+                | Self::ProxyProtocolNotSent { .. }
+                | Self::ProxyProtocolNobodySends { .. }
         )
+    }
+
+    /// That who serves an object is not known but, if so, by its class.
+    pub(super) fn controller_unknown(by: String, class: &str) -> Self {
+        if class.is_empty() {
+            return Self::ControllerNotTold { by };
+        }
+        let class = class.to_owned();
+        Self::ControllerUnknown { by, class }
     }
 
     /// How bad it is.
     pub const fn severity(&self) -> Severity {
         match self {
             Self::LoadBalancerPending { .. }
+            | Self::LoadBalancerRefused { .. }
+            | Self::ProxyProtocolNobodySends { .. }
+            | Self::RouteNotGranted { .. }
             | Self::TargetNeedsNodePort { .. }
             | Self::ProxyProtocolNotRead { .. }
             | Self::ProxyProtocolNotSent { .. }
@@ -236,7 +304,6 @@ impl Finding {
             | Self::LocalWithoutEndpoints { .. }
             | Self::HostPortConflict { .. }
             | Self::PodSecurityForbids { .. }
-            | Self::HairpinThroughLoadBalancer { .. }
             | Self::NothingAnnounces { .. } => Severity::Broken,
             Self::LocalBehindReplacingLoadBalancer { .. }
             | Self::FamilyTranslated { .. }
@@ -245,12 +312,14 @@ impl Finding {
             | Self::SourceRangesSeeTheLoadBalancer { .. }
             | Self::AffinitySeesTheLoadBalancer { .. } => Severity::Loses,
             Self::SourceRangesDoNotFenceNodePorts { .. }
+            | Self::HairpinThroughLoadBalancer { .. }
             | Self::PolicyDoesNotApply { .. }
             | Self::HostNetworkDnsPolicy { .. }
             | Self::ExternalName { .. }
             | Self::Headless { .. }
             | Self::PodsBypassTheLoadBalancer { .. }
             | Self::ControllerUnknown { .. }
+            | Self::ControllerNotTold { .. }
             | Self::ValueNotUnderstood { .. }
             | Self::SettingIgnored { .. } => Severity::Note,
         }

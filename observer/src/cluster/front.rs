@@ -168,6 +168,8 @@ pub struct OfPort {
     pub port: u16,
     /// Its protocol.
     pub protocol: Protocol,
+    /// To whom it delivers.
+    pub delivers: Delivers,
     /// Which source address comes out.
     pub keeps: Keeps,
     /// By what it passes the client's address on.
@@ -228,12 +230,23 @@ impl LoadBalancer {
         self
     }
 
-    /// What it does with each port: what all agree on is the whole's, the rest is not known of it.
+    /// What it does with each port: what all agree on that it delivers is the whole's, the rest is
+    /// not known of it.
     fn with_ports(mut self, ports: Vec<OfPort>) -> Self {
-        let Some((first, others)) = ports.split_first() else {
+        let served = || {
+            ports
+                .iter()
+                .filter(|port| port.delivers != Delivers::Nothing)
+        };
+        let Some(first) = served().next().or(ports.first()) else {
             return self;
         };
-        self.keeps = if others.iter().all(|other| other.keeps == first.keeps) {
+        self.delivers = if served().all(|other| other.delivers == first.delivers) {
+            first.delivers
+        } else {
+            Delivers::Unknown
+        };
+        self.keeps = if served().all(|other| other.keeps == first.keeps) {
             first.keeps
         } else {
             Keeps::Unknown
@@ -241,10 +254,12 @@ impl LoadBalancer {
         self.adds = first
             .adds
             .iter()
-            .filter(|carrier| others.iter().all(|other| other.adds.contains(carrier)))
+            .filter(|carrier| served().all(|other| other.adds.contains(carrier)))
             .copied()
             .collect();
-        let is_same = |port: &OfPort| port.keeps == self.keeps && port.adds == self.adds;
+        let is_same = |port: &OfPort| {
+            (port.delivers, port.keeps, &port.adds) == (self.delivers, self.keeps, &self.adds)
+        };
         if !ports.iter().all(is_same) {
             self.ports = ports;
         }
@@ -256,12 +271,45 @@ impl LoadBalancer {
         let mut ports = self.ports.iter();
         match ports.find(|it| (it.protocol, it.port) == (protocol, port)) {
             Some(it) => Cow::Owned(Self {
+                delivers: it.delivers,
                 keeps: it.keeps,
                 adds: it.adds.clone(),
                 ports: Vec::new(),
                 ..self.clone()
             }),
             None => Cow::Borrowed(self),
+        }
+    }
+
+    /// One of two, no object tells which: what they agree on is known. Both without ports of
+    /// their own.
+    fn or(self, other: Self) -> Self {
+        let mut because = self.because;
+        for setting in other.because {
+            if !because.contains(&setting) {
+                because.push(setting);
+            }
+        }
+        Self {
+            system: agreed(&self.system, &other.system).unwrap_or(System::Unknown),
+            provider: self
+                .provider
+                .filter(|its| Some(its) == other.provider.as_ref()),
+            delivers: agreed(&self.delivers, &other.delivers).unwrap_or(Delivers::Unknown),
+            keeps: agreed(&self.keeps, &other.keeps).unwrap_or(Keeps::Unknown),
+            adds: self
+                .adds
+                .into_iter()
+                .filter(|it| other.adds.contains(it))
+                .collect(),
+            leaves_out_unhealthy_nodes: self
+                .leaves_out_unhealthy_nodes
+                .filter(|its| Some(*its) == other.leaves_out_unhealthy_nodes),
+            only_nodes: self
+                .only_nodes
+                .filter(|its| Some(its) == other.only_nodes.as_ref()),
+            ports: Vec::new(),
+            because,
         }
     }
 
@@ -279,6 +327,22 @@ impl LoadBalancer {
 struct Answer {
     load_balancer: LoadBalancer,
     findings: Vec<Finding>,
+}
+
+fn agreed<T: Copy + PartialEq>(one: &T, other: &T) -> Option<T> {
+    (one == other).then_some(*one)
+}
+
+impl Answer {
+    /// It is not made at all, if something is refused.
+    fn unless(mut self, refused: Vec<Finding>) -> Self {
+        if !refused.is_empty() {
+            self.load_balancer.delivers = Delivers::Nothing;
+            self.load_balancer.ports.clear();
+            self.findings.extend(refused);
+        }
+        self
+    }
 }
 
 impl From<LoadBalancer> for Answer {

@@ -5,9 +5,10 @@ use rstest::rstest;
 use strum::VariantNames;
 
 use super::*;
-use crate::cluster::finding::Finding;
+use crate::cluster::finding::{Finding, Reason};
 use crate::cluster::front::{Carrier, Delivers, System};
 use crate::cluster::plane::Dataplane;
+use crate::cluster::proxy::Controller;
 use crate::manifests::Assumption;
 use crate::verdict::Why;
 use crate::verdict::advice::ChangeCode;
@@ -55,10 +56,12 @@ fn both_languages_say_the_same() {
 #[rstest]
 fn every_word_is_said(#[values(Language::En, Language::Ko)] language: Language) {
     let words = Words::of(language);
-    let all: [(&str, &[&str]); 11] = [
+    let all: [(&str, &[&str]); 13] = [
         ("why", Why::VARIANTS),
         ("lost-by", Loser::VARIANTS),
         ("system", System::VARIANTS),
+        ("controller", Controller::VARIANTS),
+        ("reason", Reason::VARIANTS),
         ("delivers", Delivers::VARIANTS),
         ("dataplane", Dataplane::VARIANTS),
         ("carrier", Carrier::VARIANTS),
@@ -105,5 +108,29 @@ fn what_is_set_in_is_in_the_language() {
         english,
         "shop/web: loadBalancerSourceRanges are compared with the address of the AWS Network Load \
          Balancer, not with the client's"
+    );
+}
+
+#[test]
+fn who_and_why_are_words_too() {
+    let words = Words::of(Language::En);
+    let finding = Finding::ProxyProtocolNotSent {
+        by: "aws-nlb".to_owned(),
+        reader: "haproxy".to_owned(),
+    };
+    assert_eq!(
+        words.tell("finding", &finding),
+        "HAProxy waits for a PROXY header, and AWS Network Load Balancer sends none: every \
+         request fails"
+    );
+    let finding = Finding::PolicyDoesNotApply {
+        field: "externalTrafficPolicy".to_owned(),
+        service: "shop/web".to_owned(),
+        why: Reason::PastKubeProxy,
+    };
+    assert_eq!(
+        words.tell("finding", &finding),
+        "shop/web: externalTrafficPolicy changes nothing here: the load balancer delivers to \
+         pods, past kube-proxy"
     );
 }

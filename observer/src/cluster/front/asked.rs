@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{
 
 use super::super::Protocol;
 use super::super::convert::{parse_ip, parse_port, parse_protocol};
-use super::super::finding::Finding;
-use super::{OfPort, Setting};
+use super::super::finding::{Finding, Reason};
+use super::{OfPort, Setting, System};
 
 /// A Service with a spec.
 #[derive(Clone, Copy, Debug)]
@@ -198,22 +198,32 @@ impl<'a> Asked<'a> {
         }
     }
 
+    /// That a value of a field is refused by who should make the load balancer.
+    pub(super) fn refused(self, system: System, name: &str, value: &str) -> Finding {
+        Finding::LoadBalancerRefused {
+            service: self.name(),
+            system: system.to_string(),
+            name: name.to_owned(),
+            value: value.to_owned(),
+        }
+    }
+
     /// That a setting is not read, if it is set.
-    pub(super) fn ignored(self, name: &str, why: &str) -> Option<Finding> {
+    pub(super) fn ignored(self, name: &str, why: Reason) -> Option<Finding> {
         self.annotation(name)?;
         Some(Finding::SettingIgnored {
             object: self.object(),
             name: name.to_owned(),
-            why: why.to_owned(),
+            why,
         })
     }
 
     /// That a traffic policy, or another field, says nothing of what the Service has.
-    pub(super) fn does_not_apply(self, field: &str, why: &str) -> Finding {
+    pub(super) fn does_not_apply(self, field: &str, why: Reason) -> Finding {
         Finding::PolicyDoesNotApply {
             field: field.to_owned(),
             service: self.name(),
-            why: why.to_owned(),
+            why,
         }
     }
 }

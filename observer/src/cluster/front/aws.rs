@@ -10,7 +10,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use super::asked::Asked;
 use super::environment::Environment;
 use super::fronts::HOSTNAME;
-use super::{Answer, Setting};
+use super::{Answer, Keeps, LoadBalancer, OfPort, Setting, System};
 
 mod attributes;
 mod classic;
@@ -37,18 +37,11 @@ const AUTO_MODE_CLASS: &str = "eks.amazonaws.com/nlb";
 
 const CONTROLLER: &str = "AWS load balancer controller, docs/guide/service/annotations.md";
 const CONTROLLER_NLB: &str = "AWS load balancer controller, docs/guide/service/nlb.md";
+const INSTALLATION: &str = "AWS load balancer controller, docs/deploy/installation.md";
 const IN_TREE: &str = "cloud-provider-aws, docs/service_controller.md";
 const AUTO_MODE: &str = "Amazon EKS user guide, auto-configure-nlb";
 /// Where names of load balancers are told apart (`pkg/providers/v1/aws_validations.go`).
 pub(super) const HOSTNAMES: &str = "cloud-provider-aws, pkg/providers/v1/aws_validations.go";
-
-/// Why a setting is not read: words of the language files.
-mod why {
-    pub(super) const CLASSIC: &str = "classic-load-balancer";
-    pub(super) const IN_TREE: &str = "in-tree-controller";
-    pub(super) const AUTO_MODE: &str = "eks-auto-mode";
-    pub(super) const ALWAYS_PRESERVED: &str = "always-preserved";
-}
 
 /// Who makes a Network Load Balancer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,12 +108,59 @@ pub(super) fn answer(asked: Asked<'_>, environment: &Environment<'_>, setting: S
                     let class = default_class(CONTROLLER_CLASS, CONTROLLER);
                     nlb::answer(asked, By::Controller, class)
                 }
+                None if is_for_the_controller(asked) => of_either(asked, setting),
                 None => classic::answer(asked, setting),
             };
             let kind = other.map(|kind| asked.not_understood(TYPE, kind));
             answer.findings.extend(kind);
             answer
         }
+    }
+}
+
+/// Whether a setting is there that only the AWS load balancer controller and EKS Auto Mode read.
+fn is_for_the_controller(asked: Asked<'_>) -> bool {
+    let mut names = [TARGET_TYPE, SCHEME, IP_ADDRESS_TYPE].into_iter();
+    names.any(|name| asked.annotation(name).is_some_and(|it| !it.is_empty()))
+}
+
+/// Of one that asks for the controller's settings, and not for the controller: its webhook, since
+/// version 2.5, gives the class to what is created, and without it the cloud provider makes a
+/// Classic Load Balancer that reads none of them (docs/deploy/installation.md).
+fn of_either(asked: Asked<'_>, setting: Setting) -> Answer {
+    let class = default_class(CONTROLLER_CLASS, INSTALLATION);
+    let network = nlb::answer(asked, By::Controller, class);
+    let classic = classic::answer(asked, setting);
+    let ports = asked.each_port(|port| {
+        let at = |answer: &Answer| {
+            answer
+                .load_balancer
+                .at(port.protocol, port.number)
+                .into_owned()
+        };
+        let either = at(&network).or(at(&classic));
+        OfPort {
+            port: port.number,
+            protocol: port.protocol,
+            delivers: either.delivers,
+            // Whose address pods see then depends on the way that it takes too.
+            keeps: Keeps::Unknown,
+            adds: either.adds,
+        }
+    });
+    let findings = network.findings.into_iter();
+    let findings = findings
+        .filter(|it| classic.findings.contains(it))
+        .collect();
+    let either = network.load_balancer.or(classic.load_balancer);
+    Answer {
+        load_balancer: LoadBalancer {
+            system: System::Other,
+            provider: Some("aws".to_owned()),
+            keeps: Keeps::Unknown,
+            ..either.with_ports(ports)
+        },
+        findings,
     }
 }
 

@@ -1,8 +1,12 @@
 //! Services that are bound to a load balancer made elsewhere (AWS load balancer controller,
 //! docs/guide/targetgroupbinding/targetgroupbinding.md).
 
+use serde_json::Value;
+
+use super::super::Protocol;
 use super::super::around::custom::TargetGroupBinding;
-use super::{Answer, Carrier, Delivers, Keeps, LoadBalancer, Setting, System, aws};
+use super::asked::{Asked, Port};
+use super::{Answer, Carrier, Delivers, Keeps, LoadBalancer, OfPort, Setting, System, aws};
 
 const BINDING: &str = "AWS load balancer controller, docs/guide/targetgroupbinding/spec.md";
 const ALB: &str = "Elastic Load Balancing, Application Load Balancers, x-forwarded-headers";
@@ -16,35 +20,56 @@ const OWN: &[&str] = &[
     "gateway.k8s.aws/",
 ];
 
-/// The load balancer that a Service's bindings tell of; what they differ in is not known.
-pub(super) fn answer(bindings: &[&TargetGroupBinding]) -> Option<Answer> {
-    let mut all = bindings.iter().filter(|it| !is_own(it)).map(|it| of(it));
-    let first = all.next()?;
-    let merged = all.fold(first, |one, other| LoadBalancer {
-        system: if one.system == other.system {
-            one.system
-        } else {
-            System::Unknown
-        },
-        delivers: if one.delivers == other.delivers {
-            one.delivers
-        } else {
-            Delivers::Unknown
-        },
-        keeps: if one.keeps == other.keeps {
-            one.keeps
-        } else {
-            Keeps::Unknown
-        },
-        adds: one
-            .adds
-            .into_iter()
-            .filter(|it| other.adds.contains(it))
-            .collect(),
-        because: one.because.into_iter().chain(other.because).collect(),
-        ..other
+/// The load balancer that a Service's bindings tell of, each for its port; what they differ in is
+/// not known. Of ports without one, `rest` tells: nothing is delivered to them if there is none.
+pub(super) fn answer(
+    asked: Asked<'_>,
+    bindings: &[&TargetGroupBinding],
+    rest: Option<&LoadBalancer>,
+) -> Option<Answer> {
+    let all: Vec<_> = bindings.iter().filter(|it| !is_own(it)).copied().collect();
+    let whole = together(all.iter().copied())?;
+    let (delivers, keeps) = rest.map_or((Delivers::Nothing, Keeps::Unknown), |rest| {
+        (rest.delivers, rest.keeps)
     });
-    Some(merged.into())
+    let ports = asked.each_port(|port| {
+        let of_port = all.iter().filter(|it| binds(it, port)).copied();
+        let of_port = together(of_port);
+        let (delivers, keeps, adds) = match of_port {
+            Some(its) => (its.delivers, its.keeps, its.adds),
+            None => (delivers, keeps, Vec::new()),
+        };
+        OfPort {
+            port: port.number,
+            protocol: port.protocol,
+            delivers,
+            keeps,
+            adds,
+        }
+    });
+    Some(whole.with_ports(ports).into())
+}
+
+/// What several bindings tell together.
+fn together<'a>(bindings: impl Iterator<Item = &'a TargetGroupBinding>) -> Option<LoadBalancer> {
+    bindings.map(of).reduce(LoadBalancer::or)
+}
+
+/// Whether a binding is for a port: by its number, or by its name
+/// (`pkg/k8s/service_utils.go`, `LookupServicePort`), and of the protocol that its group has.
+fn binds(binding: &TargetGroupBinding, port: Port<'_>) -> bool {
+    let spec = &binding.spec;
+    let is_its = match &spec.service_ref.port {
+        Some(Value::Number(number)) => number.as_u64() == Some(port.number.into()),
+        Some(Value::String(name)) => port.name == Some(name),
+        _ => true,
+    };
+    let protocol = match spec.target_group_protocol.as_deref() {
+        Some("TCP" | "TLS" | "HTTP" | "HTTPS") => Some(Protocol::Tcp),
+        Some("UDP" | "QUIC") => Some(Protocol::Udp),
+        _ => None,
+    };
+    is_its && protocol.is_none_or(|protocol| protocol == port.protocol)
 }
 
 fn is_own(binding: &TargetGroupBinding) -> bool {

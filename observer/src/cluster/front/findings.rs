@@ -1,12 +1,9 @@
 //! What a Service's settings tell together with its load balancer, whoever that is.
 
-use super::super::finding::Finding;
+use super::super::finding::{Finding, Reason};
 use super::asked::Asked;
 use super::names::SOURCE_RANGES;
 use super::{Carrier, Delivers, Keeps, LoadBalancer, System};
-
-/// Why a field says nothing: words of the language files.
-const PAST_KUBE_PROXY: &str = "past-kube-proxy";
 
 /// All that is told of a Service.
 pub(super) fn of(asked: Asked<'_>, load_balancer: Option<&LoadBalancer>) -> Vec<Finding> {
@@ -77,10 +74,10 @@ fn of_both(asked: Asked<'_>, load_balancer: &LoadBalancer) -> Vec<Finding> {
     }
     if *delivers == Delivers::Pod {
         if asked.is_local() {
-            found.push(asked.does_not_apply("externalTrafficPolicy", PAST_KUBE_PROXY));
+            found.push(asked.does_not_apply("externalTrafficPolicy", Reason::PastKubeProxy));
         }
         if asked.has_affinity() {
-            found.push(asked.does_not_apply("sessionAffinity", PAST_KUBE_PROXY));
+            found.push(asked.does_not_apply("sessionAffinity", Reason::PastKubeProxy));
         }
     }
     let sends_header = |carriers: &[Carrier]| {

@@ -63,8 +63,9 @@ impl<'a> Fronts<'a> {
     }
 
     fn answer(&self, asked: Asked<'_>) -> Option<Answer> {
-        let bound = || bound::answer(self.environment.bindings_of(asked.key()));
+        let bindings = self.environment.bindings_of(asked.key());
         if !asked.is("LoadBalancer") {
+            let bound = || bound::answer(asked, bindings, None);
             return aws::of_another_type(asked).or_else(bound);
         }
         let own = self.own(asked);
@@ -72,7 +73,8 @@ impl<'a> Fronts<'a> {
         if is_known {
             return Some(own);
         }
-        bound().or(Some(own))
+        let bound = bound::answer(asked, bindings, Some(&own.load_balancer));
+        bound.or(Some(own))
     }
 
     /// The load balancer that a Service of type `LoadBalancer` gets for it.

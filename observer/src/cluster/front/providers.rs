@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::super::finding::Reason;
 use super::asked::{Asked, Port, boolean, items};
 use super::names::Maker;
 use super::{Answer, Carrier, Delivers, Finding, Keeps, LoadBalancer, OfPort, Setting};
@@ -160,7 +161,7 @@ fn oracle(asked: Asked<'_>) -> Answer {
             (true, None) => Keeps::Unknown,
         };
         if !asked.is_local() {
-            findings.extend(asked.ignored(PRESERVE, "policy-cluster"));
+            findings.extend(asked.ignored(PRESERVE, Reason::PolicyCluster));
         }
         LoadBalancer {
             adds,
@@ -336,6 +337,7 @@ fn own(port: Port<'_>, adds: Vec<Carrier>) -> OfPort {
     OfPort {
         port: port.number,
         protocol: port.protocol,
+        delivers: Delivers::NodePort,
         keeps: Keeps::Own,
         adds,
     }

@@ -25,9 +25,8 @@ pub(super) fn routes(world: &World<'_>) -> (Vec<Route>, Vec<Finding>) {
             Kind::Unknown => Some(class.name.unwrap_or_default()),
             _ => None,
         };
-        findings.extend(stranger.map(|class| Finding::ControllerUnknown {
-            by: format!("Ingress {}", full_name(ingress)),
-            class: class.to_owned(),
+        findings.extend(stranger.map(|class| {
+            Finding::controller_unknown(format!("Ingress {}", full_name(ingress)), class)
         }));
         for (to, port) in backends(ingress) {
             let namespace = namespace(&ingress.metadata);

@@ -49,9 +49,13 @@ fn not_sent(route: &Route, before: Option<&LoadBalancer>) -> Option<Finding> {
         .iter()
         .any(|it| it.name == PROXY_PROTOCOL && !it.is_default && it.value != "false");
     let is_missing = before.is_none_or(|it| says_all(it) && !sends_proxy(it));
-    (expects && reads_proxy(route) && is_missing).then(|| Finding::ProxyProtocolNotSent {
-        by: before.map_or_else(|| System::Nobody.to_string(), word),
-        reader: route.who(),
+    let reader = || route.who();
+    (expects && reads_proxy(route) && is_missing).then(|| match before {
+        Some(before) => Finding::ProxyProtocolNotSent {
+            by: word(before),
+            reader: reader(),
+        },
+        None => Finding::ProxyProtocolNobodySends { reader: reader() },
     })
 }
 

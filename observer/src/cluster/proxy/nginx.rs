@@ -16,7 +16,7 @@
 use k8s_openapi::api::core::v1::ConfigMap;
 use k8s_openapi::api::networking::v1::Ingress;
 
-use super::super::finding::Finding;
+use super::super::finding::{Finding, Reason};
 use super::super::front::{Carrier, Setting};
 use super::super::settings::{set, setting};
 use super::super::workload::{Workload, annotation};
@@ -154,11 +154,11 @@ impl<'a> Settings<'a> {
         })
     }
 
-    fn ignored(&mut self, key: &str, why: &str) {
+    fn ignored(&mut self, key: &str, why: Reason) {
         self.findings.push(Finding::SettingIgnored {
             object: self.object(),
             name: key.to_owned(),
-            why: why.to_owned(),
+            why,
         });
     }
 
@@ -194,10 +194,13 @@ impl<'a> Settings<'a> {
         }
         because.push(self.setting("compute-full-forwarded-for", "false"));
         if full && !forwarded {
-            self.ignored("compute-full-forwarded-for", "needs-use-forwarded-headers");
+            self.ignored(
+                "compute-full-forwarded-for",
+                Reason::NeedsUseForwardedHeaders,
+            );
         }
         if self.get(TRUSTED).is_some() && !reads_header && !proxied {
-            self.ignored(TRUSTED, "needs-forwarded-headers-or-proxy-protocol");
+            self.ignored(TRUSTED, Reason::NeedsForwardedHeadersOrProxyProtocol);
         }
     }
 }

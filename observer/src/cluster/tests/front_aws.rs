@@ -6,6 +6,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::super::Protocol;
+use super::super::front::{Delivers, System};
 use super::front::{codes, found, front, line, node_of, on, parse, told, told_on, web};
 use super::{objects, service};
 
@@ -47,8 +48,38 @@ fn web_with(annotations: &[(&str, &str)], spec: Value) -> Value {
     "aws-nlb unknown unknown"
 )]
 #[case::no_such_type(&[("type", "alb")], "aws-classic node-port own out")]
+#[case::either_to_nodes(&[("scheme", "internet-facing")], "aws node-port unknown out")]
+#[case::either(&[("nlb-target-type", "ip")], "aws unknown unknown out")]
 fn which_it_is(#[case] annotations: &[(&str, &str)], #[case] expected: &str) {
     assert_eq!(told_on(AWS, web_with(annotations, Value::Null)), expected);
+}
+
+/// What neither of two controllers would do otherwise is known; both settings are told
+/// (docs/deploy/installation.md).
+#[test]
+fn what_shows_no_controller() {
+    let annotations = [("scheme", "internet-facing")];
+    let front = front(&on(AWS, web_with(&annotations, Value::Null))).expect("it has one");
+    assert_eq!((front.system, &*front.name()), (System::Other, "aws"));
+    let names: Vec<_> = front.because.iter().map(|it| it.name.as_str()).collect();
+    for name in ["spec.loadBalancerClass", "source address"] {
+        assert!(names.contains(&name), "{names:?}");
+    }
+}
+
+/// What the cloud provider refuses is not made.
+#[rstest]
+#[case::affinity(&[], json!({"sessionAffinity": "ClientIP"}))]
+#[case::datagrams(&[], json!({"ports": [{"port": 53, "protocol": "UDP"}]}))]
+#[case::mixed(
+    &[("type", "nlb")],
+    json!({"ports": [{"port": 53}, {"port": 53, "protocol": "UDP"}]})
+)]
+fn what_is_refused(#[case] annotations: &[(&str, &str)], #[case] spec: Value) {
+    let front = front(&on(AWS, web_with(annotations, spec))).expect("it has one");
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        assert_eq!(front.at(protocol, 53).delivers, Delivers::Nothing);
+    }
 }
 
 /// Client IP preservation: edit-target-group-attributes, "Default settings".
@@ -233,7 +264,7 @@ fn eks_auto_mode(#[case] annotations: &[(&str, &str)], #[case] expected: &str) {
 fn the_controller_takes_what_names_nobody() {
     let annotations = [("scheme", "internet-facing"), ("nlb-target-type", "ip")];
     let mut objects = on(AWS, web_with(&annotations, Value::Null));
-    assert_eq!(told(&objects), "aws-classic node-port own out");
+    assert_eq!(told(&objects), "aws unknown unknown out");
     objects.around.deployments.push(parse(json!({
         "metadata": {"name": "aws-load-balancer-controller"},
         "spec": {"selector": {}, "template": {"spec": {"containers": [{
@@ -297,7 +328,9 @@ fn bound(#[case] spec: Value, #[case] expected: &str) {
     });
     let all = binding["spec"].as_object_mut().expect("an object");
     all.extend(spec.as_object().expect("an object").clone());
-    let ports = json!({"type": "ClusterIP", "clusterIP": "10.96.0.10", "ports": [{"port": 80}]});
+    let ports =
+        json!([{"name": "tcp", "port": 80}, {"name": "udp", "port": 80, "protocol": "UDP"}]);
+    let ports = json!({"type": "ClusterIP", "clusterIP": "10.96.0.10", "ports": ports});
     let mut objects = on(AWS, service("web", ports));
     assert_eq!(told(&objects), "none");
     objects.around.target_group_bindings = vec![parse(binding.clone())];
@@ -307,6 +340,38 @@ fn bound(#[case] spec: Value, #[case] expected: &str) {
     binding["metadata"]["labels"] = json!({"ingress.k8s.aws/stack": "web"});
     objects.around.target_group_bindings = vec![parse(binding)];
     assert_eq!(told(&objects), "none");
+}
+
+/// A binding holds for the port that it names, by its number or its name; of others no load
+/// balancer is known.
+#[rstest]
+#[case::by_number(&[json!(80)], Delivers::Pod, Delivers::Nothing)]
+#[case::by_name(&[json!("https")], Delivers::Nothing, Delivers::Pod)]
+#[case::both(&[json!(80), json!("https")], Delivers::Pod, Delivers::Pod)]
+#[case::neither(&[json!(8080)], Delivers::Nothing, Delivers::Nothing)]
+fn bound_for_a_port(
+    #[case] bound: &[Value],
+    #[case] of_80: Delivers,
+    #[case] of_443: Delivers,
+    #[values("NodePort", "ClusterIP")] kind: &str,
+) {
+    let ports = json!([{"name": "http", "port": 80}, {"name": "https", "port": 443}]);
+    let spec = json!({"type": kind, "clusterIP": "10.96.0.10", "ports": ports});
+    let mut objects = on(AWS, service("web", spec));
+    let binding = |port: &Value| {
+        parse(json!({
+            "metadata": {"namespace": "shop", "name": "web"},
+            "spec": {
+                "serviceRef": {"name": "web", "port": port},
+                "targetType": "ip", "targetGroupProtocol": "HTTP",
+            },
+        }))
+    };
+    objects.around.target_group_bindings = bound.iter().map(binding).collect();
+    let front = front(&objects).expect("it has one");
+    let at = |port| front.at(Protocol::Tcp, port).delivers;
+    assert_eq!((at(80), at(443)), (of_80, of_443));
+    assert_eq!(front.system, System::AwsAlb);
 }
 
 /// A Service of another type that asks the controller for one (docs/guide/service/nlb.md).
@@ -351,9 +416,7 @@ fn other_types(#[case] kind: &str, #[case] target: &str, #[case] expected: &str)
     json!({}),
     &["setting-ignored"]
 )]
-#[case::target_type_without_a_controller(&[("nlb-target-type", "ip")], json!({}), &[
-    "setting-ignored",
-])]
+#[case::target_type_without_a_controller(&[("nlb-target-type", "ip")], json!({}), &[])]
 #[case::no_such_type(&[("type", "alb")], json!({}), &["value-not-understood"])]
 #[case::no_such_switch(
     &[("type", "nlb-ip"), ("target-group-attributes", "preserve_client_ip.enabled=yes")],
@@ -391,12 +454,15 @@ fn other_types(#[case] kind: &str, #[case] target: &str, #[case] expected: &str)
     "local-behind-replacing-load-balancer",
 ])]
 #[case::affinity_is_refused(&[], json!({"sessionAffinity": "ClientIP"}), &[
-    "affinity-sees-the-load-balancer", "value-not-understood",
+    "load-balancer-refused",
+])]
+#[case::affinity_is_refused_by_nlb(&[("type", "nlb")], json!({"sessionAffinity": "ClientIP"}), &[
+    "load-balancer-refused",
 ])]
 #[case::classic_has_no_datagrams(
     &[],
     json!({"ports": [{"port": 53, "protocol": "UDP"}]}),
-    &["value-not-understood"]
+    &["load-balancer-refused"]
 )]
 #[case::no_node_ports(
     &[("type", "external"), ("nlb-target-type", "instance"), ("scheme", "internet-facing")],

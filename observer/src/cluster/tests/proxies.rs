@@ -4,7 +4,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::super::ServiceRef;
-use super::super::finding::Finding;
+use super::super::finding::{Finding, Reason};
 use super::super::front::{Carrier, Delivers, Keeps, LoadBalancer, System};
 use super::super::proxy::{Controller, Place, Route, mismatches, places_before, routes};
 use super::around::{object, overlay, whole, workload};
@@ -143,18 +143,18 @@ fn found(data: Value) -> Vec<Finding> {
 #[rstest]
 #[case::full(
     json!({"compute-full-forwarded-for": "true"}),
-    Some(("compute-full-forwarded-for", "needs-use-forwarded-headers"))
+    Some(("compute-full-forwarded-for", Reason::NeedsUseForwardedHeaders))
 )]
 #[case::trusted(
     json!({"proxy-real-ip-cidr": "10.0.0.0/8"}),
-    Some(("proxy-real-ip-cidr", "needs-forwarded-headers-or-proxy-protocol"))
+    Some(("proxy-real-ip-cidr", Reason::NeedsForwardedHeadersOrProxyProtocol))
 )]
 #[case::read(json!({"proxy-real-ip-cidr": "10.0.0.0/8", "use-proxy-protocol": "true"}), None)]
-fn settings_that_nothing_reads(#[case] data: Value, #[case] expected: Option<(&str, &str)>) {
+fn settings_that_nothing_reads(#[case] data: Value, #[case] expected: Option<(&str, Reason)>) {
     let expected = expected.map(|(name, why)| Finding::SettingIgnored {
         object: "ConfigMap ingress/settings".to_owned(),
         name: name.to_owned(),
-        why: why.to_owned(),
+        why,
     });
     assert_eq!(found(data), Vec::from_iter(expected));
 }
@@ -391,7 +391,7 @@ fn what_does_not_fit(#[case] data: Value, #[case] adds: &[Carrier], #[case] expe
 }
 
 #[rstest]
-#[case::expected(json!({"use-proxy-protocol": "true"}), &[SENT])]
+#[case::expected(json!({"use-proxy-protocol": "true"}), &["proxy-protocol-nobody-sends"])]
 #[case::believed(json!({"use-forwarded-headers": "true"}), &[SPOOF])]
 #[case::neither(json!({}), &[])]
 fn clients_come_straight(#[case] data: Value, #[case] expected: &[&str]) {

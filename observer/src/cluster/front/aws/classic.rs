@@ -1,13 +1,14 @@
 //! AWS' Classic Load Balancer: it opens connections of its own.
 
 use super::super::super::Protocol;
+use super::super::super::finding::Reason;
 use super::super::asked::{Asked, Port};
 use super::super::{
     Answer, Carrier, Delivers, Finding, Keeps, LoadBalancer, OfPort, Setting, System,
 };
 use super::{
     ATTRIBUTES, BACKEND_PROTOCOL, CERTIFICATE, IN_TREE, IP_ADDRESS_TYPE, PROXY_PROTOCOL, SCHEME,
-    TARGET_TYPE, TLS_PORTS, TYPE, why,
+    TARGET_TYPE, TLS_PORTS, TYPE,
 };
 
 const HEADERS: &str = "Elastic Load Balancing, Classic Load Balancers, x-forwarded-headers";
@@ -22,6 +23,7 @@ pub(super) fn answer(asked: Asked<'_>, setting: Setting) -> Answer {
         OfPort {
             port: port.number,
             protocol: port.protocol,
+            delivers: Delivers::NodePort,
             keeps: Keeps::Own,
             adds: http.into_iter().chain(proxy).collect(),
         }
@@ -44,7 +46,7 @@ pub(super) fn answer(asked: Asked<'_>, setting: Setting) -> Answer {
     let unread = [ATTRIBUTES, TARGET_TYPE, SCHEME, IP_ADDRESS_TYPE];
     let mut findings: Vec<_> = unread
         .iter()
-        .filter_map(|name| asked.ignored(name, why::CLASSIC))
+        .filter_map(|name| asked.ignored(name, Reason::ClassicLoadBalancer))
         .collect();
     let proxy = asked.annotation(PROXY_PROTOCOL);
     let proxy = proxy.filter(|value| !matches!(*value, "" | "*"));
@@ -52,11 +54,11 @@ pub(super) fn answer(asked: Asked<'_>, setting: Setting) -> Answer {
     let backend = asked.annotation(BACKEND_PROTOCOL);
     let backend = backend.filter(|value| !matches!(*value, "" | "http" | "https" | "ssl" | "tcp"));
     findings.extend(backend.map(|value| asked.not_understood(BACKEND_PROTOCOL, value)));
-    findings.extend(refused(asked, &[Protocol::Tcp]));
     Answer {
         load_balancer,
         findings,
     }
+    .unless(refused(asked, System::AwsClassic, &[Protocol::Tcp]))
 }
 
 /// Whether a port's listener speaks HTTP, and so adds headers: with a certificate for the port,
@@ -80,10 +82,10 @@ fn is_http(asked: Asked<'_>, port: Port<'_>) -> bool {
 
 /// For what the in-tree controller makes no load balancer (`pkg/providers/v1/aws.go`,
 /// `EnsureLoadBalancer`).
-pub(super) fn refused(asked: Asked<'_>, protocols: &[Protocol]) -> Vec<Finding> {
+pub(super) fn refused(asked: Asked<'_>, system: System, protocols: &[Protocol]) -> Vec<Finding> {
     let mut found = Vec::new();
     if asked.has_affinity() {
-        found.push(asked.not_understood("spec.sessionAffinity", "ClientIP"));
+        found.push(asked.refused(system, "spec.sessionAffinity", "ClientIP"));
     }
     let mut its: Vec<_> = asked.ports().map(|port| port.protocol).collect();
     its.sort_unstable();
@@ -91,7 +93,8 @@ pub(super) fn refused(asked: Asked<'_>, protocols: &[Protocol]) -> Vec<Finding> 
     let is_mixed = its.len() > 1;
     if is_mixed || its.iter().any(|protocol| !protocols.contains(protocol)) {
         let names: Vec<_> = its.iter().map(ToString::to_string).collect();
-        found.push(asked.not_understood("spec.ports[].protocol", &names.join(", ")));
+        let names = names.join(", ");
+        found.push(asked.refused(system, "spec.ports[].protocol", &names));
     }
     found
 }

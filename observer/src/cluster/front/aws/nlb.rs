@@ -1,6 +1,7 @@
 //! AWS' Network Load Balancer.
 
 use super::super::super::Protocol;
+use super::super::super::finding::Reason;
 use super::super::asked::{Asked, Port};
 use super::super::{
     Answer, Carrier, Delivers, Finding, Keeps, LoadBalancer, OfPort, Setting, System,
@@ -8,7 +9,7 @@ use super::super::{
 use super::attributes::{self, Attribute, PRESERVE};
 use super::{
     ATTRIBUTES, AUTO_MODE, By, CONTROLLER, CONTROLLER_NLB, IN_TREE, INTERNAL, IP_ADDRESS_TYPE,
-    PROXY_PROTOCOL, SCHEME, TARGET_TYPE, TYPE, why,
+    PROXY_PROTOCOL, SCHEME, TARGET_TYPE, TYPE, classic,
 };
 
 /// The defaults of client IP preservation.
@@ -84,6 +85,7 @@ pub(super) fn answer(asked: Asked<'_>, by: By, setting: Setting) -> Answer {
     let ports = asked.each_port(|port| OfPort {
         port: port.number,
         protocol: port.protocol,
+        delivers: target.delivers(),
         keeps: keeps(asked, by, target, port),
         adds: attributes::sends_proxy_header(asked, by, port)
             .then_some(Carrier::ProxyV2)
@@ -110,10 +112,16 @@ pub(super) fn answer(asked: Asked<'_>, by: By, setting: Setting) -> Answer {
     }
     load_balancer.because.extend(families);
     let findings = findings(asked, by, target, &mut load_balancer);
-    Answer {
+    let answer = Answer {
         load_balancer,
         findings,
+    };
+    if by == By::InTree {
+        let protocols = [Protocol::Tcp, Protocol::Udp];
+        let refused = classic::refused(asked, System::AwsNlb, &protocols);
+        return answer.unless(refused);
     }
+    answer
 }
 
 /// To what it leads, and by which setting.
@@ -263,10 +271,10 @@ fn ignored(asked: Asked<'_>, by: By) -> Vec<Finding> {
     let (names, why): (&[&str], _) = match by {
         By::InTree => {
             let names = &[PROXY_PROTOCOL, TARGET_TYPE, SCHEME, IP_ADDRESS_TYPE];
-            (names, why::IN_TREE)
+            (names, Reason::InTreeController)
         }
-        By::Controller => (&[], ""),
-        By::AutoMode => (&[PROXY_PROTOCOL, INTERNAL], why::AUTO_MODE),
+        By::Controller => (&[], Reason::AlwaysPreserved),
+        By::AutoMode => (&[PROXY_PROTOCOL, INTERNAL], Reason::EksAutoMode),
     };
     let mut found: Vec<_> = names
         .iter()
@@ -276,14 +284,7 @@ fn ignored(asked: Asked<'_>, by: By) -> Vec<Finding> {
         always_keeps(asked, by, port) && attributes::preserve(asked, by, port) == Attribute::Off
     });
     if refuses {
-        found.extend(asked.ignored(ATTRIBUTES, why::ALWAYS_PRESERVED));
-    }
-    // The in-tree controller makes none of these.
-    if by == By::InTree {
-        found.extend(super::classic::refused(
-            asked,
-            &[Protocol::Tcp, Protocol::Udp],
-        ));
+        found.extend(asked.ignored(ATTRIBUTES, Reason::AlwaysPreserved));
     }
     found
 }
