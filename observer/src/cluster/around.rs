@@ -10,7 +10,7 @@ pub mod custom;
 
 use custom::{
     BgpAdvertisement, FelixConfiguration, Gateway, GatewayClass, IngressClassParams, Installation,
-    IpAddressPool, L2Advertisement, Route, TargetGroupBinding,
+    IpAddressPool, L2Advertisement, ReferenceGrant, Route, TargetGroupBinding,
 };
 
 /// Marks an object that is assumed to be there, beside manifests that lack it.
@@ -60,6 +60,10 @@ pub struct Around {
     /// `HTTPRoutes`, `GRPCRoutes`, `TLSRoutes`, `TCPRoutes`, `UDPRoutes`
     /// (`gateway.networking.k8s.io`).
     pub routes: Vec<Route>,
+    /// `ReferenceGrants` (`gateway.networking.k8s.io/v1beta1`).
+    pub reference_grants: Vec<ReferenceGrant>,
+    /// Whether those could not be read: that there is none says nothing then.
+    pub lacks_reference_grants: bool,
     /// `IPAddressPools` (`metallb.io/v1beta1`).
     pub ip_address_pools: Vec<IpAddressPool>,
     /// `L2Advertisements` (`metallb.io/v1beta1`).

@@ -6,10 +6,9 @@ use std::collections::HashMap;
 use serde::Serialize;
 use strum::{Display, VariantNames};
 
-use super::Objects;
-use super::ServiceRef;
 use super::finding::Finding;
 use super::front::{Carrier, Delivers, Keeps, LoadBalancer, Setting, System};
+use super::{Objects, Protocol, ServiceRef};
 
 mod class;
 mod cloud;
@@ -37,6 +36,8 @@ pub enum Controller {
     IngressNginx,
     /// The AWS load balancer controller: an Application Load Balancer.
     AwsAlb,
+    /// The AWS load balancer controller, for Gateways of layer 4: a Network Load Balancer.
+    AwsNlb,
     /// GKE's: a proxy load balancer outside the cluster.
     Gke,
     /// Traefik, k3s' default.
@@ -97,6 +98,8 @@ pub struct Route {
     pub service: ServiceRef,
     /// To which port of that, a number or a name, if it says.
     pub port: Option<String>,
+    /// Of which protocol that port is.
+    pub protocol: Protocol,
     /// Who serves it.
     pub controller: Controller,
     /// Its name, where `controller` has none.
@@ -197,6 +200,7 @@ impl Served {
             name,
             service,
             port,
+            protocol: protocol_of(kind),
             controller,
             provider,
             places,
@@ -216,7 +220,10 @@ impl Route {
         format!("{} {}", self.kind, self.name)
     }
 
-    /// The same as a load balancer, if it is outside the cluster: it opens connections of its own.
+    /// The same as a load balancer, if it is outside the cluster: it opens connections of its own,
+    /// but for AWS' of layer 4. That one keeps the client's address or not by the type and the
+    /// attributes of its target groups (Elastic Load Balancing, Network Load Balancers,
+    /// edit-target-group-attributes), which are in a `TargetGroupConfiguration` that is not read.
     pub fn front(&self) -> Option<LoadBalancer> {
         let delivers = self.places.iter().find_map(|place| match place {
             Place::Outside { delivers } => Some(*delivers),
@@ -224,15 +231,21 @@ impl Route {
         })?;
         let system = match (self.controller, delivers) {
             (Controller::AwsAlb, _) => System::AwsAlb,
+            (Controller::AwsNlb, _) => System::AwsNlb,
             (Controller::Gke, Delivers::Pod) => System::GkeContainerNative,
             (Controller::Gke, _) => System::GkeProxy,
             _ => System::Other,
+        };
+        let keeps = if system == System::AwsNlb {
+            Keeps::Unknown
+        } else {
+            Keeps::Own
         };
         Some(LoadBalancer {
             system,
             provider: self.provider.clone(),
             delivers,
-            keeps: Keeps::Own,
+            keeps,
             adds: self.adds.clone(),
             leaves_out_unhealthy_nodes: None,
             only_nodes: None,
@@ -249,6 +262,16 @@ impl Route {
             ..
         } = self;
         provider.clone().unwrap_or_else(|| controller.to_string())
+    }
+}
+
+/// Of which protocol the ports are that an object of a kind leads to: an Ingress and all routes but
+/// one lead TCP connections on (Gateway API, reference/spec; QUIC ends at the proxy).
+fn protocol_of(kind: &str) -> Protocol {
+    if kind == "UDPRoute" {
+        Protocol::Udp
+    } else {
+        Protocol::Tcp
     }
 }
 

@@ -67,6 +67,11 @@ pub async fn read_whole(client: &Client) -> Result<Read, ApiError> {
 struct Found<T>(T, Vec<String>);
 
 impl<T> Found<T> {
+    /// Whether there may be more.
+    const fn is_short(&self) -> bool {
+        !self.1.is_empty()
+    }
+
     fn take(self, missing: &mut Vec<String>) -> T {
         let Self(found, lines) = self;
         missing.extend(lines);
@@ -85,6 +90,8 @@ async fn around(client: &Client) -> Result<Found<Around>, ApiError> {
         gateways: others.gateways,
         gateway_classes: others.gateway_classes,
         routes: others.routes,
+        reference_grants: others.reference_grants,
+        lacks_reference_grants: others.lacks_reference_grants,
         ip_address_pools: others.ip_address_pools,
         l2_advertisements: others.l2_advertisements,
         bgp_advertisements: others.bgp_advertisements,
@@ -185,8 +192,12 @@ async fn custom(client: &Client) -> Result<Found<Around>, ApiError> {
             &["v1", "v1alpha2"]
         ),
     )?;
+    let grants = ("ReferenceGrant", GATEWAY, "referencegrants");
+    let grants = any_of(client, grants, stable).await?;
     let mut missing = Vec::new();
     let mut around = Around {
+        lacks_reference_grants: grants.is_short(),
+        reference_grants: grants.take(&mut missing),
         ingress_class_params: params.take(&mut missing),
         target_group_bindings: bindings.take(&mut missing),
         gateways: gateways.take(&mut missing),

@@ -171,6 +171,66 @@ pub struct Reference {
     pub port: Option<i32>,
 }
 
+/// `gateway.networking.k8s.io/v1beta1` `ReferenceGrant`: what in other namespaces may refer to what
+/// in its own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrant {
+    /// Its name and namespace.
+    pub metadata: ObjectMeta,
+    /// From where to what.
+    pub spec: ReferenceGrantSpec,
+}
+
+/// What a `ReferenceGrant` allows: every `from` every `to`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReferenceGrantSpec {
+    /// Who may refer.
+    pub from: Vec<GrantedFrom>,
+    /// To what.
+    pub to: Vec<GrantedTo>,
+}
+
+/// Objects that may refer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GrantedFrom {
+    /// Their group.
+    pub group: String,
+    /// Their kind.
+    pub kind: String,
+    /// Their namespace.
+    pub namespace: String,
+}
+
+/// Objects that may be referred to.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct GrantedTo {
+    /// Their group; the empty one is Kubernetes' own.
+    pub group: String,
+    /// Their kind.
+    pub kind: String,
+    /// The name of one; all of them without.
+    pub name: Option<String>,
+}
+
+impl ReferenceGrantSpec {
+    /// Whether an object of a group, kind and namespace may refer to one of a group, kind and name.
+    pub fn allows(&self, from: (&str, &str, &str), to: (&str, &str, &str)) -> bool {
+        let is_from =
+            |it: &GrantedFrom| (it.group.as_str(), it.kind.as_str(), it.namespace.as_str()) == from;
+        let is_to = |it: &GrantedTo| {
+            // An empty name counts as none (Gateway API, `apis/v1beta1/referencegrant_types.go`).
+            let name = it.name.as_deref().filter(|name| !name.is_empty());
+            (it.group.as_str(), it.kind.as_str()) == (to.0, to.1)
+                && name.is_none_or(|name| name == to.2)
+        };
+        self.from.iter().any(is_from) && self.to.iter().any(is_to)
+    }
+}
+
 /// `metallb.io/v1beta1` `IPAddressPool`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]

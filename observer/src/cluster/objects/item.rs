@@ -35,6 +35,7 @@ enum Kind {
         serialize = "UDPRoute"
     )]
     Route,
+    ReferenceGrant,
     #[strum(serialize = "IPAddressPool")]
     IpAddressPool,
     L2Advertisement,
@@ -89,7 +90,7 @@ impl Kind {
             Self::IngressClassParams | Self::TargetGroupBinding => {
                 matches!(group, "elbv2.k8s.aws" | "eks.amazonaws.com")
             }
-            Self::Gateway | Self::GatewayClass | Self::Route => {
+            Self::Gateway | Self::GatewayClass | Self::Route | Self::ReferenceGrant => {
                 group == "gateway.networking.k8s.io"
             }
             Self::IpAddressPool | Self::L2Advertisement | Self::BgpAdvertisement => {
@@ -157,6 +158,11 @@ impl Around {
             Kind::Gateway => push(&mut self.gateways, item, false),
             Kind::GatewayClass => push(&mut self.gateway_classes, item, false),
             Kind::Route => push(&mut self.routes, item, false),
+            Kind::ReferenceGrant => {
+                let read = push(&mut self.reference_grants, item, false);
+                self.lacks_reference_grants |= read.is_err();
+                read
+            }
             Kind::IpAddressPool => push(&mut self.ip_address_pools, item, false),
             Kind::L2Advertisement => push(&mut self.l2_advertisements, item, false),
             Kind::BgpAdvertisement => push(&mut self.bgp_advertisements, item, false),

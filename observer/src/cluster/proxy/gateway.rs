@@ -36,14 +36,19 @@ pub(super) fn routes(world: &World<'_>) -> (Vec<Route>, Vec<Finding>) {
             if is_strange(served) {
                 let class = || Some(gateway?.spec.gateway_class_name.clone());
                 let class = served.provider.clone().or_else(class);
-                findings.push(Finding::ControllerUnknown {
-                    by: by.clone(),
-                    class: class.unwrap_or_default(),
-                });
+                let class = class.unwrap_or_default();
+                findings.push(Finding::controller_unknown(by.clone(), &class));
             }
             for (service, port) in backends(object) {
                 let service =
                     reference(service.namespace.as_deref().unwrap_or(home), &service.name);
+                if !world.may_refer(&object.kind, home, &service) {
+                    findings.push(Finding::RouteNotGranted {
+                        by: by.clone(),
+                        service: service.to_string(),
+                    });
+                    continue;
+                }
                 let served = served.clone();
                 routes.push(served.leads(&object.kind, full_name(object), service, port));
             }
@@ -111,17 +116,7 @@ fn by_controller(world: &World<'_>, controller: &str) -> Served {
         "haproxy.org/gateway-controller" => haproxy::served_by_tech(world),
         "networking.gke.io/gateway" => gke(),
         "gateway.k8s.aws/alb" => alb(),
-        "gateway.k8s.aws/nlb" => Served {
-            places: vec![Place::Outside {
-                delivers: Delivers::Unknown,
-            }],
-            because: vec![unset(
-                "TargetGroupConfiguration: targetType",
-                "not known",
-                AWS,
-            )],
-            ..named("aws-nlb")
-        },
+        "gateway.k8s.aws/nlb" => nlb(),
         "konghq.com/kic-gateway-controller" => named("kong"),
         "gateway.nginx.org/nginx-gateway-controller" => named("nginx-gateway-fabric"),
         other => named(other),
@@ -153,6 +148,16 @@ fn alb() -> Served {
     let name = "TargetGroupConfiguration: targetType";
     served.because.push(unset(name, "not known", AWS));
     served
+}
+
+/// The same at layer 4: no header is added by which a request could be told.
+fn nlb() -> Served {
+    Served {
+        controller: Controller::AwsNlb,
+        adds: Vec::new(),
+        appends: false,
+        ..alb()
+    }
 }
 
 /// The Services that a controller has made for a Gateway: by the label that GEP-1762 asks for, or

@@ -5,14 +5,17 @@ use std::collections::HashMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Service};
 use k8s_openapi::api::networking::v1::IngressClass;
 
-use super::super::Objects;
 use super::super::around::custom::{Gateway, GatewayClass, IngressClassParams};
 use super::super::workload::{Workload, annotation, name, namespace};
+use super::super::{Objects, ServiceRef};
 use super::{cloud, haproxy, nginx, traefik};
 
 /// By which annotation an `IngressClass` is the default one (Kubernetes, reference, "Well-Known
 /// Labels, Annotations and Taints").
 const IS_DEFAULT: &str = "ingressclass.kubernetes.io/is-default-class";
+
+/// The group of all kinds of routes.
+const GATEWAY: &str = "gateway.networking.k8s.io";
 
 /// The images of all controllers that are looked for.
 const CONTROLLERS: [&[&str]; 5] = [
@@ -113,6 +116,22 @@ impl<'a> World<'a> {
 
     pub(super) fn gateway_class(&self, name: &str) -> Option<&'a GatewayClass> {
         self.gateway_classes.get(name).copied()
+    }
+
+    /// Whether a route may lead to a Service: to one in another namespace only where a
+    /// `ReferenceGrant` there allows it (Gateway API, reference/spec, "ReferenceGrant"). Yes, if
+    /// those could not be read.
+    pub(super) fn may_refer(&self, kind: &str, from: &str, to: &ServiceRef) -> bool {
+        let around = &self.objects.around;
+        if *to.namespace == *from || around.lacks_reference_grants {
+            return true;
+        }
+        let grants = around.reference_grants.iter();
+        let mut grants = grants.filter(|it| namespace(&it.metadata) == &*to.namespace);
+        grants.any(|it| {
+            it.spec
+                .allows((GATEWAY, kind, from), ("", "Service", &to.name))
+        })
     }
 
     /// A `ConfigMap` by `namespace/name`.

@@ -26,7 +26,10 @@ pub(super) fn whole(items: &[Value]) -> Objects {
             "IngressClassParams" => push(&mut its.ingress_class_params, item),
             "Gateway" => push(&mut its.gateways, item),
             "GatewayClass" => push(&mut its.gateway_classes, item),
-            "HTTPRoute" | "TLSRoute" | "TCPRoute" => push(&mut its.routes, item),
+            "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" | "UDPRoute" => {
+                push(&mut its.routes, item)
+            }
+            "ReferenceGrant" => push(&mut its.reference_grants, item),
             "FelixConfiguration" => push(&mut its.felix_configurations, item),
             "Installation" => push(&mut its.installations, item),
             other => panic!("{other} is not among the test's kinds"),

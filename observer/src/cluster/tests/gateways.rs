@@ -3,10 +3,11 @@
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::super::Protocol;
 use super::super::finding::Finding;
-use super::super::front::{Carrier, Delivers};
+use super::super::front::{Carrier, Delivers, Keeps, System};
 use super::super::proxy::{Controller, Place, routes};
-use super::around::{object, whole};
+use super::around::{object, overlay, whole};
 use super::proxies::{route, service_ref};
 
 const XFF: &[Carrier] = &[Carrier::XForwardedFor];
@@ -63,6 +64,9 @@ fn gateway_route(kind: &str) -> Value {
 #[case::aws(
     "gateway.k8s.aws/alb", Controller::AwsAlb, XFF, Place::Outside { delivers: Delivers::Unknown }
 )]
+#[case::aws_of_layer_4(
+    "gateway.k8s.aws/nlb", Controller::AwsNlb, &[], Place::Outside { delivers: Delivers::Unknown }
+)]
 #[case::named("example.org/own", Controller::Other, &[], Place::Unknown)]
 fn whose_a_gateway_is(
     #[case] controller: &str,
@@ -80,7 +84,10 @@ fn whose_a_gateway_is(
     let http = route(&items("HTTPRoute"));
     assert_eq!((http.controller, &*http.adds), (expected, adds));
     let (_, findings) = routes(&whole(&items("HTTPRoute")));
-    assert_eq!(findings.is_empty(), !adds.is_empty());
+    assert_eq!(
+        findings.is_empty(),
+        expected != Controller::Other || !adds.is_empty()
+    );
     assert_eq!(http.places, [place]);
     assert_eq!(
         (http.object(), http.port),
@@ -104,10 +111,8 @@ fn a_gateway_without_its_class(
 ) {
     let (routes, findings) = routes(&whole(&[items, &[gateway_route("HTTPRoute")]].concat()));
     assert_eq!(routes.first().map(|it| it.controller), Some(expected));
-    let unknown = unknown.map(|class| Finding::ControllerUnknown {
-        by: "HTTPRoute shop/web".to_owned(),
-        class: class.to_owned(),
-    });
+    let by = "HTTPRoute shop/web".to_owned();
+    let unknown = unknown.map(|class| Finding::controller_unknown(by, class));
     assert_eq!(findings, Vec::from_iter(unknown));
 }
 
@@ -168,4 +173,88 @@ fn a_route_of_a_service_mesh_is_no_way_in() {
     let mut mesh = gateway_route("HTTPRoute");
     mesh["spec"]["parentRefs"] = json!([{"group": "", "kind": "Service", "name": "web"}]);
     assert!(routes(&whole(&[mesh])).0.is_empty());
+}
+
+/// AWS' load balancer of layer 4 is no proxy for certain: preservation is an attribute of its
+/// target groups (edit-target-group-attributes).
+#[rstest]
+#[case::tcp("TCPRoute", Protocol::Tcp)]
+#[case::udp("UDPRoute", Protocol::Udp)]
+fn a_gateway_of_layer_4(#[case] kind: &str, #[case] protocol: Protocol) {
+    let class = gateway_class("a", "gateway.k8s.aws/nlb");
+    let route = route(&[gateway("a"), class, gateway_route(kind)]);
+    let front = route.front().expect("it is outside");
+    assert_eq!(
+        (front.system, front.delivers, front.keeps, &*front.adds),
+        (System::AwsNlb, Delivers::Unknown, Keeps::Unknown, &[][..])
+    );
+    assert_eq!(route.protocol, protocol);
+}
+
+#[rstest]
+#[case::http("HTTPRoute")]
+#[case::grpc("GRPCRoute")]
+#[case::tls("TLSRoute")]
+fn what_leads_to_tcp_ports(#[case] kind: &str) {
+    let route = route(&[gateway("istio"), gateway_route(kind)]);
+    assert_eq!(route.protocol, Protocol::Tcp);
+}
+
+/// Gateway API, reference/spec, "ReferenceGrant".
+#[rstest]
+#[case::none(None, false)]
+#[case::all_services(Some(json!({})), true)]
+#[case::one(Some(json!({"spec": {"to": [{"kind": "Service", "name": "db"}]}})), true)]
+#[case::another(Some(json!({"spec": {"to": [{"kind": "Service", "name": "web"}]}})), false)]
+#[case::of_another_kind(Some(json!({"spec": {"to": [{"kind": "Secret"}]}})), false)]
+#[case::for_another_kind(
+    Some(json!({"spec": {"from": [{
+        "group": "gateway.networking.k8s.io", "kind": "TCPRoute", "namespace": "shop",
+    }]}})),
+    false
+)]
+#[case::for_another_namespace(
+    Some(json!({"spec": {"from": [{
+        "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "edge",
+    }]}})),
+    false
+)]
+#[case::elsewhere(Some(json!({"metadata": {"namespace": "shop"}})), false)]
+fn a_route_into_another_namespace(#[case] grant: Option<Value>, #[case] is_granted: bool) {
+    let backend = json!([{"name": "db", "namespace": "data", "port": 80}]);
+    let route = object(
+        "HTTPRoute",
+        "web",
+        json!({"spec": {
+            "parentRefs": [{"name": "gate", "namespace": "edge"}],
+            "rules": [{"backendRefs": backend}],
+        }}),
+    );
+    let mut items = vec![gateway("istio"), route];
+    items.extend(grant.map(|over| {
+        let from = json!([{
+            "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop",
+        }]);
+        let to = json!([{"group": "", "kind": "Service"}]);
+        let mut grant = object(
+            "ReferenceGrant",
+            "data/web",
+            json!({"spec": {"from": from, "to": to}}),
+        );
+        overlay(&mut grant, over);
+        grant
+    }));
+    let mut objects = whole(&items);
+    let (ways, findings) = routes(&objects);
+    assert_eq!(ways.len(), usize::from(is_granted));
+    let refused = (!is_granted).then(|| Finding::RouteNotGranted {
+        by: "HTTPRoute shop/web".to_owned(),
+        service: "data/db".to_owned(),
+    });
+    assert_eq!(findings, Vec::from_iter(refused));
+
+    // Grants that could not be read may be there.
+    objects.around.lacks_reference_grants = true;
+    let (ways, findings) = routes(&objects);
+    assert_eq!((ways.len(), findings.len()), (1, 0));
 }

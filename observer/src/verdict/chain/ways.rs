@@ -281,10 +281,9 @@ fn headless<'a>(entry: &'a ServiceEntry, mesh: Option<&Meshed>) -> Option<Way<'a
 
 /// Whether a route leads to this port of its Service.
 fn leads_to(route: &Route, entry: &ServiceEntry) -> bool {
-    route
-        .port
-        .as_ref()
-        .is_none_or(|port| entry.name.as_deref() == Some(port) || port.parse() == Ok(entry.port))
+    let is_its =
+        |port: &String| entry.name.as_deref() == Some(port) || port.parse() == Ok(entry.port);
+    route.protocol == entry.protocol && route.port.as_ref().is_none_or(is_its)
 }
 
 /// What takes connections to a Service port over in its pods: for certain, or in some of them.
