@@ -124,6 +124,7 @@ pub(super) fn service(explained: &Explained<'_>, words: &Words) -> String {
     let Explained {
         service,
         entries,
+        all_nodes: _,
         load_balancer,
         ways,
         verdict,

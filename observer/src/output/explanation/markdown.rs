@@ -75,10 +75,8 @@ fn matrix(explained: &Explained<'_>, words: &Words) -> Table {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN);
     table.set_header(COLUMNS);
-    let all = explained.ways.iter().flat_map(|way| &*way.nodes);
-    let all = all.collect::<std::collections::HashSet<_>>().len();
     for way in folded(&explained.ways) {
-        let cells = cells(&way, all, words);
+        let cells = cells(&way, explained.all_nodes, words);
         table.add_row(cells.map(|cell| escaped(&cell).replace('\n', ", ")));
     }
     table

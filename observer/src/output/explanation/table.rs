@@ -74,7 +74,7 @@ pub(super) fn service(explained: &Explained<'_>, words: &Words, page: Page) -> S
     };
     block += &page.paragraph("  ", &verdict, tone);
     if !explained.ways.is_empty() {
-        let matrix = matrix(&explained.ways, words).to_string();
+        let matrix = matrix(explained, words).to_string();
         for line in matrix.lines() {
             let _ = writeln!(block, "  {}", line.trim_end());
         }
@@ -92,15 +92,13 @@ pub(super) fn service(explained: &Explained<'_>, words: &Words, page: Page) -> S
 }
 
 /// The matrix of a Service's ways.
-pub(super) fn matrix(ways: &[Way<'_>], words: &Words) -> Table {
+fn matrix(explained: &Explained<'_>, words: &Words) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(COLUMNS);
-    let all = ways.iter().flat_map(|way| &*way.nodes);
-    let all = all.collect::<std::collections::HashSet<_>>().len();
-    for way in folded(ways) {
-        table.add_row(cells(&way, all, words));
+    for way in folded(&explained.ways) {
+        table.add_row(cells(&way, explained.all_nodes, words));
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));

@@ -1,6 +1,6 @@
 //! Which front doors a Service port has, by which nodes, and which of those are alike.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
@@ -20,6 +20,9 @@ pub(super) struct Doors<'a> {
     kube_proxy: Option<&'a KubeProxy>,
     client: Option<IpAddr>,
     nodes: Vec<Known<'a>>,
+    /// Their places in `nodes`.
+    by_name: HashMap<&'a str, usize>,
+    serves_localhost: bool,
 }
 
 struct Known<'a> {
@@ -45,13 +48,13 @@ pub(super) struct Alike {
 }
 
 /// What tells two nodes apart, to a Service port.
-#[derive(PartialEq, Eq, Hash)]
+#[derive(PartialEq, Eq)]
 struct Class<'a> {
     family: Family,
     is_served: bool,
     is_outside: Option<bool>,
     /// The node itself, if it has endpoints, or is the client's.
-    node: Option<&'a str>,
+    node: Option<usize>,
     /// Its zone, if endpoints are for zones.
     zone: Option<&'a str>,
 }
@@ -77,12 +80,22 @@ impl<'a> Doors<'a> {
                 kube_proxy?.is_outside(own, Some(node))
             }),
         });
+        let nodes: Vec<_> = nodes.collect();
+        let places = nodes.iter().enumerate();
+        let by_name = places.map(|(place, known)| (&*known.node.name, place));
         Self {
             index,
             kube_proxy,
             client,
-            nodes: nodes.collect(),
+            by_name: by_name.collect(),
+            nodes,
+            serves_localhost: kube_proxy.is_some_and(|config| config.serves_localhost),
         }
+    }
+
+    /// How many nodes there are.
+    pub(super) fn count(&self) -> usize {
+        self.nodes.len()
     }
 
     /// Whether it is asked about clients outside.
@@ -104,41 +117,36 @@ impl<'a> Doors<'a> {
         kind: FrontDoorKind,
         client: ClientKind,
     ) -> Vec<Alike> {
-        let apart = Apart::of(entry, self.index);
+        let apart = self.apart(entry);
         let mut groups: Vec<Group> = Vec::new();
-        let mut known: HashMap<Class<'_>, Option<usize>> = HashMap::new();
-        for one in &self.nodes {
-            for at in self.at(entry, kind, one.node) {
-                if !self.may_come(one.node, at.address, client) {
-                    continue;
-                }
-                let class = self.class(&apart, one, at);
-                let place = *known.entry(class).or_insert_with(|| {
-                    let prediction = self.predict(entry, one.node, at, client)?;
-                    let same =
-                        |group: &Group| group.prediction == prediction && group.port == at.port;
-                    Some(groups.iter().position(same).unwrap_or_else(|| {
-                        groups.push(Group {
-                            prediction,
-                            addresses: Vec::new(),
-                            port: at.port,
-                            nodes: Vec::new(),
-                        });
-                        groups.len() - 1
-                    }))
-                });
-                let Some(group) = place.map(|place| &mut groups[place]) else {
-                    continue;
-                };
-                // A node port's address is of one node, any other's the same by all.
-                if kind == FrontDoorKind::NodePort || !group.addresses.contains(&at.address) {
-                    group.addresses.push(at.address);
-                }
-                if group.nodes.last() != Some(&one.node.name) {
-                    group.nodes.push(Arc::clone(&one.node.name));
-                }
+        // There are a few classes, and many nodes.
+        let mut known: Vec<(Class<'_>, Option<usize>)> = Vec::new();
+        self.each(entry, kind, |place, at| {
+            let node = self.nodes[place].node;
+            if !self.may_come(node, at.address, client) {
+                return;
             }
-        }
+            let class = self.class(&apart, place, at);
+            let of_class = known.iter().find(|(other, _)| *other == class);
+            let group = if let Some((_, group)) = of_class {
+                *group
+            } else {
+                let prediction = self.predict(entry, node, at, client);
+                let group = prediction.map(|prediction| Group::of(&mut groups, prediction, at));
+                known.push((class, group));
+                group
+            };
+            let Some(group) = group.map(|group| &mut groups[group]) else {
+                return;
+            };
+            // A node port's address is of one node, any other's the same by all.
+            if kind == FrontDoorKind::NodePort || !group.addresses.contains(&at.address) {
+                group.addresses.push(at.address);
+            }
+            if group.nodes.last() != Some(&node.name) {
+                group.nodes.push(Arc::clone(&node.name));
+            }
+        });
         groups.into_iter().map(Alike::from).collect()
     }
 
@@ -166,8 +174,8 @@ impl<'a> Doors<'a> {
         predict(&question, terms)
     }
 
-    fn class<'b>(&self, apart: &Apart<'_>, known: &'b Known<'_>, at: At) -> Class<'b> {
-        let Known { node, is_outside } = known;
+    fn class(&self, apart: &Apart, place: usize, at: At) -> Class<'a> {
+        let Known { node, is_outside } = &self.nodes[place];
         let family = Family::of(at.address);
         Class {
             family,
@@ -176,9 +184,28 @@ impl<'a> Doors<'a> {
                     .kube_proxy
                     .is_none_or(|config| config.serves_node_ports_at(at.address, node)),
             is_outside: is_outside[usize::from(family == Family::V6)],
-            node: (self.client.is_some() || apart.tells(&node.name)).then_some(&*node.name),
+            node: (self.client.is_some() || apart.all || apart.nodes.contains(&place))
+                .then_some(place),
             zone: node.zone.as_deref().filter(|_| apart.by_zone),
         }
+    }
+
+    /// Which nodes are unlike others to a Service port.
+    fn apart(&self, entry: &ServiceEntry) -> Apart {
+        let mut apart = Apart::default();
+        let place = |name: &str| self.by_name.get(name).copied();
+        let families = [Family::V4, Family::V6];
+        for endpoint in families.iter().flat_map(|it| entry.endpoints(*it)) {
+            apart.nodes.extend(endpoint.node.as_deref().and_then(place));
+            apart.all |= endpoint.node.is_none() && self.index.has_node_address(endpoint.address);
+            if let Some(hints) = &endpoint.hints {
+                apart.by_zone |= !hints.zones.is_empty();
+                apart
+                    .nodes
+                    .extend(hints.nodes.iter().filter_map(|name| place(name)));
+            }
+        }
+        apart
     }
 
     /// Whether such a client may come to an address by a node.
@@ -205,72 +232,75 @@ impl<'a> Doors<'a> {
         its_kind == kind
     }
 
-    /// The addresses of a kind by one node.
-    fn at(&self, entry: &ServiceEntry, kind: FrontDoorKind, node: &Node) -> Vec<At> {
+    /// The addresses of a kind, by each node's place.
+    fn each(&self, entry: &ServiceEntry, kind: FrontDoorKind, mut visit: impl FnMut(usize, At)) {
         let service = &entry.service;
-        let virtual_ips = |addresses: &[IpAddr]| {
-            let at = |address: &IpAddr| At {
-                kind,
-                address: *address,
-                port: entry.port,
-            };
-            addresses.iter().map(at).collect()
-        };
-        match kind {
+        let (port, addresses) = match kind {
             FrontDoorKind::NodePort => {
                 let Some(port) = entry.node_port else {
-                    return Vec::new();
+                    return;
                 };
-                let serves_localhost = self.kube_proxy.is_some_and(|it| it.serves_localhost);
-                let localhost = serves_localhost.then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
-                let addresses = node.addresses.iter().copied().chain(localhost);
-                addresses
-                    .filter(|address| service.has_family(Family::of(*address)))
-                    .map(|address| At {
+                let localhost = self
+                    .serves_localhost
+                    .then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                for (place, known) in self.nodes.iter().enumerate() {
+                    let addresses = known.node.addresses.iter().copied().chain(localhost);
+                    for address in addresses.filter(|it| service.has_family(Family::of(*it))) {
+                        visit(
+                            place,
+                            At {
+                                kind,
+                                address,
+                                port,
+                            },
+                        );
+                    }
+                }
+                return;
+            }
+            FrontDoorKind::LoadBalancer => (entry.port, &service.load_balancer_vips),
+            FrontDoorKind::ExternalIP => (entry.port, &service.external_ips),
+            FrontDoorKind::ClusterIP => (entry.port, &service.cluster_ips),
+            FrontDoorKind::HostPort | FrontDoorKind::Pod => return,
+        };
+        for place in 0..self.nodes.len() {
+            for &address in &**addresses {
+                visit(
+                    place,
+                    At {
                         kind,
                         address,
                         port,
-                    })
-                    .collect()
+                    },
+                );
             }
-            FrontDoorKind::LoadBalancer => virtual_ips(&service.load_balancer_vips),
-            FrontDoorKind::ExternalIP => virtual_ips(&service.external_ips),
-            FrontDoorKind::ClusterIP => virtual_ips(&service.cluster_ips),
-            FrontDoorKind::HostPort | FrontDoorKind::Pod => Vec::new(),
         }
     }
 }
 
 /// Which nodes are unlike others to a Service port.
-struct Apart<'a> {
-    /// Those that endpoints live on, or are for.
-    nodes: HashSet<&'a str>,
+#[derive(Default)]
+struct Apart {
+    /// The places of those that endpoints live on, or are for.
+    nodes: Vec<usize>,
     /// All: an endpoint of no node has a node's address.
     all: bool,
     by_zone: bool,
 }
 
-impl<'a> Apart<'a> {
-    fn of(entry: &'a ServiceEntry, index: &Index) -> Self {
-        let mut apart = Self {
-            nodes: HashSet::new(),
-            all: false,
-            by_zone: false,
-        };
-        let families = [Family::V4, Family::V6];
-        for endpoint in families.iter().flat_map(|it| entry.endpoints(*it)) {
-            apart.nodes.extend(endpoint.node.as_deref());
-            apart.all |= endpoint.node.is_none() && index.has_node_address(endpoint.address);
-            if let Some(hints) = &endpoint.hints {
-                apart.by_zone |= !hints.zones.is_empty();
-                apart.nodes.extend(hints.nodes.iter().map(|name| &**name));
-            }
-        }
-        apart
-    }
-
-    fn tells(&self, node: &str) -> bool {
-        self.all || self.nodes.contains(node)
+impl Group {
+    /// The place of the group with this prediction.
+    fn of(groups: &mut Vec<Self>, prediction: Prediction, at: At) -> usize {
+        let same = |group: &Self| group.prediction == prediction && group.port == at.port;
+        groups.iter().position(same).unwrap_or_else(|| {
+            groups.push(Self {
+                prediction,
+                addresses: Vec::new(),
+                port: at.port,
+                nodes: Vec::new(),
+            });
+            groups.len() - 1
+        })
     }
 }
 

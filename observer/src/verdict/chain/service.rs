@@ -33,6 +33,8 @@ pub struct Explained<'a> {
     pub service: ServiceRef,
     /// Its ports; none for one without addresses.
     pub entries: &'a [ServiceEntry],
+    /// How many nodes there are to enter by.
+    pub all_nodes: usize,
     /// What stands in front of it.
     pub load_balancer: Option<&'a LoadBalancer>,
     /// The ways to its pods.
@@ -106,6 +108,7 @@ impl<'a> Explainer<'a> {
         Explained {
             service: service.clone(),
             entries: &[],
+            all_nodes: 0,
             load_balancer: None,
             verdict: Verdict::of(&[], &[]),
             ways: Vec::new(),
@@ -163,6 +166,7 @@ impl<'a> Explainer<'a> {
         Explained {
             service: reference.clone(),
             entries,
+            all_nodes: doors.count(),
             load_balancer,
             ways,
             verdict,
