@@ -133,7 +133,7 @@ fn what_is_printed_is_what_the_schema_promises() {
 fn what_is_not_promised_is_noticed() {
     let schema = schema();
     let validator = validator(&schema);
-    let manifest = Manifest::read(&Manifest::folder().join("nlb-instance-local.yaml"));
+    let manifest = Manifest::read(&Manifest::folder().join("metallb-l2-local.yaml"));
     let said = explained::explain(&["-f", "-", "-o", "json"]).expect("an observer");
     let said = explained::run(said, &manifest.expect("manifests").text).expect("runs");
     let document = said.json().expect("explained");
