@@ -18,7 +18,7 @@ mod tests;
 mod types;
 
 pub use check::missing;
-pub use complete::{Assumption, complete};
+pub use complete::{Assumption, allocate, complete};
 pub use problem::{Place, Problem, Problems};
 
 use std::collections::BTreeMap;

@@ -5,7 +5,7 @@
 //! come from documents, never from what the observer happens to say.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
 };
 
@@ -282,6 +282,15 @@ pub struct Hops {
     pub least: u8,
     /// At most.
     pub most: u8,
+}
+
+/// All of this repository's manifests, by name.
+pub fn all() -> Result<Vec<Manifest>> {
+    let files = fs::read_dir(Manifest::folder()).context("the manifests")?;
+    let paths: io::Result<Vec<PathBuf>> = files.map(|file| Ok(file?.path())).collect();
+    let mut paths = paths.context("the manifests")?;
+    paths.sort();
+    paths.iter().map(|path| Manifest::read(path)).collect()
 }
 
 impl Manifest {

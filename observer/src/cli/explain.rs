@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 use std::env;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, ErrorKind, Write as _};
 use std::net::IpAddr;
 
 use anyhow::{Context as _, bail};
@@ -18,7 +18,7 @@ use crate::cluster::facts::Facts;
 use crate::cluster::finding::Finding;
 use crate::cluster::front::Delivers;
 use crate::cluster::{Index, KubeProxy, Objects, ServicePort, ServiceRef};
-use crate::manifests::Assumption;
+use crate::manifests::{self, Assumption};
 use crate::output::{self, Page, Picture, Style, Writer};
 use crate::verdict::advice::{Change, ChangeCode};
 use crate::verdict::chain::{Explained, Explainer, Word};
@@ -117,7 +117,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Ending> {
     let words = Words::of(language);
     let Given {
         mut objects,
-        assumed,
+        mut assumed,
         findings,
     } = block_on(options.source.whole())?;
     if let Some(service) = &options.service
@@ -146,6 +146,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Ending> {
     }
     if let Some(change) = &options.apply {
         run.apply(change, &ground, &mut objects)?;
+        assumed.extend(manifests::allocate(&mut objects));
         ground = Ground::of(&objects, &assumed, &findings);
     }
     let found = run.print(&ground, objects.others)?;
@@ -192,7 +193,7 @@ impl Run<'_> {
             .iter()
             .map(|assumption| words.tell("assumption", assumption))
             .collect();
-        let mode = kube_proxy.map(|config| output::word(&config.mode));
+        let mode = kube_proxy.map(|config| output::word(&config.mode).to_lowercase());
         let rest = output::Ground {
             facts: &ground.facts,
             assumed: &sentences,
@@ -208,10 +209,7 @@ impl Run<'_> {
         };
         let mut writer = Writer::new(style, rest, words);
         let mut stdout = BufWriter::new(io::stdout().lock());
-        let mut put = |text: String| {
-            let written = stdout.write_all(text.as_bytes());
-            written.context("cannot write to stdout")
-        };
+        let mut put = |text: String| written(stdout.write_all(text.as_bytes()));
         put(writer.head())?;
         let mut found = false;
         for explained in self.explained(ground) {
@@ -220,7 +218,7 @@ impl Run<'_> {
         }
         put(writer.tail())?;
         put("\n".to_owned())?;
-        stdout.flush().context("cannot write to stdout")?;
+        written(stdout.flush())?;
         Ok(found)
     }
 
@@ -279,9 +277,23 @@ impl Run<'_> {
     fn ask(&self, ground: &Ground) -> anyhow::Result<bool> {
         let services: Vec<_> = self.explained(ground).collect();
         let said = block_on(async { Ok(health::ask(&services, self.words).await) })?;
-        let lines: Vec<_> = said.iter().map(|(_, line)| format!("{line}\n")).collect();
-        output::print(&lines.concat()).context("cannot write to stdout")?;
+        let lines = said.iter().map(|(_, line)| line.as_str());
+        if self.options.output == Format::Table && self.options.diagram.is_none() {
+            let lines: Vec<_> = lines.collect();
+            output::print(&lines.join("\n")).context("cannot write to stdout")?;
+        } else {
+            // A document ends where it ends.
+            lines.for_each(say);
+        }
         Ok(said.iter().all(|(agrees, _)| *agrees))
+    }
+}
+
+/// Where nobody reads, that is no error.
+fn written(result: io::Result<()>) -> anyhow::Result<()> {
+    match result {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write to stdout"),
     }
 }
 

@@ -33,9 +33,10 @@ const PLUGIN: &str = "kubectl-source_ip";
 const EXIT_CODES: &str = "\
 Exit codes:
   0  done
-  1  error; of doctor: observing cannot work here
+  1  error; of doctor: observing cannot work here; of explain --health: a node says something
+     else than it should
   2  wrong use
-  3  with --fail-on: such a connection was printed";
+  3  with --fail-on: such a connection was printed; of explain: one is to be expected";
 
 /// Where was the client's address lost, by whom, because of which setting.
 #[derive(Debug, Parser)]
@@ -74,6 +75,7 @@ enum Command {
     Join(join::Options),
     /// Predict what every front door does to the client's address, from the cluster's objects
     /// alone: by every node, for clients outside, in pods and on the node.
+    #[command(after_help = EXIT_CODES)]
     Explain(explain::Options),
     /// Observe this node for as long as it runs: metrics, and connections over HTTP. What the
     /// `DaemonSet` runs.
@@ -221,7 +223,7 @@ mod tests {
     #[test]
     fn every_help_names_the_exit_codes_that_it_can_end_with() {
         for command in commands() {
-            let has_codes = ["trace", "replay", "doctor"].contains(&command.get_name());
+            let has_codes = ["trace", "replay", "explain", "doctor"].contains(&command.get_name());
             let help = command.clone().render_long_help().to_string();
             assert_eq!(help.contains("Exit codes:"), has_codes, "{help}");
         }

@@ -110,6 +110,12 @@ pub fn complete(mut objects: Objects) -> (Objects, Vec<Assumption>) {
     (objects, assumed)
 }
 
+/// What the API server gives to Services that were changed: node ports
+/// (`pkg/registry/core/service/storage/alloc.go`).
+pub fn allocate(objects: &mut Objects) -> Vec<Assumption> {
+    services::allocate(objects)
+}
+
 /// All that makes pods.
 pub(super) fn workloads(objects: &Objects) -> impl Iterator<Item = Workload<'_>> {
     /// Without a number, one (`apps/v1` `DeploymentSpec.replicas`).

@@ -54,6 +54,8 @@ pub struct Writer<'a> {
     is_first: bool,
     /// What was advised, to say once what it costs.
     advised: BTreeSet<ChangeCode>,
+    /// How many ways were drawn.
+    drawn: usize,
 }
 
 impl<'a> Writer<'a> {
@@ -65,6 +67,7 @@ impl<'a> Writer<'a> {
             words,
             is_first: true,
             advised: BTreeSet::new(),
+            drawn: 0,
         }
     }
 
@@ -72,7 +75,8 @@ impl<'a> Writer<'a> {
     pub fn head(&self) -> String {
         match self.style {
             Style::Json => json::head(self.ground),
-            Style::Table(_) | Style::Markdown | Style::Diagram(_) => String::new(),
+            Style::Diagram(Picture::Mermaid) => "flowchart LR\n".to_owned(),
+            Style::Table(_) | Style::Markdown | Style::Diagram(Picture::Text) => String::new(),
         }
     }
 
@@ -86,12 +90,13 @@ impl<'a> Writer<'a> {
             Style::Json => json::service(explained, words),
             Style::Markdown => markdown::service(explained, words),
             Style::Diagram(Picture::Text) => diagram::text(explained, words),
-            Style::Diagram(Picture::Mermaid) => diagram::mermaid(explained, words),
+            Style::Diagram(Picture::Mermaid) => diagram::mermaid(explained, words, &mut self.drawn),
         };
         let between = match (std::mem::take(&mut self.is_first), self.style) {
             (true, _) => "",
             (false, Style::Json) => ",",
-            (false, Style::Table(_) | Style::Markdown | Style::Diagram(_)) => "\n",
+            (false, Style::Diagram(Picture::Mermaid)) => "",
+            (false, Style::Table(_) | Style::Markdown | Style::Diagram(Picture::Text)) => "\n",
         };
         format!("{between}{text}")
     }

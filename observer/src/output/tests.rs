@@ -3,6 +3,7 @@
 //! Every kind of record is shown as it is printed at 100 columns, so that a change of wording is
 //! seen by whoever makes it.
 
+mod explanation;
 mod records;
 
 use self::records::{backend, because, kinds, lost, nobody, preserved, second_node};

@@ -1,9 +1,10 @@
 //! `observer explain --health`: what nodes really say at a Service's `healthCheckNodePort`.
 
 use std::net::{IpAddr, SocketAddr};
+use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream;
@@ -100,15 +101,17 @@ async fn answer(address: SocketAddr) -> anyhow::Result<(u16, String)> {
             let body = body.split_whitespace().collect::<Vec<_>>().join(" ");
             anyhow::Ok((status, body))
         };
+        let mut exchange = pin!(exchange);
         tokio::select! {
-            said = exchange => said,
-            ended = connection => {
-                ended?;
-                anyhow::bail!("the connection ended without an answer")
-            }
+            said = &mut exchange => said,
+            // Who hangs up may have answered before.
+            ended = connection => match (exchange.await, ended) {
+                (Ok(said), _) => Ok(said),
+                (Err(_), Err(error)) => Err(error.into()),
+                (Err(_), Ok(())) => bail!("the connection ended without an answer"),
+            },
         }
     };
-    timeout(PATIENCE, asked)
-        .await
-        .with_context(|| format!("none within {} s", PATIENCE.as_secs()))?
+    let said = timeout(PATIENCE, asked).await.ok();
+    said.with_context(|| format!("none within {} s", PATIENCE.as_secs()))?
 }

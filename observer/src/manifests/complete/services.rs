@@ -44,6 +44,19 @@ pub(super) fn complete(
     }
 }
 
+/// Gives node ports to what has become a Service that has them.
+pub(super) fn allocate(objects: &mut Objects) -> Vec<Assumption> {
+    let mut assumed = Vec::new();
+    let mut ports = NodePorts::of(&objects.services);
+    for service in &mut objects.services {
+        let name = name_of(&service.metadata);
+        if let Some(spec) = &mut service.spec {
+            node_ports(&name, spec, &mut ports, &mut assumed);
+        }
+    }
+    assumed
+}
+
 fn is(value: Option<&String>, word: &str) -> bool {
     value.is_some_and(|value| value == word)
 }

@@ -114,45 +114,54 @@ fn after(way: &Way<'_>, stage: &Stage, words: &Words) -> String {
     text
 }
 
-/// In Mermaid's language.
-pub(super) fn mermaid(explained: &Explained<'_>, words: &Words) -> String {
-    let mut text = format!(
-        "%% {}\nflowchart LR\n",
-        sentences::heading(explained, words)
-    );
-    for (number, way) in ways(explained).into_iter().enumerate() {
-        let _ = writeln!(text, "  subgraph w{number}[\"{}\"]", quoted(&title(&way)));
-        let mut before: Option<&Stage> = None;
-        for (place, stage) in way.stages.iter().enumerate() {
-            let label = quoted(&name(stage, words));
-            let node = format!("w{number}s{place}[\"{label}\"]");
-            match before {
-                None => {
-                    let _ = writeln!(text, "    {node}");
-                }
-                Some(last) => {
-                    let edge = quoted(&after(&way, last, words));
-                    let _ = writeln!(text, "    w{number}s{} -->|\"{edge}\"| {node}", place - 1);
-                }
-            }
-            before = Some(stage);
-        }
-        if way.seen.is_none() {
-            let last = way.stages.len().saturating_sub(1);
-            let outcome = quoted(&sentences::outcome(&way));
-            let _ = writeln!(text, "    w{number}s{last} --x w{number}x[\"{outcome}\"]");
-        }
-        text.push_str("  end\n");
+/// In Mermaid's language, the part of a flowchart: its ways have numbers from the first on, which
+/// comes back for the next Service.
+pub(super) fn mermaid(explained: &Explained<'_>, words: &Words, first: &mut usize) -> String {
+    let ways = ways(explained);
+    if ways.is_empty() {
+        return String::new();
     }
+    let heading = quoted(&sentences::heading(explained, words));
+    let mut text = format!("  subgraph s{first}[\"{heading}\"]\n");
+    for way in ways {
+        subgraph(&way, *first, words, &mut text);
+        *first += 1;
+    }
+    text.push_str("  end\n");
     text
 }
 
-/// No character of a name is Mermaid's.
+fn subgraph(way: &Way<'_>, number: usize, words: &Words, text: &mut String) {
+    let _ = writeln!(text, "    subgraph w{number}[\"{}\"]", quoted(&title(way)));
+    let mut before: Option<&Stage> = None;
+    for (place, stage) in way.stages.iter().enumerate() {
+        let label = quoted(&name(stage, words));
+        let node = format!("w{number}s{place}[\"{label}\"]");
+        match before {
+            None => {
+                let _ = writeln!(text, "      {node}");
+            }
+            Some(last) => {
+                let edge = quoted(&after(way, last, words));
+                let _ = writeln!(text, "      w{number}s{} -->|\"{edge}\"| {node}", place - 1);
+            }
+        }
+        before = Some(stage);
+    }
+    if way.seen.is_none() {
+        let last = way.stages.len().saturating_sub(1);
+        let outcome = quoted(&sentences::outcome(way));
+        let _ = writeln!(text, "      w{number}s{last} --x w{number}x[\"{outcome}\"]");
+    }
+    text.push_str("    end\n");
+}
+
+/// No character of a name is Mermaid's, whose directives begin with `%%{` wherever they are.
 fn quoted(text: &str) -> String {
     let mut quoted = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
-            '"' | '<' | '>' | '#' | '&' | ';' | '`' => {
+            '"' | '<' | '>' | '#' | '&' | ';' | '`' | '%' => {
                 let _ = write!(quoted, "#{};", u32::from(character));
             }
             _ if character.is_control() => {}

@@ -100,7 +100,7 @@ fn escaped(text: &str) -> String {
     for character in text.chars() {
         if matches!(
             character,
-            '|' | '<' | '>' | '`' | '*' | '[' | ']' | '\\' | '_'
+            '|' | '<' | '>' | '`' | '*' | '[' | ']' | '\\' | '_' | '&' | '~'
         ) {
             escaped.push('\\');
         }

@@ -1,5 +1,8 @@
 //! What is made of a connection, seen from node1 of a cluster of two.
 
+mod chain;
+mod chain_inside;
+mod chain_properties;
 mod ipvs;
 mod outcome;
 mod plugin;
