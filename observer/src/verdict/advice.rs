@@ -174,9 +174,12 @@ fn for_loss(
     let is_cluster = by.external_traffic_policy == TrafficPolicy::Cluster;
     match (lost_by, why) {
         (Some(Loser::KubeProxy), Some(CauseCode::ExternalTrafficPolicyCluster)) => {
-            let mut changes = Vec::from_iter(policy(by, ChangeCode::SetLocal, "Local"));
+            let is_own = by.reference == service.reference;
+            let breaks = is_own && load_balancer.is_some_and(checks_with_a_header);
+            let local = (!breaks).then(|| policy(by, ChangeCode::SetLocal, "Local"));
+            let mut changes = Vec::from_iter(local.flatten());
             changes.extend(load_balancer.and_then(|front| target_pods(service, front)));
-            if by.reference != service.reference {
+            if !is_own {
                 changes.push(Change::word(ChangeCode::ProxyOnNodes));
             }
             changes
@@ -257,21 +260,28 @@ fn without_local_endpoints(service: &Service, is_internal: bool) -> Vec<Change> 
 
 /// What mends a load balancer that puts its own address in place of the client's.
 fn by_load_balancer(service: &Service, front: &LoadBalancer, is_cluster: bool) -> Vec<Change> {
-    let sends_proxy = front
-        .adds
-        .iter()
-        .any(|carrier| matches!(carrier, Carrier::ProxyV1 | Carrier::ProxyV2));
+    let sends_proxy = sends_proxy_header(front);
+    let by_nodes = front.delivers == Delivers::NodePort;
     match front.system {
         // What is set port by port is for who set it so to change.
         System::AwsNlb if !front.ports.is_empty() => Vec::new(),
         System::AwsNlb => {
-            let mut changes = vec![target_group(
+            let mut preserve = target_group(
                 service,
                 ChangeCode::PreserveClientIp,
                 "preserve_client_ip.enabled=true",
                 front,
-            )];
-            if !sends_proxy {
+            );
+            if by_nodes && is_cluster {
+                // Else kube-proxy puts its own address in the place of the one that is preserved.
+                let local = policy(service, ChangeCode::SetLocal, "Local");
+                preserve
+                    .patches
+                    .extend(local.into_iter().flat_map(|it| it.patches));
+            }
+            let mut changes = vec![preserve];
+            // Under Local the checks of nodes would come with the header.
+            if !sends_proxy && (is_cluster || !by_nodes) {
                 changes.push(target_group(
                     service,
                     ChangeCode::SendProxyProtocol,
@@ -293,6 +303,19 @@ fn by_load_balancer(service: &Service, front: &LoadBalancer, is_cluster: bool) -
         _ if sends_proxy => vec![Change::word(ChangeCode::ReadProxyProtocol)],
         _ => vec![Change::word(ChangeCode::SendProxyProtocol)],
     }
+}
+
+fn sends_proxy_header(front: &LoadBalancer) -> bool {
+    let mut adds = front.adds.iter();
+    adds.any(|carrier| matches!(carrier, Carrier::ProxyV1 | Carrier::ProxyV2))
+}
+
+/// Whether a Network Load Balancer's health checks of nodes come with a PROXY header, which
+/// kube-proxy's `healthCheckNodePort` does not read: under `Local` it then takes all for unhealthy.
+fn checks_with_a_header(front: &LoadBalancer) -> bool {
+    front.system == System::AwsNlb
+        && front.delivers == Delivers::NodePort
+        && sends_proxy_header(front)
 }
 
 /// What mends what was found.
