@@ -17,7 +17,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("kernel", &["cluster", "observation"]),
     ("flow", &["cluster", "observation", "payload"]),
     ("verdict", &["cluster", "observation", "flow"]),
-    ("words", &["verdict"]),
+    ("words", &["cluster", "manifests", "verdict"]),
     ("record", &["cluster", "payload", "verdict", "words"]),
     (
         "observe",

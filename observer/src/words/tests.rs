@@ -1,3 +1,5 @@
+//! The language files are complete, and say the same.
+
 use std::collections::BTreeSet;
 
 use fluent_bundle::FluentResource;

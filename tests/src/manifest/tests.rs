@@ -1,3 +1,5 @@
+//! What an expectation takes, and what it finds.
+
 use serde_json::json;
 
 use super::*;
