@@ -26,12 +26,14 @@ mod agree;
 mod tests;
 
 /// Kinds that no library has the types of, with the version that is read.
-const CUSTOM: [(&str, &str); 9] = [
+const CUSTOM: [(&str, &str); 11] = [
     ("elbv2.k8s.aws/v1beta1", "IngressClassParams"),
     ("elbv2.k8s.aws/v1beta1", "TargetGroupBinding"),
     ("gateway.networking.k8s.io/v1", "Gateway"),
     ("gateway.networking.k8s.io/v1", "GatewayClass"),
     ("gateway.networking.k8s.io/v1", "HTTPRoute"),
+    ("gateway.networking.k8s.io/v1alpha2", "TCPRoute"),
+    ("gateway.networking.k8s.io/v1beta1", "ReferenceGrant"),
     ("metallb.io/v1beta1", "BGPAdvertisement"),
     ("metallb.io/v1beta1", "IPAddressPool"),
     ("metallb.io/v1beta1", "L2Advertisement"),
