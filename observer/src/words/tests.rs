@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use fluent_bundle::FluentResource;
 use rstest::rstest;
-use strum::VariantNames;
+use strum::VariantNames as _;
 
 use super::*;
 use crate::cluster::finding::{Finding, Reason};

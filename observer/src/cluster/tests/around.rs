@@ -27,7 +27,7 @@ pub(super) fn whole(items: &[Value]) -> Objects {
             "Gateway" => push(&mut its.gateways, item),
             "GatewayClass" => push(&mut its.gateway_classes, item),
             "HTTPRoute" | "GRPCRoute" | "TLSRoute" | "TCPRoute" | "UDPRoute" => {
-                push(&mut its.routes, item)
+                push(&mut its.routes, item);
             }
             "ReferenceGrant" => push(&mut its.reference_grants, item),
             "FelixConfiguration" => push(&mut its.felix_configurations, item),
