@@ -140,7 +140,8 @@ fn compared(manifest: &Manifest, before: &Value, code: &str, complaints: &mut Ve
     let option = format!("--apply={code}");
     let said = explain(&manifest.text, &[&option]);
     let advised: BTreeSet<String> = all(&before["services"]).flat_map(changes).collect();
-    let Ok(after) = said.json() else {
+    let is_made = !said.stderr.contains("is not among the objects");
+    let Some(after) = said.json().ok().filter(|_| is_made) else {
         complaints.push(format!("{name}, {code}: {}", said.stderr));
         return;
     };

@@ -145,7 +145,7 @@ pub(super) fn run(options: &Options) -> anyhow::Result<Ending> {
         bail!("there are no Services among the objects, and no ports of nodes: nothing to explain");
     }
     if let Some(change) = &options.apply {
-        run.apply(change, &ground, &mut objects)?;
+        run.apply(change, &ground, &mut objects);
         assumed.extend(manifests::allocate(&mut objects));
         ground = Ground::of(&objects, &assumed, &findings);
     }
@@ -223,7 +223,7 @@ impl Run<'_> {
     }
 
     /// Makes a change of each Service's advice, and says which.
-    fn apply(&self, change: &str, ground: &Ground, objects: &mut Objects) -> anyhow::Result<()> {
+    fn apply(&self, change: &str, ground: &Ground, objects: &mut Objects) {
         for explained in self.explained(ground) {
             // To let everyone in and lose all addresses is no mending, where some come through.
             let is_last_resort = |it: &Change| {
@@ -255,7 +255,6 @@ impl Run<'_> {
                 }
             }
         }
-        Ok(())
     }
 
     fn is_found(&self, explained: &Explained<'_>, ground: &Ground) -> bool {

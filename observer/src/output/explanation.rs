@@ -93,9 +93,8 @@ impl<'a> Writer<'a> {
             Style::Diagram(Picture::Mermaid) => diagram::mermaid(explained, words, &mut self.drawn),
         };
         let between = match (std::mem::take(&mut self.is_first), self.style) {
-            (true, _) => "",
+            (true, _) | (false, Style::Diagram(Picture::Mermaid)) => "",
             (false, Style::Json) => ",",
-            (false, Style::Diagram(Picture::Mermaid)) => "",
             (false, Style::Table(_) | Style::Markdown | Style::Diagram(Picture::Text)) => "\n",
         };
         format!("{between}{text}")

@@ -119,7 +119,7 @@ impl<'a> World<'a> {
     }
 
     /// Whether a route may lead to a Service: to one in another namespace only where a
-    /// `ReferenceGrant` there allows it (Gateway API, reference/spec). Yes, if
+    /// `ReferenceGrant` there allows it (Gateway API, reference/spec, "`ReferenceGrant`"). Yes, if
     /// those could not be read.
     pub(super) fn may_refer(&self, kind: &str, from: &str, to: &ServiceRef) -> bool {
         let around = &self.objects.around;

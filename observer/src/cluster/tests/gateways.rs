@@ -200,7 +200,7 @@ fn what_leads_to_tcp_ports(#[case] kind: &str) {
     assert_eq!(route.protocol, Protocol::Tcp);
 }
 
-/// Gateway API, reference/spec: what a `ReferenceGrant` allows.
+/// Gateway API, reference/spec, "`ReferenceGrant`".
 #[rstest]
 #[case::none(None, false)]
 #[case::all_services(Some(json!({})), true)]

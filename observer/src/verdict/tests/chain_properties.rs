@@ -83,21 +83,22 @@ fn ingress(settings: &[&str]) -> Vec<Value> {
 
 /// A way is what its stages make of it.
 fn is_the_sum_of_its_stages(way: &Way<'_>) {
-    let (first, last) = (way.stages.first(), way.stages.last());
-    let (first, last) = (first.expect("a stage"), last.expect("a stage"));
-    assert_eq!(first.kind, StageKind::Client);
-    assert_eq!(first.source, Seen::Client);
+    let [begin, .., end] = &way.stages[..] else {
+        panic!("more than the client: {way:?}");
+    };
+    assert_eq!(begin.kind, StageKind::Client);
+    assert_eq!(begin.source, Seen::Client);
     let Some(seen) = way.seen else {
-        assert_ne!(last.kind, StageKind::Pod);
+        assert_ne!(end.kind, StageKind::Pod);
         assert_eq!(way.source_ip, SourceIp::Unknown);
         assert_eq!((way.lost_by, &way.extra_hops), (None, &None));
         assert_eq!(way.recoverable, []);
         assert!(!way.is_open());
         return;
     };
-    assert_eq!(last.kind, StageKind::Pod);
-    assert_eq!(last.source, seen);
-    assert_eq!(last.recoverable, way.recoverable);
+    assert_eq!(end.kind, StageKind::Pod);
+    assert_eq!(end.source, seen);
+    assert_eq!(end.recoverable, way.recoverable);
     let expected = match seen {
         Seen::Client => SourceIp::Preserved,
         Seen::Unknown => SourceIp::Unknown,
