@@ -206,7 +206,10 @@ impl WholeSource {
             return self.of_manifests();
         }
         let objects = if let Some(path) = self.cluster.file() {
-            let (objects, passed_over) = file::objects_noting(path)?;
+            let (mut objects, passed_over) = file::objects_noting(path)?;
+            // Whoever printed them may not have asked for these.
+            let around = &mut objects.around;
+            around.lacks_reference_grants = around.reference_grants.is_empty();
             for line in passed_over {
                 say(&format!("warning: {}: {line}", path.display()));
             }

@@ -36,6 +36,8 @@ pub enum ChangeCode {
     ReadProxyProtocol,
     /// Nobody reads the PROXY header that is sent: do not send it.
     StopProxyProtocol,
+    /// Nobody sends the PROXY header that is expected: do not expect it.
+    ExpectNoProxyProtocol,
     /// The proxy believes the `X-Forwarded-For` of the load balancer in front of it.
     BelieveForwardedFor,
     /// The application takes the client from `X-Forwarded-For`.
@@ -321,7 +323,7 @@ fn checks_with_a_header(front: &LoadBalancer) -> bool {
 /// What mends what was found.
 fn mends(case: Case<'_>, finding: &Finding) -> Vec<Change> {
     let service = case.service;
-    let of_proxy = |key: &str| {
+    let of_proxy = |key: &str, value: &str| {
         let is_nginx = case
             .routes
             .iter()
@@ -331,7 +333,7 @@ fn mends(case: Case<'_>, finding: &Finding) -> Vec<Change> {
             kind: PatchedKind::ConfigMap,
             namespace: namespace.clone(),
             name: name.clone(),
-            merge: json!({"data": {key: "true"}}),
+            merge: json!({"data": {key: value}}),
         });
         Vec::from_iter(patch)
     };
@@ -351,16 +353,24 @@ fn mends(case: Case<'_>, finding: &Finding) -> Vec<Change> {
         Finding::ProxyProtocolNotRead { .. } => vec![
             Change {
                 code: ChangeCode::ReadProxyProtocol,
-                patches: of_proxy("use-proxy-protocol"),
+                patches: of_proxy("use-proxy-protocol", "true"),
             },
             Change::word(ChangeCode::StopProxyProtocol),
         ],
-        Finding::ProxyProtocolNotSent { .. } => {
-            vec![Change::word(ChangeCode::SendProxyProtocol)]
-        }
+        Finding::ProxyProtocolNotSent { .. } => vec![
+            Change::word(ChangeCode::SendProxyProtocol),
+            Change {
+                code: ChangeCode::ExpectNoProxyProtocol,
+                patches: of_proxy("use-proxy-protocol", "false"),
+            },
+        ],
+        Finding::ProxyProtocolNobodySends { .. } => vec![Change {
+            code: ChangeCode::ExpectNoProxyProtocol,
+            patches: of_proxy("use-proxy-protocol", "false"),
+        }],
         Finding::ForwardedHeaderOverwritten { .. } => vec![Change {
             code: ChangeCode::BelieveForwardedFor,
-            patches: of_proxy("use-forwarded-headers"),
+            patches: of_proxy("use-forwarded-headers", "true"),
         }],
         _ => Vec::new(),
     }
