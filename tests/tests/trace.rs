@@ -39,6 +39,7 @@ fn every_connection_is_reported_once_and_as_the_pods_sockets_saw_it(
     assert_eq!(run.opened.len(), CONNECTIONS);
     each_record_is_what_the_schema_promises(&run.records);
     both_fates_occurred(&run.records);
+    what_is_lost_says_what_to_change(&run.records);
     run.assert_replayed();
     run.assert_joined(&lab);
     assert!(
@@ -74,6 +75,29 @@ fn both_fates_occurred(records: &Records) {
         .filter_map(|record| record.pointer("/source_ip")?.as_str())
         .collect();
     assert_eq!(seen, BTreeSet::from(["lost", "preserved", "unknown"]));
+}
+
+/// What a policy loses comes with the policy that keeps it, and its price; what it keeps, with
+/// nothing.
+fn what_is_lost_says_what_to_change(records: &Records) {
+    let mut advised = 0;
+    for record in records.values().flatten() {
+        let changes: Vec<&str> = record["advice"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|advice| advice["change"].as_str())
+            .collect();
+        if record.pointer("/cause/code") == Some(&json!("external-traffic-policy-cluster")) {
+            assert_eq!(changes, ["Set externalTrafficPolicy: Local"], "{record}");
+            assert_ne!(record["advice"][0]["trade_off"], "", "{record}");
+            advised += 1;
+        }
+        if record["source_ip"] == "preserved" {
+            assert!(changes.is_empty(), "{record}");
+        }
+    }
+    assert!(advised > 0, "none was lost by a policy");
 }
 
 /// The comparison itself must be able to fail: each field it judges, changed in one record; a
