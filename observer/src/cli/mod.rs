@@ -1,6 +1,6 @@
 //! The commands, one file each, and what they share: what is asked for (`filter`), how it is
-//! reported (`report`), where the cluster's objects come from (`source`), names that the cluster does not have (`names`), and what kube-proxy says of
-//! itself (`ask`).
+//! reported (`report`), where the cluster's objects come from (`source`), names that the cluster
+//! does not have (`names`), and what kube-proxy says of itself (`ask`).
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -73,8 +73,8 @@ enum Command {
     /// Join what several nodes recorded: of a connection that two of them saw, one record with the
     /// whole path and what the extra hop cost.
     Join(join::Options),
-    /// Predict what every front door does to the client's address, from the cluster's objects
-    /// alone: by every node, for clients outside, in pods and on the node.
+    /// Predict what every front door does to the client's address, from the load balancer to the
+    /// pod, and what to change: from the objects of a cluster, or of manifests that are in none.
     #[command(after_help = EXIT_CODES)]
     Explain(explain::Options),
     /// Observe this node for as long as it runs: metrics, and connections over HTTP. What the
