@@ -44,7 +44,7 @@ pub fn run(bytes: &[u8]) {
     if let Some(reading) = whole {
         let stranger = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 50));
         assert!(
-            recover(&reading, stranger, is_proxy).is_err(),
+            recover(&reading, stranger, |it| is_proxy(it).into()).is_err(),
             "a stranger is believed"
         );
     }
@@ -54,5 +54,5 @@ pub fn run(bytes: &[u8]) {
 pub fn told(bytes: &[u8]) -> Option<Result<IpAddr, Reason>> {
     let reading: Reading = read(bytes.get(1..)?)?;
     let peer = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
-    Some(recover(&reading, peer, is_proxy).map(|recovered| recovered.address))
+    Some(recover(&reading, peer, |it| is_proxy(it).into()).map(|recovered| recovered.address))
 }

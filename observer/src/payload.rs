@@ -21,7 +21,7 @@ mod tls;
 mod trust;
 
 pub use stream::Stream;
-pub use trust::{Recovered, recover};
+pub use trust::{Recovered, Trust, recover};
 
 /// So many bytes of a connection are looked at, at most: every PROXY header that load balancers
 /// send (version 1: 107; version 2: 232 with the longest addresses, and what they add), and the
@@ -72,6 +72,8 @@ pub enum Reason {
     UntrustedPeer,
     /// A hop that is asked for hides its address.
     HiddenHop,
+    /// A hop has a node's address, which anybody has whom the node masquerades.
+    Masqueraded,
     /// Two kinds of header, of different clients: one may be the client's own.
     HeadersDisagree,
     /// The client sent nothing for as long as it was waited for.

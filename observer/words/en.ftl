@@ -76,7 +76,7 @@ delivers-virtual-ip = delivers to nodes, with its own address
 delivers-pod = delivers to pods
 delivers-relay = delivers through a pod of its own
 delivers-nothing = delivers nothing
-delivers-unknown = delivers to no object tells whom
+delivers-unknown = whom it delivers to, no object tells
 
 dataplane-kube-proxy = kube-proxy
 dataplane-cilium-snat = Cilium, masquerading
@@ -184,7 +184,7 @@ severity-note = note
 ## Findings
 
 finding-load-balancer-pending = { $service } has type LoadBalancer, and nothing in the cluster makes one: its address stays <pending>
-finding-load-balancer-refused = { $service }: { $name } is { $value }, which who makes the { $system } refuses: there will be none
+finding-load-balancer-refused = { $service }: { $name } is { $value }, which the maker of the { $system } refuses: there will be none
 finding-target-needs-node-port = { $by } delivers to node ports, and { $service } has none
 finding-proxy-protocol-not-read = { $by } sends a PROXY header, and { $reader } does not read it: every request fails
 finding-proxy-protocol-not-sent = { $reader } waits for a PROXY header, and { $by } sends none: every request fails
@@ -266,7 +266,7 @@ change-install-load-balancer = Install what makes load balancers (MetalLB, kube-
     .price = another component, and addresses of your network that are its own
 change-announce = Announce the pool (an L2Advertisement or BGPAdvertisement that names it)
     .price = none: without it the address is of no use
-change-add-node-port = Give the Service a node port (type NodePort), or let the load balancer deliver to pods (target-type: ip)
+change-add-node-port = Give the Service a node port (type NodePort, or allocateLoadBalancerNodePorts), or let the load balancer deliver to pods (target-type: ip)
     .price = a port of every node is open, and kube-proxy's masquerade adds to the load balancer's
 change-replace-servicelb = Use another load balancer than k3s' servicelb (k3s --disable servicelb, and MetalLB)
     .price = another component, and addresses of your network that are its own

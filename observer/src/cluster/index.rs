@@ -268,6 +268,19 @@ impl Index {
         self.service_of(*self.load_balancer_proxies.get(&ip)?)
     }
 
+    /// Whether an endpoint of any Service has this socket.
+    pub fn is_endpoint(&self, protocol: Protocol, ip: IpAddr, port: u16) -> bool {
+        self.endpoints.get(&(protocol, ip, port)).is_some()
+    }
+
+    /// Whether a Pod, or an endpoint that is one, has this address for its own. Not that it may have
+    /// it: see [`Index::address_kind`].
+    pub fn is_pod(&self, ip: IpAddr) -> bool {
+        let facts = self.addresses.get(&ip);
+        let is_pod = |facts: &AddressFacts| facts.pod != Agreed::Silent || facts.pod_endpoint;
+        facts.is_some_and(is_pod) && !self.has_node_address(ip)
+    }
+
     /// The endpoints of a Service port in one family, usable or not. The Service port is named by
     /// its own protocol and port, not the endpoints'. Empty when there is none.
     pub fn endpoints_of(

@@ -68,7 +68,7 @@ impl Patch {
         } = self;
         let kind = format!("{kind:?}").to_lowercase();
         // What a manifest's author wrote may be among it.
-        let merge = merge.to_string().replace('\'', r"'\''");
+        let merge = in_ascii(&merge.to_string()).replace('\'', r"'\''");
         format!("kubectl patch {kind} {name} -n {namespace} --type merge -p '{merge}'")
     }
 
@@ -117,6 +117,22 @@ impl Patch {
     }
 }
 
+/// JSON whose strings show what is in them: no character of theirs steers a terminal, or the order
+/// in which one reads (RFC 8259, 7; Unicode Standard Annex 9).
+fn in_ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() && !character.is_control() {
+            text.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            text += &format!("\\u{unit:04x}");
+        }
+    }
+    text
+}
+
 /// A Service has a port for health checks under policy `Local` alone; the API server takes it away
 /// (`pkg/registry/core/service/storage`, `needsHCNodePort`).
 fn forget_health_check(object: &mut Value) {
@@ -162,6 +178,22 @@ mod tests {
             &json!({"a": {"b": null, "e": {"f": 3}}, "d": "x"}),
         );
         assert_eq!(target, json!({"a": {"c": 2, "e": {"f": 3}}, "d": "x"}));
+    }
+
+    #[test]
+    fn a_command_is_read_as_it_is_written() {
+        let patch = Patch {
+            kind: PatchedKind::Service,
+            namespace: "shop".to_owned(),
+            name: "web".to_owned(),
+            merge: json!({"a": "x'; touch /tmp/y; echo '\u{202e}\u{7f}é"}),
+        };
+        let command = patch.command();
+        assert!(command.is_ascii() && !command.contains(char::is_control));
+        let merge = command.split_once("-p ").expect("a patch").1;
+        let merge = merge.trim_matches('\'').replace(r"'\''", "'");
+        let read: Value = serde_json::from_str(&merge).expect("JSON");
+        assert_eq!(read, patch.merge);
     }
 
     #[test]

@@ -6,7 +6,8 @@ use hashlink::LruCache;
 use crate::observation::{Identity, Segment};
 use crate::payload::{Reading, Reason, Stream};
 
-/// Connections whose first bytes are kept at once, 2 KiB each at most; those touched least recently
+/// Connections whose first bytes are kept at once, 4 KiB each at most (in their place, and ahead of
+/// it); those touched least recently
 /// make room.
 const STREAMS_MAX: usize = 1 << 12;
 

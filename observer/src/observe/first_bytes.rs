@@ -2,7 +2,7 @@
 //! for theirs.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{AddressKind, FrontDoorKind, Index, LocalAddresses, Protocol};
 use crate::flow::{Answer, Connection};
 use crate::observation::{Identity, Moment};
-use crate::payload::{Reading, Reason, Recovered, recover};
+use crate::payload::{Reading, Reason, Recovered, Trust, recover};
 use crate::verdict;
 
 /// For so long after its opening packet a client's first bytes are waited for at most: the programs
@@ -44,7 +44,7 @@ pub enum Trusted {
     /// The addresses of Nodes. Not if the connection comes straight to a pod: another node's
     /// masquerade sends from the same addresses, and passes on what anybody wrote.
     Nodes,
-    /// The addresses of Pods.
+    /// The addresses that Pods are known to have.
     Pods,
     /// The addresses in the status of Services.
     LoadBalancers,
@@ -151,15 +151,30 @@ impl Around<'_> {
         self,
         reading: &Reading,
         client: verdict::Client,
-        door: Option<FrontDoorKind>,
+        door: &verdict::FrontDoor,
     ) -> Result<Recovered, Reason> {
         let peer = client.address.ip().to_canonical();
-        let recovered = recover(reading, peer, |address| self.is_trusted(address));
-        let is_straight = matches!(door, None | Some(FrontDoorKind::Pod));
+        let recovered = recover(reading, peer, |address| self.trust(address));
+        let is_straight =
+            matches!(door.kind, None | Some(FrontDoorKind::Pod)) || self.is_endpoint(door.address);
         if recovered.is_ok() && is_straight && self.is_only_a_node(peer) {
             return Err(Reason::UntrustedPeer);
         }
         recovered
+    }
+
+    fn trust(self, address: IpAddr) -> Trust {
+        match (self.is_trusted(address), self.is_only_a_node(address)) {
+            (false, _) => Trust::None,
+            (true, false) => Trust::Full,
+            (true, true) => Trust::Node,
+        }
+    }
+
+    /// Whether a connection came to an endpoint itself, whatever else has its address.
+    fn is_endpoint(self, address: SocketAddr) -> bool {
+        self.index
+            .is_some_and(|index| index.is_endpoint(Protocol::Tcp, address.ip(), address.port()))
     }
 
     fn is_trusted(self, address: IpAddr) -> bool {
@@ -168,7 +183,9 @@ impl Around<'_> {
             .map(|index| index.address_kind(address, self.local));
         self.asking.trusted.iter().any(|trusted| match trusted {
             Trusted::Nodes => matches!(kind, Some(AddressKind::Node(_))),
-            Trusted::Pods => kind == Some(AddressKind::Pod),
+            // That it lies in a pod CIDR is not enough: so do bridges and tunnels, whose addresses
+            // masquerades take.
+            Trusted::Pods => self.index.is_some_and(|index| index.is_pod(address)),
             Trusted::LoadBalancers => self.load_balancers.contains(&address),
             Trusted::Network(network) => network.contains(&address),
         })
@@ -182,8 +199,9 @@ impl Around<'_> {
                 AddressKind::Node(_)
             )
         });
+        // Who names a network need not think of the nodes in it; who names an address does.
         let mut networks = self.asking.networks();
-        is_node && !networks.any(|network| network.contains(&address))
+        is_node && !networks.any(|network| *network == IpNet::from(address))
     }
 
     /// Whether the programs hand on what a connection's client sends first.

@@ -1,7 +1,6 @@
 //! From a verdict to its record.
 
 use super::Observer;
-use crate::cluster::FrontDoorKind;
 use crate::flow::{Answer, Answered, Connection};
 use crate::payload::Reading;
 use crate::record::{self, Record};
@@ -49,7 +48,7 @@ impl Observer {
                 ip: front_door.address.ip().to_canonical(),
                 port: front_door.address.port(),
             },
-            client: self.client(connection, client, front_door.kind),
+            client: self.client(connection, client, &front_door),
             backend: backend.map(|backend| record::Backend {
                 ip: backend.address.ip().to_canonical(),
                 port: backend.address.port(),
@@ -94,7 +93,7 @@ impl Observer {
         &self,
         connection: &Connection,
         client: verdict::Client,
-        door: Option<FrontDoorKind>,
+        door: &verdict::FrontDoor,
     ) -> record::Client {
         let reading = connection.first_bytes.as_ref();
         let recovered =

@@ -9,6 +9,8 @@ use super::{Carrier, Chain, Reading, Reason};
 
 /// Header fields that are looked at; a head of more is not one of a browser.
 const FIELDS_MAX: usize = 128;
+/// Hops that a header lists at most: many more than any chain of proxies has.
+const HOPS_MAX: usize = 64;
 
 /// The head of the first request; `None`: it has not ended.
 pub(super) fn read(bytes: &[u8]) -> Option<Reading> {
@@ -48,6 +50,9 @@ fn of_request(request: &Request) -> Reading {
         (Carrier::XForwardedFor, forwarded_for),
         (Carrier::Forwarded, forwarded),
     ];
+    if chains.iter().any(|(_, hops)| hops.len() > HOPS_MAX) {
+        return Reading::Nothing(Reason::TooLong);
+    }
     let chains: Vec<Chain> = chains
         .into_iter()
         .filter(|(_, hops)| !hops.is_empty())
@@ -62,7 +67,12 @@ fn of_request(request: &Request) -> Reading {
 
 /// The hops that one field `Forwarded` lists (RFC 7239, 4).
 fn elements(value: &[u8]) -> Vec<Option<IpAddr>> {
-    split(value, b',')
+    let (elements, is_open) = split(value, b',');
+    // Whoever appended without reading has its own element within the string that was left open.
+    if is_open {
+        return vec![None];
+    }
+    elements
         .into_iter()
         .map(<[u8]>::trim_ascii)
         .filter(|element| !element.is_empty())
@@ -72,7 +82,8 @@ fn elements(value: &[u8]) -> Vec<Option<IpAddr>> {
 
 /// Whom an element is `for`.
 fn node(element: &[u8]) -> Option<IpAddr> {
-    let mut nodes = split(element, b';').into_iter().filter_map(|pair| {
+    let (pairs, _) = split(element, b';');
+    let mut nodes = pairs.into_iter().filter_map(|pair| {
         let at = pair.iter().position(|byte| *byte == b'=')?;
         let (name, value) = (pair[..at].trim_ascii(), pair[at + 1..].trim_ascii());
         name.eq_ignore_ascii_case(b"for").then_some(value)
@@ -88,10 +99,11 @@ fn node(element: &[u8]) -> Option<IpAddr> {
     address(quoted.unwrap_or(node))
 }
 
-/// Splits where `separator` stands outside of quoted strings (RFC 9110, 5.6.4).
-fn split(value: &[u8], separator: u8) -> Vec<&[u8]> {
+/// Splits where `separator` stands outside of quoted strings (RFC 9110, 5.6.4); and whether such a
+/// string is left open.
+fn split(value: &[u8], separator: u8) -> (Vec<&[u8]>, bool) {
     let (mut is_quoted, mut is_escaped) = (false, false);
-    value
+    let parts = value
         .split(|&byte| {
             let was_escaped = std::mem::take(&mut is_escaped);
             match byte {
@@ -101,7 +113,8 @@ fn split(value: &[u8], separator: u8) -> Vec<&[u8]> {
             }
             false
         })
-        .collect()
+        .collect();
+    (parts, is_quoted)
 }
 
 /// An address, perhaps with a port, as proxies write it: `192.0.2.1`, `192.0.2.1:80`,

@@ -19,7 +19,12 @@ impl Stream {
     /// can be told.
     pub fn segment(&mut self, offset: usize, bytes: &[u8]) -> Option<Reading> {
         if offset > self.start.len() {
-            if offset < BYTES_MAX && self.ahead.len() < AHEAD_MAX {
+            let kept: usize = self.ahead.iter().map(|(_, bytes)| bytes.len()).sum();
+            let is_new = self.ahead.iter().all(|(other, _)| *other != offset);
+            let fits = offset.saturating_add(bytes.len()) <= BYTES_MAX
+                && kept.saturating_add(bytes.len()) <= BYTES_MAX
+                && self.ahead.len() < AHEAD_MAX;
+            if is_new && fits {
                 self.ahead.push((offset, bytes.to_vec()));
             }
             return None;

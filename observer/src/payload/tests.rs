@@ -227,12 +227,48 @@ fn the_client_is_the_first_from_the_right_who_is_not_trusted(
     #[case] expected: Result<&str, Reason>,
 ) {
     let reading = found(Carrier::XForwardedFor, hops);
-    let client = recover(&reading, ip(peer), is_proxy);
+    let client = recover(&reading, ip(peer), |it| is_proxy(it).into());
     let expected = expected.map(|address| Recovered {
         address: ip(address),
         from: Carrier::XForwardedFor,
     });
     assert_eq!(client, expected);
+}
+
+/// A node's address is anybody's whom it masquerades: the walk ends there, and nobody is named.
+#[rstest]
+#[case::a_client_wrote_before(&["198.51.100.1", "172.31.0.11"])]
+#[case::it_alone(&["172.31.0.11"])]
+#[case::behind_a_proxy(&["198.51.100.1", "172.31.0.11", "10.0.0.2"])]
+fn a_masquerade_in_the_list_ends_it(#[case] hops: &[&str]) {
+    let reading = found(Carrier::XForwardedFor, hops);
+    let trust = |address: IpAddr| {
+        if address == ip("172.31.0.11") {
+            Trust::Node
+        } else {
+            is_proxy(address).into()
+        }
+    };
+    let client = recover(&reading, ip("10.0.0.1"), trust);
+    assert_eq!(client, Err(Reason::Masqueraded));
+}
+
+#[test]
+fn a_string_left_open_hides_what_was_appended() {
+    let head = "GET / HTTP/1.1\r\nForwarded: for=198.51.100.1;x=\", for=203.0.113.50\r\n\r\n";
+    let reading = read(head.as_bytes()).expect("a head");
+    let client = recover(&reading, ip("10.0.0.1"), |it| is_proxy(it).into());
+    assert_eq!(client, Err(Reason::HiddenHop));
+}
+
+#[test]
+fn a_list_without_end_is_not_kept() {
+    let hops = vec!["a"; 65].join(",");
+    let head = format!("GET / HTTP/1.1\r\nX-Forwarded-For: {hops}\r\n\r\n");
+    assert_eq!(
+        read(head.as_bytes()),
+        Some(Reading::Nothing(Reason::TooLong))
+    );
 }
 
 fn is_proxy(address: IpAddr) -> bool {
@@ -246,7 +282,8 @@ fn two_headers_must_name_the_same() {
             "GET / HTTP/1.1\r\nX-Forwarded-For: 203.0.113.50\r\nForwarded: for={forwarded}\r\n\r\n"
         );
         let reading = read(head.as_bytes()).expect("a whole head");
-        recover(&reading, ip("10.0.0.1"), is_proxy).map(|recovered| recovered.address)
+        recover(&reading, ip("10.0.0.1"), |it| is_proxy(it).into())
+            .map(|recovered| recovered.address)
     };
     assert_eq!(of("203.0.113.50"), Ok(ip("203.0.113.50")));
     assert_eq!(of("198.51.100.1"), Err(Reason::HeadersDisagree));
@@ -302,7 +339,7 @@ proptest! {
     #[test]
     fn nobody_untrusted_is_believed(bytes in nearly()) {
         if let Some(reading) = read(&bytes) {
-            prop_assert!(recover(&reading, ip("203.0.113.9"), is_proxy).is_err());
+            prop_assert!(recover(&reading, ip("203.0.113.9"), |it| is_proxy(it).into()).is_err());
         }
     }
 
@@ -316,7 +353,7 @@ proptest! {
             "GET / HTTP/1.1\r\n{name}: {claimed}\r\nX-Forwarded-For: 203.0.113.50\r\n\r\n"
         );
         if let Some(reading) = read(head.as_bytes()) {
-            let client = recover(&reading, ip("10.0.0.1"), is_proxy);
+            let client = recover(&reading, ip("10.0.0.1"), |it| is_proxy(it).into());
             prop_assert_eq!(client.map(|client| client.address), Ok(ip("203.0.113.50")));
         }
     }

@@ -19,21 +19,38 @@ pub struct Recovered {
     pub from: Carrier,
 }
 
+/// Whether what an address says of others is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// It is not: it is a client.
+    None,
+    /// It is.
+    Full,
+    /// It is a node's, and so is its masquerade: who spoke from it need not be the node.
+    Node,
+}
+
+impl From<bool> for Trust {
+    fn from(is_trusted: bool) -> Self {
+        if is_trusted { Self::Full } else { Self::None }
+    }
+}
+
 /// The client of a connection from `peer` that begins with `reading`.
 pub fn recover(
     reading: &Reading,
     peer: IpAddr,
-    is_trusted: impl Fn(IpAddr) -> bool,
+    trust: impl Fn(IpAddr) -> Trust,
 ) -> Result<Recovered, Reason> {
     let chains = match reading {
         Reading::Found(chains) => chains,
         Reading::Nothing(reason) => return Err(*reason),
         Reading::TlsTo(_) => return Err(Reason::Tls),
     };
-    if !is_trusted(peer) {
+    if trust(peer) == Trust::None {
         return Err(Reason::UntrustedPeer);
     }
-    let mut clients = chains.iter().map(|chain| client(chain, &is_trusted));
+    let mut clients = chains.iter().map(|chain| client(chain, &trust));
     let first = clients.next().ok_or(Reason::NoHeader)?;
     // A proxy that writes the one kind passes the other as the client sent it.
     if clients.any(|other| other.map(|other| other.address) != first.map(|first| first.address)) {
@@ -42,7 +59,7 @@ pub fn recover(
     first
 }
 
-fn client(chain: &Chain, is_trusted: impl Fn(IpAddr) -> bool) -> Result<Recovered, Reason> {
+fn client(chain: &Chain, trust: impl Fn(IpAddr) -> Trust) -> Result<Recovered, Reason> {
     let mut client = Err(Reason::NoHeader);
     for hop in chain.hops.iter().rev() {
         let address = hop.ok_or(Reason::HiddenHop)?;
@@ -50,8 +67,12 @@ fn client(chain: &Chain, is_trusted: impl Fn(IpAddr) -> bool) -> Result<Recovere
             address,
             from: chain.carrier,
         });
-        if !is_trusted(address) {
-            break;
+        match trust(address) {
+            Trust::None => break,
+            Trust::Full => {}
+            // A proxy on that node, or anybody whom its masquerade let in: what stands left of it
+            // may be the client's invention, and it is no client either.
+            Trust::Node => return Err(Reason::Masqueraded),
         }
     }
     client

@@ -148,14 +148,16 @@ fn of_way(case: Case<'_>, way: &Way<'_>) -> Vec<Change> {
     if way.source_ip != SourceIp::Lost {
         return changes;
     }
-    let is_linkerd = way
-        .stages
-        .iter()
-        .any(|stage| stage.who == Mesh::Linkerd.to_string());
-    if way.lost_by == Some(Loser::Mesh) && is_linkerd {
-        return changes;
+    // What the sidecar hides stays hidden, whatever is kept until there.
+    if way.losers().any(|loser| loser == Loser::Mesh) {
+        let mut stages = way.stages.iter();
+        let is_linkerd = stages.any(|stage| stage.who == Mesh::Linkerd.to_string());
+        if !is_linkerd {
+            changes.push(Change::word(ChangeCode::InterceptByTproxy));
+        }
+    } else {
+        changes.extend(for_loss(case, decided_by, way.lost_by, way.cause));
     }
-    changes.extend(for_loss(case, decided_by, way.lost_by, way.cause));
     if way.recoverable.contains(&Carrier::XForwardedFor) {
         changes.push(Change::word(ChangeCode::ReadForwardedFor));
     }
@@ -181,7 +183,12 @@ fn for_loss(
     match (lost_by, why) {
         (Some(Loser::KubeProxy), Some(CauseCode::ExternalTrafficPolicyCluster)) => {
             let is_own = by.reference == service.reference;
-            let breaks = is_own && load_balancer.is_some_and(checks_with_a_header);
+            let before = if is_own {
+                load_balancer
+            } else {
+                by.load_balancer.as_deref()
+            };
+            let breaks = before.is_some_and(checks_with_a_header);
             let local = (!breaks).then(|| policy(by, ChangeCode::SetLocal, "Local"));
             let mut changes = Vec::from_iter(local.flatten());
             changes.extend(load_balancer.and_then(|front| target_pods(service, front)));
@@ -209,7 +216,6 @@ fn for_loss(
         (Some(Loser::LoadBalancer), _) => load_balancer.map_or_else(Vec::new, |front| {
             by_load_balancer(service, front, is_cluster)
         }),
-        (Some(Loser::Mesh), _) => vec![Change::word(ChangeCode::InterceptByTproxy)],
         _ => Vec::new(),
     }
 }
@@ -362,7 +368,16 @@ fn mends(case: Case<'_>, finding: &Finding) -> Vec<Change> {
             Change::word(ChangeCode::StopProxyProtocol),
         ],
         Finding::ProxyProtocolNotSent { .. } => vec![
-            Change::word(ChangeCode::SendProxyProtocol),
+            case.load_balancer
+                .filter(|front| front.system == System::AwsNlb)
+                .map_or(Change::word(ChangeCode::SendProxyProtocol), |front| {
+                    target_group(
+                        service,
+                        ChangeCode::SendProxyProtocol,
+                        "proxy_protocol_v2.enabled=true",
+                        front,
+                    )
+                }),
             Change {
                 code: ChangeCode::ExpectNoProxyProtocol,
                 patches: of_proxy("use-proxy-protocol", "false"),

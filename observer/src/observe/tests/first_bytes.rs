@@ -111,7 +111,11 @@ fn a_node_is_believed_only_where_it_is_no_masquerade() {
             address: socket(NODE),
             kind: verdict::ClientKind::Node,
         };
-        let recovered = around.client(&forwarded(&["203.0.113.50"]), client, door);
+        let door = verdict::FrontDoor {
+            kind: door,
+            address: socket("172.31.0.12:30080"),
+        };
+        let recovered = around.client(&forwarded(&["203.0.113.50"]), client, &door);
         recovered.map(|recovered| recovered.address)
     };
     let client = Ok(socket(CLIENT).ip());
@@ -119,6 +123,9 @@ fn a_node_is_believed_only_where_it_is_no_masquerade() {
     let straight = Some(FrontDoorKind::Pod);
     assert_eq!(of_door(straight, &["nodes"]), Err(Reason::UntrustedPeer));
     assert_eq!(of_door(straight, &["172.31.0.11"]), client);
+    // A network that holds it does not speak of it.
+    let by_network = of_door(straight, &["nodes", "172.31.0.0/16"]);
+    assert_eq!(by_network, Err(Reason::UntrustedPeer));
     assert_eq!(of_door(straight, &["pods"]), Err(Reason::UntrustedPeer));
 }
 
