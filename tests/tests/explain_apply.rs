@@ -175,12 +175,12 @@ fn compared(manifest: &Manifest, before: &Value, code: &str, complaints: &mut Ve
     }
 }
 
-/// The change that `--apply` makes: the first that can be made. An address is given up only where
-/// nobody comes in.
+/// The change that `--apply` makes: the first, if objects of a known name make it.
 fn best(service: &Value) -> Option<String> {
-    let is_closed = service["verdict"]["code"] == "unreachable";
-    let mut changes = changes(service).into_iter();
-    changes.find(|code| code != GIVES_UP || is_closed)
+    let first = all(&service["advice"]).next()?;
+    let can_be_made = all(&first["patches"]).next().is_some();
+    let code = first["code"].as_str().filter(|_| can_be_made)?;
+    Some(code.to_owned())
 }
 
 #[test]

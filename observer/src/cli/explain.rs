@@ -20,7 +20,7 @@ use crate::cluster::front::Delivers;
 use crate::cluster::{Index, KubeProxy, Objects, ServicePort, ServiceRef};
 use crate::manifests::{self, Assumption};
 use crate::output::{self, Page, Picture, Style, Writer};
-use crate::verdict::advice::{Change, ChangeCode};
+use crate::verdict::advice::ChangeCode;
 use crate::verdict::chain::{Explained, Explainer, Word};
 use crate::words::{Language, Words};
 
@@ -225,19 +225,14 @@ impl Run<'_> {
     /// Makes a change of each Service's advice, and says which.
     fn apply(&self, change: &str, ground: &Ground, objects: &mut Objects) {
         for explained in self.explained(ground) {
-            // To let everyone in and lose all addresses is no mending, where some come through.
-            let is_last_resort = |it: &Change| {
-                it.code == ChangeCode::SetCluster && explained.verdict.word != Word::Unreachable
+            let advice = &explained.advice;
+            // The best is the first, and nothing else if no objects of a known name make that.
+            let change = if change == BEST {
+                advice.first()
+            } else {
+                advice.iter().find(|it| it.code.to_string() == change)
             };
-            let is_it = |it: &&Change| {
-                let is_asked_for = if change == BEST {
-                    !is_last_resort(it)
-                } else {
-                    it.code.to_string() == change
-                };
-                is_asked_for && !it.patches.is_empty()
-            };
-            match explained.advice.iter().find(is_it) {
+            match change.filter(|change| !change.patches.is_empty()) {
                 Some(change) => {
                     for patch in &change.patches {
                         if let Err(error) = patch.apply(objects) {
@@ -248,7 +243,7 @@ impl Run<'_> {
                         say(&self.words.say("label-changed", &set));
                     }
                 }
-                None if explained.advice.is_empty() => {}
+                None if advice.is_empty() => {}
                 None => {
                     let set = [("service", &*explained.service.to_string())];
                     say(&self.words.say("label-not-changed", &set));
