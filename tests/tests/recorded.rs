@@ -316,5 +316,8 @@ fn a_health_check_is_explained_as_it_was_recorded() {
         assert_eq!(node1["status"], 200);
         let count = format!("\"localEndpoints\": {}", node1["local_endpoints"]);
         assert!(line.contains(&count), "{count} in {line}");
+        assert_eq!(node1["body"]["localEndpoints"], node1["local_endpoints"]);
+        assert!(line.contains("\"serviceProxyHealthy\": true"), "{line}");
+        assert_eq!(node1["body"]["serviceProxyHealthy"], true);
     }
 }

@@ -8,11 +8,11 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{Ground, sentences};
-use crate::cluster::Protocol;
 use crate::cluster::finding::Finding;
 use crate::cluster::front::{Carrier, System};
 use crate::cluster::host::HostDoor;
 use crate::cluster::patch::Patch;
+use crate::cluster::{Protocol, ServiceRef};
 use crate::verdict::advice::Change;
 use crate::verdict::chain::{Door, Explained, Health, Loser, Seen, Stage, Way};
 use crate::verdict::{Basis, CauseCode, ClientKind, Outcome, OutcomeCauseCode, SourceIp};
@@ -147,7 +147,7 @@ pub(super) fn service(explained: &Explained<'_>, words: &Words) -> String {
             recoverable: &verdict.recoverable,
         },
         ways: ways.iter().map(|it| way(it, words)).collect(),
-        health_check: health.as_ref().map(health_check),
+        health_check: health.as_ref().map(|health| health_check(health, service)),
         findings: findings(of_service, words),
         advice: advice.iter().map(|it| change(it, words)).collect(),
     };
@@ -197,13 +197,19 @@ fn way<'a>(way: &'a Way<'_>, words: &Words) -> Written<'a> {
 }
 
 /// What each node answers, and to how many endpoints (`pkg/proxy/healthcheck/service_health.go`).
-fn health_check(health: &Health<'_>) -> Value {
+fn health_check(health: &Health<'_>, service: &ServiceRef) -> Value {
     let nodes = health.nodes.iter().map(|(name, addresses, ready)| {
         json!({
             "node": &***name,
             "addresses": addresses,
             "status": Health::status(*ready),
             "local_endpoints": ready,
+            // As a kube-proxy that is healthy itself says it.
+            "body": {
+                "service": {"namespace": &*service.namespace, "name": &*service.name},
+                "localEndpoints": ready,
+                "serviceProxyHealthy": true,
+            },
         })
     });
     json!({"port": health.port, "nodes": nodes.collect::<Vec<_>>()})
