@@ -70,6 +70,20 @@ fn of_file(path: &Path) -> String {
     printed(command)
 }
 
+/// The same is explained; but a server is not asked for kinds that decide nothing.
+fn assert_same(by_server: &str, by_file: &str) {
+    let explained = |text: &str| {
+        let mut document: Value = serde_json::from_str(text).expect("JSON");
+        document["other_objects"].take();
+        document
+    };
+    let (by_server, by_file) = (explained(by_server), explained(by_file));
+    let services = by_server["services"].as_array();
+    assert!(services.is_some_and(|services| !services.is_empty()));
+    // Not `assert_eq`, whose message would fill many screens.
+    assert!(by_server == by_file, "they differ");
+}
+
 /// The demo's objects and many Services more.
 fn many_items() -> Vec<Value> {
     let more = (0..1_203_u32).map(|number| {
@@ -101,7 +115,7 @@ fn explain_says_the_same_by_the_api_server_as_by_a_file(#[case] tls: bool) {
         ..Options::default()
     };
     let server = ApiServer::start(&demo_items(), &options).expect("an API server");
-    assert_eq!(printed(by(&server, &[])), of_file(&demo::cluster_file()));
+    assert_same(&printed(by(&server, &[])), &of_file(&demo::cluster_file()));
     let requests = server.requests();
     for path in [
         "/api/v1/services?limit=500",
@@ -156,9 +170,9 @@ fn a_long_list_is_read_page_by_page() {
     let directory = TempDir::new().expect("a directory");
     let items = many_items();
     let server = ApiServer::start(&items, &Options::default()).expect("an API server");
-    assert_eq!(
-        printed(by(&server, &[])),
-        of_file(&written(&items, &directory))
+    assert_same(
+        &printed(by(&server, &[])),
+        &of_file(&written(&items, &directory)),
     );
     let requests = server.requests();
     let pages = requests
@@ -215,7 +229,7 @@ fn what_may_not_be_read_counts_as_missing(
     };
     let mut items = demo_items();
     items.retain(|item| item["kind"] != kind);
-    assert_eq!(stdout, of_file(&written(&items, &directory)));
+    assert_same(&stdout, &of_file(&written(&items, &directory)));
 }
 
 #[test]
