@@ -1,6 +1,7 @@
 //! What is said to people, in their language. The sentences are data: `words/en.ftl` and
 //! `words/ko.ftl`, in Fluent's syntax; a test holds them complete.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
@@ -28,6 +29,8 @@ pub enum Language {
 /// The words of one language.
 pub struct Words {
     bundle: FluentBundle<FluentResource>,
+    /// Sentences into which nothing is set, as they were said: they are said over and over.
+    said: RefCell<HashMap<String, String>>,
 }
 
 impl Language {
@@ -66,16 +69,32 @@ impl Words {
             Ok(resource) | Err((resource, _)) => resource,
         };
         bundle.add_resource_overriding(resource);
-        Self { bundle }
+        Self {
+            bundle,
+            said: RefCell::default(),
+        }
     }
 
     /// A sentence by its name, with what is set into it. The name itself if there is none.
     pub fn say(&self, name: &str, set: &[(&str, &str)]) -> String {
+        if set.is_empty() {
+            return self.say_again(name);
+        }
         let mut arguments = FluentArgs::new();
         for (key, value) in set {
             arguments.set(*key, *value);
         }
         self.format(name, None, &arguments)
+    }
+
+    fn say_again(&self, name: &str) -> String {
+        if let Some(said) = self.said.borrow().get(name) {
+            return said.clone();
+        }
+        let text = self.format(name, None, &FluentArgs::new());
+        let mut said = self.said.borrow_mut();
+        said.insert(name.to_owned(), text.clone());
+        text
     }
 
     /// The same, with a number by which the sentence may differ.

@@ -1,5 +1,7 @@
 //! A change of one object, as `kubectl patch --type merge` makes it (RFC 7386).
 
+use std::fmt::Write as _;
+
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
@@ -127,7 +129,8 @@ fn in_ascii(json: &str) -> String {
             continue;
         }
         for unit in character.encode_utf16(&mut [0; 2]) {
-            text += &format!("\\u{unit:04x}");
+            // Writing to a String cannot fail.
+            let _ = write!(text, "\\u{unit:04x}");
         }
     }
     text

@@ -75,15 +75,47 @@ struct Judged<'a> {
 }
 
 #[derive(Serialize)]
+struct Named<'a> {
+    namespace: &'a str,
+    name: &'a str,
+}
+
+/// What the nodes say at a Service's `healthCheckNodePort`.
+#[derive(Serialize)]
+struct HealthCheck<'a> {
+    port: u16,
+    nodes: Vec<Answer<'a>>,
+}
+
+/// What one of them says.
+#[derive(Serialize)]
+struct Answer<'a> {
+    node: &'a str,
+    addresses: &'a [IpAddr],
+    status: u16,
+    local_endpoints: usize,
+    body: Body<'a>,
+}
+
+/// As a kube-proxy that is healthy itself says it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body<'a> {
+    service: Named<'a>,
+    local_endpoints: usize,
+    service_proxy_healthy: bool,
+}
+
+#[derive(Serialize)]
 struct OfService<'a> {
-    service: Value,
+    service: Named<'a>,
     r#type: Value,
     external_traffic_policy: Value,
     internal_traffic_policy: Value,
     load_balancer: Value,
     verdict: Judged<'a>,
     ways: Vec<Written<'a>>,
-    health_check: Option<Value>,
+    health_check: Option<HealthCheck<'a>>,
     findings: Value,
     advice: Vec<Value>,
 }
@@ -134,7 +166,7 @@ pub(super) fn service(explained: &Explained<'_>, words: &Words) -> String {
     } = explained;
     let first = entries.first().map(|entry| &entry.service);
     let written = OfService {
-        service: json!({"namespace": &*service.namespace, "name": &*service.name}),
+        service: named(service),
         r#type: json!(first.map(|it| it.service_type)),
         external_traffic_policy: json!(first.map(|it| it.external_traffic_policy)),
         internal_traffic_policy: json!(first.map(|it| it.internal_traffic_policy)),
@@ -197,22 +229,29 @@ fn way<'a>(way: &'a Way<'_>, words: &Words) -> Written<'a> {
 }
 
 /// What each node answers, and to how many endpoints (`pkg/proxy/healthcheck/service_health.go`).
-fn health_check(health: &Health<'_>, service: &ServiceRef) -> Value {
-    let nodes = health.nodes.iter().map(|(name, addresses, ready)| {
-        json!({
-            "node": &***name,
-            "addresses": addresses,
-            "status": Health::status(*ready),
-            "local_endpoints": ready,
-            // As a kube-proxy that is healthy itself says it.
-            "body": {
-                "service": {"namespace": &*service.namespace, "name": &*service.name},
-                "localEndpoints": ready,
-                "serviceProxyHealthy": true,
-            },
-        })
+fn health_check<'a>(health: &'a Health<'_>, service: &'a ServiceRef) -> HealthCheck<'a> {
+    let nodes = health.nodes.iter().map(|(name, addresses, ready)| Answer {
+        node: name,
+        addresses,
+        status: Health::status(*ready),
+        local_endpoints: *ready,
+        body: Body {
+            service: named(service),
+            local_endpoints: *ready,
+            service_proxy_healthy: true,
+        },
     });
-    json!({"port": health.port, "nodes": nodes.collect::<Vec<_>>()})
+    HealthCheck {
+        port: health.port,
+        nodes: nodes.collect(),
+    }
+}
+
+fn named(service: &ServiceRef) -> Named<'_> {
+    Named {
+        namespace: &service.namespace,
+        name: &service.name,
+    }
 }
 
 /// Nobody rewrites what comes to a pod by its node from outside (CNI plugins, `portmap`).
