@@ -21,10 +21,11 @@ impl Stream {
         if offset > self.start.len() {
             let kept: usize = self.ahead.iter().map(|(_, bytes)| bytes.len()).sum();
             let is_new = self.ahead.iter().all(|(other, _)| *other != offset);
-            let fits = offset.saturating_add(bytes.len()) <= BYTES_MAX
-                && kept.saturating_add(bytes.len()) <= BYTES_MAX
-                && self.ahead.len() < AHEAD_MAX;
-            if is_new && fits {
+            // What lies beyond the bound is never read.
+            let room = BYTES_MAX.saturating_sub(offset);
+            let bytes = bytes.get(..room).unwrap_or(bytes);
+            let fits = kept.saturating_add(bytes.len()) <= BYTES_MAX;
+            if is_new && fits && !bytes.is_empty() && self.ahead.len() < AHEAD_MAX {
                 self.ahead.push((offset, bytes.to_vec()));
             }
             return None;

@@ -193,6 +193,15 @@ fn however_it_is_split_it_is_the_same() {
     }
 }
 
+/// A segment that came early and goes on beyond the bound counts up to there.
+#[test]
+fn what_came_early_is_kept_up_to_the_bound() {
+    let bytes = vec![b'x'; 3_000];
+    let mut stream = Stream::default();
+    assert_eq!(stream.segment(100, &bytes[100..]), None);
+    assert_eq!(stream.segment(0, &bytes[..100]), read(&bytes));
+}
+
 #[test]
 fn what_is_not_told_has_a_reason() {
     let mut stream = Stream::default();
