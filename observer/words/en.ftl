@@ -94,10 +94,6 @@ carrier-x-forwarded-for = X-Forwarded-For
 carrier-proxy-v1 = the PROXY protocol, version 1
 carrier-proxy-v2 = the PROXY protocol, version 2
 
-client-external = a client outside
-client-pod = a pod
-client-node = the node itself
-
 seen-client = the client's
 seen-load-balancer = the load balancer's
 seen-entry-node = the entry node's
@@ -145,7 +141,6 @@ label-left-out = left out
 label-range = { $least } to { $most }
 
 label-kube-proxy-unknown = kube-proxy's configuration is not known: taken to be as kubeadm sets it up, in mode iptables
-label-dataplane = On the nodes: { $what }
 label-findings = Findings
 label-advice = What to change
 label-prices = What it costs
@@ -166,14 +161,8 @@ label-hosts = Ports of nodes that lead to pods past any Service
 label-host-network = in its node's network: no NAT, the client's address stays
 label-host-port = host port: translated on the node, by the CNI plugin portmap or what stands in its place; the client's address stays for clients outside
 label-assumed = Assumed, since the manifests do not say
-label-after = After the change
-label-before = Before
 label-changed = Applied: { $what }
 label-not-changed = { $service }: no change with a patch that could be tried
-label-others = { $count ->
-    [one] 1 object of a kind that decides nothing here
-   *[other] { $count } objects of kinds that decide nothing here
-  }
 label-every = every
 label-and-others = and { $count } others
 

@@ -94,10 +94,6 @@ carrier-x-forwarded-for = X-Forwarded-For
 carrier-proxy-v1 = PROXY 프로토콜 버전 1
 carrier-proxy-v2 = PROXY 프로토콜 버전 2
 
-client-external = 외부 클라이언트
-client-pod = 파드
-client-node = 노드 자신
-
 seen-client = 클라이언트의 주소
 seen-load-balancer = 로드 밸런서의 주소
 seen-entry-node = 진입 노드의 주소
@@ -145,7 +141,6 @@ label-left-out = 제외됨
 label-range = { $least }~{ $most }
 
 label-kube-proxy-unknown = kube-proxy의 설정을 알 수 없음: kubeadm의 기본 설정, iptables 모드로 가정함
-label-dataplane = 노드에서: { $what }
 label-findings = 발견된 문제
 label-advice = 바꿀 것
 label-prices = 대가와 주의점
@@ -166,11 +161,8 @@ label-hosts = Service를 거치지 않고 파드로 이어지는 노드의 포�
 label-host-network = 노드의 네트워크에 있음: NAT 없음, 클라이언트의 주소가 유지됨
 label-host-port = 호스트 포트: 노드에서 CNI 플러그인 portmap이나 그것을 대신하는 것이 변환하며, 외부 클라이언트의 주소는 유지됨
 label-assumed = 매니페스트에 없어 가정한 것
-label-after = 변경 후
-label-before = 변경 전
 label-changed = 적용함: { $what }
 label-not-changed = { $service }: 시험해 볼 수 있는 패치가 있는 변경이 없음
-label-others = 여기서 아무것도 정하지 않는 종류의 오브젝트 { $count }개
 label-every = 모두
 label-and-others = 외 { $count }개
 
