@@ -1,6 +1,9 @@
 //! What `trace` and `agent` ask of clients' first bytes.
 
+use std::net::IpAddr;
+
 use clap::Args;
+use ipnet::IpNet;
 
 use crate::observe::{Asking, Trusted, Whose};
 
@@ -25,6 +28,24 @@ pub(super) struct PayloadOptions {
         value_delimiter = ','
     )]
     trusted_proxies: Vec<Trusted>,
+    /// A network or address of load balancers: the subnets of an ALB or NLB, an HAProxy; may be
+    /// repeated, or be a list. The addresses in the status of Services are known without. A connection
+    /// that comes from one was opened by it: the client's own address was lost before any node.
+    /// `--trusted-proxies load-balancers` holds these, too.
+    #[arg(
+        long = "load-balancer",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        value_parser = network
+    )]
+    load_balancers: Vec<IpNet>,
+}
+
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    let address = || text.parse().map(|address: IpAddr| address.to_canonical());
+    text.parse()
+        .or_else(|_no_network: ipnet::AddrParseError| address().map(IpNet::from))
+        .map_err(|_neither| "expected a network or an address, as in 10.0.0.0/24")
 }
 
 impl From<PayloadOptions> for Asking {
@@ -32,6 +53,7 @@ impl From<PayloadOptions> for Asking {
         let PayloadOptions {
             payload,
             trusted_proxies,
+            load_balancers,
         } = options;
         let default = Self::default();
         Self {
@@ -41,6 +63,7 @@ impl From<PayloadOptions> for Asking {
             } else {
                 trusted_proxies
             },
+            load_balancers,
         }
     }
 }

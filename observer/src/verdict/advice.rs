@@ -9,6 +9,7 @@ use serde_json::json;
 use strum::{Display, VariantNames};
 
 use super::chain::{Door, Loser, Way};
+use super::judge::Loss;
 use super::vocabulary::{CauseCode, ClientKind, OutcomeCauseCode, RewriteOwner, SourceIp};
 use crate::cluster::finding::Finding;
 use crate::cluster::front::{Carrier, Delivers, LoadBalancer, System};
@@ -226,16 +227,9 @@ pub(crate) fn of_connection(
     index: &Index,
     service: &Service,
     door: Option<FrontDoorKind>,
-    by: Option<RewriteOwner>,
-    why: (Option<CauseCode>, Option<OutcomeCauseCode>),
+    losses: &[Loss],
+    outcome_cause: Option<OutcomeCauseCode>,
 ) -> Vec<Change> {
-    let (cause, outcome_cause) = why;
-    let lost_by = match by {
-        Some(RewriteOwner::KubeProxy) => Some(Loser::KubeProxy),
-        Some(RewriteOwner::LoadBalancer) => Some(Loser::LoadBalancer),
-        Some(RewriteOwner::Proxy) => Some(Loser::Proxy),
-        Some(RewriteOwner::Cni | RewriteOwner::Unknown) | None => None,
-    };
     if outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints) {
         return without_local_endpoints(service, door == Some(FrontDoorKind::ClusterIP));
     }
@@ -248,9 +242,22 @@ pub(crate) fn of_connection(
         config_map: None,
         findings: &[],
     };
-    lost_by.map_or_else(Vec::new, |lost_by| {
-        for_loss(known, None, Some(lost_by), cause)
-    })
+    let mut changes: Vec<Change> = Vec::new();
+    for loss in losses {
+        let lost_by = match loss.at.by {
+            RewriteOwner::KubeProxy => Loser::KubeProxy,
+            RewriteOwner::LoadBalancer => Loser::LoadBalancer,
+            RewriteOwner::Proxy => Loser::Proxy,
+            RewriteOwner::Cni | RewriteOwner::Unknown => continue,
+        };
+        let of_loss = for_loss(known, None, Some(lost_by), Some(loss.cause.code));
+        for change in of_loss {
+            if changes.iter().all(|known| known.code != change.code) {
+                changes.push(change);
+            }
+        }
+    }
+    changes
 }
 
 /// What lets connections in where the policy is `Local` and no endpoint is on the node.

@@ -6,6 +6,7 @@
 use std::net::SocketAddr;
 
 use super::advice::{self, Change};
+use super::before::Before;
 use super::predict::{Prediction, Question, Terms, predict};
 use super::vocabulary::{
     Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp,
@@ -28,6 +29,8 @@ pub struct Knowledge<'a> {
     pub local: &'a LocalAddresses,
     /// Whether connections that nobody asks about are judged too.
     pub all: bool,
+    /// What may stand before this node.
+    pub before: Before<'a>,
 }
 
 /// Where the connection entered.
@@ -59,13 +62,25 @@ pub struct Backend {
     pub node: Option<String>,
 }
 
-/// Where the source address was lost: on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Where a source address was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// By which interface the rewritten packet left; `None` if it did not leave.
+    /// On which node; `None` for what stands before any, or where it is not known on which.
+    pub node: Option<String>,
+    /// By which interface of this node the rewritten packet left; `None` if it did not leave, or
+    /// was not rewritten here.
     pub interface: Option<IfIndex>,
     /// Whose rule.
     pub by: RewriteOwner,
+}
+
+/// A stage of the way at which the source address was replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loss {
+    /// Where.
+    pub at: Lost,
+    /// Why.
+    pub cause: Cause,
 }
 
 /// What happened to one connection.
@@ -85,9 +100,9 @@ pub struct Verdict {
     pub source_seen: Option<SocketAddr>,
     /// What became of the client's address.
     pub source_ip: SourceIp,
-    /// Where it was lost, if it was lost here.
-    pub lost_at: Option<Lost>,
-    /// Why; `None` if it was preserved.
+    /// Where it is known to have been replaced, in the order of the way.
+    pub losses: Vec<Loss>,
+    /// Why it is what it is, of the first loss if there is one; `None` if it was preserved.
     pub cause: Option<Cause>,
     /// What became of the opening packet.
     pub outcome: Outcome,
@@ -97,8 +112,35 @@ pub struct Verdict {
     pub extra_hops: Option<u8>,
     /// What the objects promise of it; `None` if they promise nothing.
     pub expected: Option<Expected>,
+    /// Whether this node kept that, whatever stood before it.
+    pub as_expected: Option<bool>,
     /// What would keep the client's address, or let it in, best first.
     pub advice: Vec<Change>,
+}
+
+/// What became of a source address.
+struct Source {
+    source_ip: SourceIp,
+    losses: Vec<Loss>,
+    cause: Option<Cause>,
+}
+
+impl Source {
+    const fn unknown(cause: Option<Cause>) -> Self {
+        Self {
+            source_ip: SourceIp::Unknown,
+            losses: Vec::new(),
+            cause,
+        }
+    }
+
+    fn lost(losses: Vec<Loss>) -> Self {
+        Self {
+            source_ip: SourceIp::Lost,
+            cause: losses.first().map(|loss| loss.cause.clone()),
+            losses,
+        }
+    }
 }
 
 /// What the objects say of one connection's ends.
@@ -120,24 +162,33 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
         return None;
     }
     let backend = scene.backend();
-    let (source_ip, lost_at, cause) = scene.source();
+    let here = scene.here();
     let outcome = scene.outcome();
     let outcome_cause = scene.outcome_cause(outcome);
-    let extra_hops = scene.extra_hops(source_ip, backend.as_ref());
+    let why = outcome_cause.as_ref().map(|cause| cause.code);
+    let extra_hops = scene.extra_hops(here.source_ip, backend.as_ref());
     let expected = scene.expected();
-    let advice = scene.entry.and_then(|entry| {
-        let by = lost_at.map(|lost| lost.by);
-        let cause = cause.as_ref().map(|cause| cause.code);
-        let why = outcome_cause.as_ref().map(|cause| cause.code);
+    let as_expected = expected.map(|expected| expected.is_met_by(here.source_ip, outcome, why));
+    let Source {
+        source_ip,
+        losses,
+        cause,
+    } = scene.whole(here);
+    // What stands before this node, no rule of its undoes.
+    let expected = expected.map(|expected| match source_ip {
+        SourceIp::Lost if scene.loss_before().is_some() => Expected {
+            source_ip,
+            ..expected
+        },
+        SourceIp::Unknown if scene.by_gateway().is_some() => Expected {
+            source_ip,
+            ..expected
+        },
+        _ => expected,
+    });
+    let advice = scene.entry.zip(knowledge.index).map(|(entry, index)| {
         let door = scene.front_door.kind;
-        let index = knowledge.index?;
-        Some(advice::of_connection(
-            index,
-            &entry.service,
-            door,
-            by,
-            (cause, why),
-        ))
+        advice::of_connection(index, &entry.service, door, &losses, why)
     });
     let advice = advice.unwrap_or_default();
     Some(Verdict {
@@ -153,14 +204,21 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
         source_seen: scene.chosen.map(|(_, source)| source),
         backend,
         source_ip,
-        lost_at,
+        losses,
         cause,
         outcome,
         outcome_cause,
         extra_hops,
         expected,
+        as_expected,
         advice,
     })
+}
+
+/// A connection's client and front door, as they are before anything is judged.
+pub fn arrived(connection: &Connection, knowledge: Knowledge<'_>) -> (Client, FrontDoor) {
+    let scene = Scene::new(connection, knowledge);
+    (scene.client, scene.front_door)
 }
 
 impl<'a> Scene<'a> {
@@ -188,7 +246,7 @@ impl<'a> Scene<'a> {
             );
             (rewritten || direct).then_some((reply.source, reply.destination))
         });
-        Self {
+        let mut scene = Self {
             connection,
             knowledge,
             client,
@@ -198,7 +256,9 @@ impl<'a> Scene<'a> {
             },
             entry,
             chosen,
-        }
+        };
+        scene.client.kind = scene.kind_before();
+        scene
     }
 
     fn reported(&self) -> bool {
@@ -332,9 +392,9 @@ impl<'a> Scene<'a> {
         self.front_door.kind == Some(FrontDoorKind::Pod)
             && !self.rewritten()
             && match self.client.kind {
-                ClientKind::External | ClientKind::Pod => false,
-                ClientKind::Node => !self.opened_here(),
-                ClientKind::LoadBalancer | ClientKind::Unknown => true,
+                ClientKind::External | ClientKind::Pod | ClientKind::LoadBalancer => false,
+                ClientKind::Node => !self.opened_here() && !self.speaks_for_another(),
+                ClientKind::Unknown => true,
             }
     }
 
@@ -343,9 +403,30 @@ impl<'a> Scene<'a> {
         self.connection.arrival.is_none() && self.knowledge.local.contains(self.client.address.ip())
     }
 
-    fn source(&self) -> (SourceIp, Option<Lost>, Option<Cause>) {
+    /// What became of the source on the whole way, given what became of it here.
+    fn whole(&self, here: Source) -> Source {
+        if self.chosen.is_none() {
+            return here;
+        }
+        if let Some(before) = self.loss_before() {
+            let mut losses = vec![before];
+            losses.extend(here.losses);
+            return Source::lost(losses);
+        }
+        let Some(gateway) = self.by_gateway() else {
+            return here;
+        };
+        match here.source_ip {
+            // What arrived was replaced here, whosever it was.
+            SourceIp::Lost => here,
+            SourceIp::Preserved | SourceIp::Unknown => Source::unknown(Some(gateway)),
+        }
+    }
+
+    /// What became on this node of the source that arrived.
+    fn here(&self) -> Source {
         let Some((_, source_seen)) = self.chosen else {
-            return (SourceIp::Unknown, None, None);
+            return Source::unknown(None);
         };
         if self.masqueraded_before() {
             let cause = Cause {
@@ -357,7 +438,7 @@ impl<'a> Scene<'a> {
                     self.client.address.ip()
                 ),
             };
-            return (SourceIp::Unknown, None, Some(cause));
+            return Source::unknown(Some(cause));
         }
         // Joined with its arrival by its own header, it was not rewritten in between.
         if self.is_untracked() && self.connection.arrival.is_none() {
@@ -368,17 +449,23 @@ impl<'a> Scene<'a> {
                               became of its addresses behind that, nothing on this node records"
                     .to_owned(),
             };
-            return (SourceIp::Unknown, None, Some(cause));
+            return Source::unknown(Some(cause));
         }
         if source_seen.ip() == self.client.address.ip() {
-            return (SourceIp::Preserved, None, None);
+            return Source {
+                source_ip: SourceIp::Preserved,
+                losses: Vec::new(),
+                cause: None,
+            };
         }
         let (by, cause) = self.loss(source_seen.ip());
-        let interface = self
-            .connection
-            .departure
-            .map(|departure| departure.interface);
-        (SourceIp::Lost, Some(Lost { interface, by }), Some(cause))
+        let departure = self.connection.departure;
+        let at = Lost {
+            node: Some(self.knowledge.local.node().to_owned()),
+            interface: departure.map(|departure| departure.interface),
+            by,
+        };
+        Source::lost(vec![Loss { at, cause }])
     }
 
     /// Whether this front door is for clients outside the cluster.

@@ -3,6 +3,7 @@
 //! PURE: everything it knows is in the connection and in [`Knowledge`].
 
 pub mod advice;
+mod before;
 pub mod chain;
 mod judge;
 mod loss;
@@ -10,11 +11,12 @@ mod outcome;
 mod predict;
 mod vocabulary;
 
-pub use judge::{Backend, Client, FrontDoor, Knowledge, Lost, Verdict, judge};
+pub use before::{Before, LoadBalancers, Said};
+pub use judge::{Backend, Client, FrontDoor, Knowledge, Loss, Lost, Verdict, arrived, judge};
 pub use predict::{Prediction, Question, Terms, Why, predict};
 pub use vocabulary::{
-    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, OutcomeCauseCode,
-    RewriteOwner, SourceIp,
+    Basis, Beyond, Cause, CauseCode, ClientKind, Expected, Finding, FindingCode, Hider, Outcome,
+    OutcomeCause, OutcomeCauseCode, RewriteOwner, SourceIp,
 };
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ fn of(whose: Whose, trusted: &[&str]) -> Observer {
     let asked = Asking {
         whose,
         trusted: trusted.collect(),
+        load_balancers: Vec::new(),
     };
     asking(asked, Some(cluster(TrafficPolicy::Cluster)))
 }
@@ -136,11 +137,15 @@ fn whose_first_bytes_are_asked_for() {
         let asked = Asking {
             whose,
             trusted: vec!["10.0.0.0/8".parse().expect("a network"), Trusted::Pods],
+            load_balancers: vec!["192.0.2.0/24".parse().expect("a network")],
         };
         let sources = asked.sources(Some(&cluster.index));
         sources.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(sources(Whose::Off), <[&str; 0]>::default());
-    assert_eq!(sources(Whose::Known), ["10.0.0.0/8", "172.31.0.11/32"]);
+    assert_eq!(
+        sources(Whose::Known),
+        ["10.0.0.0/8", "172.31.0.11/32", "192.0.2.0/24"]
+    );
     assert_eq!(sources(Whose::On), ["0.0.0.0/0", "::/0"]);
 }

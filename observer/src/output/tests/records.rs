@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
 use crate::record::{
-    Backend, Client, Endpoint, From, FrontDoor, LostAt, Record, SCHEMA, Service, Step,
+    Backend, Client, Endpoint, From, FrontDoor, Loss, LostAt, Record, SCHEMA, Service, Step,
 };
 use crate::verdict::{
     Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, OutcomeCauseCode,
@@ -51,10 +51,20 @@ fn cause(code: CauseCode, basis: Basis) -> Cause {
 
 fn lost_at(interface: Option<&str>, by: RewriteOwner) -> LostAt {
     LostAt {
-        node: "node1".to_owned(),
+        node: Some("node1".to_owned()),
         interface: interface.map(str::to_owned),
         by,
     }
+}
+
+fn loss(at: LostAt, cause: Cause) -> Loss {
+    Loss { at, cause }
+}
+
+/// At node1, by its masquerade.
+fn by_kube_proxy(code: CauseCode, basis: Basis) -> Vec<Loss> {
+    let at = lost_at(Some("eth0"), RewriteOwner::KubeProxy);
+    vec![loss(at, cause(code, basis))]
 }
 
 /// The connection of the first page of the documentation: its client's address is lost.
@@ -89,6 +99,8 @@ pub(super) fn lost() -> Record {
             CauseCode::ExternalTrafficPolicyCluster,
             Basis::Observed,
         )),
+        losses: by_kube_proxy(CauseCode::ExternalTrafficPolicyCluster, Basis::Observed),
+        beyond: None,
         outcome: Outcome::Answered,
         outcome_cause: None,
         extra_hops: Some(1),
@@ -109,6 +121,7 @@ pub(super) fn lost() -> Record {
         as_expected: None,
         cluster_stale_s: None,
         advice: Vec::new(),
+        findings: Vec::new(),
     }
 }
 
@@ -119,6 +132,7 @@ pub(super) fn preserved() -> Record {
         source_seen: Some(Endpoint::from(socket("203.0.113.50:49508"))),
         source_ip: SourceIp::Preserved,
         lost_at: None,
+        losses: Vec::new(),
         cause: None,
         extra_hops: Some(0),
         ..lost()
@@ -139,6 +153,7 @@ pub(super) fn nobody(outcome: Outcome, why: Option<OutcomeCause>) -> Record {
         source_seen: None,
         source_ip: SourceIp::Unknown,
         lost_at: None,
+        losses: Vec::new(),
         cause: None,
         outcome,
         outcome_cause: why,
@@ -169,6 +184,7 @@ pub(super) fn second_node() -> Record {
         },
         source_ip: SourceIp::Unknown,
         lost_at: None,
+        losses: Vec::new(),
         cause: Some(cause(CauseCode::MasqueradedBeforeThisNode, Basis::Inferred)),
         extra_hops: None,
         ..lost()
@@ -256,6 +272,10 @@ pub(super) fn kinds() -> Vec<(&'static str, Record)> {
                 backend: Some(backend("10.244.2.5:8080", None, None)),
                 lost_at: Some(lost_at(None, RewriteOwner::Unknown)),
                 cause: Some(cause(CauseCode::Unknown, Basis::Observed)),
+                losses: vec![loss(
+                    lost_at(None, RewriteOwner::Unknown),
+                    cause(CauseCode::Unknown, Basis::Observed),
+                )],
                 extra_hops: None,
                 ..lost()
             },
@@ -275,6 +295,7 @@ pub(super) fn kinds() -> Vec<(&'static str, Record)> {
                     server_name: None,
                 },
                 cause: Some(cause(CauseCode::Hairpin, Basis::Observed)),
+                losses: by_kube_proxy(CauseCode::Hairpin, Basis::Observed),
                 extra_hops: Some(0),
                 ..lost()
             },
@@ -283,6 +304,7 @@ pub(super) fn kinds() -> Vec<(&'static str, Record)> {
             "inferred, and not as predicted",
             Record {
                 cause: Some(cause(CauseCode::OutsideClusterCidr, Basis::Inferred)),
+                losses: by_kube_proxy(CauseCode::OutsideClusterCidr, Basis::Inferred),
                 expected: Some(Expected {
                     source_ip: SourceIp::Preserved,
                     outcome: Outcome::Answered,

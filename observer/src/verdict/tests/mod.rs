@@ -154,6 +154,7 @@ fn judged_with(connection: &Connection, index: Option<&Index>) -> Option<Verdict
             kube_proxy: None,
             local: &local,
             all: false,
+            before: Before::default(),
         },
     )
 }
@@ -213,6 +214,10 @@ fn silent(client: &str, door: &str) -> Connection {
 
 fn code(verdict: &Verdict) -> Option<CauseCode> {
     verdict.cause.as_ref().map(|cause| cause.code)
+}
+
+fn lost_at(verdict: &Verdict) -> Option<&Lost> {
+    verdict.losses.first().map(|loss| &loss.at)
 }
 
 fn outcome_code(verdict: &Verdict) -> Option<OutcomeCauseCode> {
