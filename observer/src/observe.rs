@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::first_bytes::{Around, Unread, load_balancers};
 pub use self::first_bytes::{Asking, Trusted, Whose};
 use self::history::History;
+use self::told::Told;
 use crate::cluster::{LocalAddresses, Snapshot};
 use crate::flow::{Connection, Flow, Losses};
 use crate::observation::{
@@ -25,6 +26,7 @@ mod first_bytes;
 mod history;
 #[cfg(test)]
 mod tests;
+mod told;
 mod written;
 
 /// Interfaces whose names are remembered, those that are gone included.
@@ -141,6 +143,8 @@ pub struct Observer {
     waiting_full: u64,
     /// Connections that wait for what their clients send first.
     unread: Unread,
+    /// Which proxies were told of clients, by whom.
+    told: Told,
     /// The addresses of load balancers, by the latest of the cluster.
     load_balancers: LoadBalancers,
     now: Moment,
@@ -154,6 +158,7 @@ impl Observer {
             flow: Flow::new(settings.answer_timeout_ns),
             local: LocalAddresses::new(settings.node.as_str(), []),
             unread: Unread::new(settings.answer_timeout_ns),
+            told: Told::new(),
             load_balancers: balancers(cluster.as_deref(), &settings.first_bytes),
             cluster: History::new(cluster, settings.answer_timeout_ns + CHANGE_NS),
             settings,
@@ -326,6 +331,7 @@ impl Observer {
         if is_unexplained && self.waits(connection, CHANGE_NS) {
             return None;
         }
+        self.told.note(&record);
         Some(Output::Record(connection.opened_at, Box::new(record)))
     }
 
@@ -407,10 +413,12 @@ impl Observer {
                 gateways: Some(&self.gateways),
                 ..Before::default()
             },
+            readers: cluster.map_or(&[], |cluster| &cluster.readers),
         };
         if let Some(reading) = &connection.first_bytes {
             let (client, door) = verdict::arrived(connection, knowledge);
             knowledge.before.said = self.around(cluster).said(reading, client, &door);
+            knowledge.before.replaces = self.told.replaces(client.address.ip(), reading);
         }
         knowledge
     }

@@ -30,8 +30,14 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     if let Some(but) = report.unusual_service(objects.as_ref())? {
         say(&format!("warning: {but}"));
     }
-    let cluster =
-        objects.map(|objects| Arc::new(Snapshot::new(Index::build(&objects), header.kube_proxy)));
+    let cluster = objects.map(|objects| {
+        Arc::new(Snapshot {
+            index: Index::build(&objects),
+            kube_proxy: header.kube_proxy,
+            readers: header.readers,
+            objects: None,
+        })
+    });
     let mut observer = Observer::new(header.settings, cluster);
     let mut report = Report::new(report);
     for event in events {

@@ -24,6 +24,8 @@ impl Observer {
             expected,
             as_expected,
             advice,
+            beyond,
+            findings,
         } = verdict;
         let losses: Vec<_> = losses.into_iter().map(|loss| self.loss(loss)).collect();
         Record {
@@ -60,7 +62,7 @@ impl Observer {
             lost_at: losses.first().map(|loss| loss.at.clone()),
             cause,
             losses,
-            beyond: None,
+            beyond,
             outcome,
             outcome_cause,
             extra_hops,
@@ -83,7 +85,7 @@ impl Observer {
                 .opened_at
                 .and_then(|opened_at| self.cluster.stale_s(opened_at)),
             advice: advice.iter().map(record::Advice::of).collect(),
-            findings: Vec::new(),
+            findings,
         }
     }
 

@@ -9,16 +9,18 @@ use serde_json::json;
 use strum::{Display, VariantNames};
 
 use super::chain::{Door, Loser, Way};
-use super::judge::Loss;
-use super::vocabulary::{CauseCode, ClientKind, OutcomeCauseCode, RewriteOwner, SourceIp};
+use super::vocabulary::{CauseCode, ClientKind, OutcomeCauseCode, SourceIp};
 use crate::cluster::finding::Finding;
 use crate::cluster::front::{Carrier, Delivers, LoadBalancer, System};
 use crate::cluster::patch::{Patch, PatchedKind};
 use crate::cluster::plane::{Dataplane, Mesh};
 use crate::cluster::proxy::{Controller, Route};
-use crate::cluster::{FrontDoorKind, Index, Service, ServiceType, TrafficPolicy};
+use crate::cluster::{Index, Service, ServiceType, TrafficPolicy};
 
+mod connection;
 mod patches;
+
+pub(crate) use connection::{Seen, of_connection};
 
 use patches::{direct_return, of_service, policy, target_group, target_pods};
 
@@ -219,45 +221,6 @@ fn for_loss(
         }),
         _ => Vec::new(),
     }
-}
-
-/// What mends what happened to one connection, best first. A masquerade that any setting of the
-/// Service's leaves in place has nothing to be changed: hairpins, and what the node itself sends.
-pub(crate) fn of_connection(
-    index: &Index,
-    service: &Service,
-    door: Option<FrontDoorKind>,
-    losses: &[Loss],
-    outcome_cause: Option<OutcomeCauseCode>,
-) -> Vec<Change> {
-    if outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints) {
-        return without_local_endpoints(service, door == Some(FrontDoorKind::ClusterIP));
-    }
-    let known = Case {
-        index,
-        service,
-        load_balancer: service.load_balancer.as_deref(),
-        dataplane: Dataplane::KubeProxy,
-        routes: &[],
-        config_map: None,
-        findings: &[],
-    };
-    let mut changes: Vec<Change> = Vec::new();
-    for loss in losses {
-        let lost_by = match loss.at.by {
-            RewriteOwner::KubeProxy => Loser::KubeProxy,
-            RewriteOwner::LoadBalancer => Loser::LoadBalancer,
-            RewriteOwner::Proxy => Loser::Proxy,
-            RewriteOwner::Cni | RewriteOwner::Unknown => continue,
-        };
-        let of_loss = for_loss(known, None, Some(lost_by), Some(loss.cause.code));
-        for change in of_loss {
-            if changes.iter().all(|known| known.code != change.code) {
-                changes.push(change);
-            }
-        }
-    }
-    changes
 }
 
 /// What lets connections in where the policy is `Local` and no endpoint is on the node.

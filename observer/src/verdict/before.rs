@@ -24,6 +24,9 @@ pub struct Before<'a> {
     pub gateways: Option<&'a BTreeMap<IfIndex, BTreeSet<IpAddr>>>,
     /// What the connection began with.
     pub said: Said,
+    /// Whether it lists a load balancer alone, of which the peer itself was told of another before
+    /// it.
+    pub replaces: bool,
 }
 
 /// The addresses of load balancers.
@@ -90,6 +93,14 @@ impl Said {
         }
     }
 
+    /// Who the client is, if it can be told.
+    pub(super) const fn client(self) -> Option<IpAddr> {
+        match self {
+            Self::For { client, .. } => client,
+            Self::Itself | Self::Nothing => None,
+        }
+    }
+
     /// Whether the peer says that it is the client.
     fn is_of_itself(self, peer: IpAddr) -> bool {
         self != Self::Nothing && self.of_another(peer).is_none()
@@ -115,9 +126,9 @@ impl Scene<'_> {
         }
     }
 
-    /// Whether its first bytes say, and are believed, that it was opened for another.
-    pub(super) fn speaks_for_another(&self) -> bool {
-        self.knowledge.before.said.of_another(self.peer()).is_some()
+    /// By what its first bytes say, and are believed, that it was opened for another.
+    pub(super) fn speaks_by(&self) -> Option<Carrier> {
+        self.knowledge.before.said.of_another(self.peer())
     }
 
     /// The loss before this node, if one is known.
@@ -177,7 +188,7 @@ impl Scene<'_> {
     /// A proxy that is a pod, or a process of a node.
     fn at_a_proxy_of_the_cluster(&self) -> Option<Loss> {
         let peer = self.peer();
-        let carrier = self.knowledge.before.said.of_another(peer)?;
+        let carrier = self.speaks_by()?;
         let (whose, node) = match self
             .knowledge
             .index?

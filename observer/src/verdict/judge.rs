@@ -5,12 +5,14 @@
 
 use std::net::SocketAddr;
 
-use super::advice::{self, Change};
+use super::advice::{self, Change, Seen};
 use super::before::Before;
 use super::predict::{Prediction, Question, Terms, predict};
 use super::vocabulary::{
-    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp,
+    Basis, Beyond, Cause, CauseCode, ClientKind, Expected, Finding, Outcome, OutcomeCause,
+    RewriteOwner, SourceIp,
 };
+use crate::cluster::proxy::HeaderReader;
 use crate::cluster::{
     AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, Node, PodRef,
     ServiceEntry, ServicePort, ServiceType, TrafficPolicy,
@@ -31,6 +33,8 @@ pub struct Knowledge<'a> {
     pub all: bool,
     /// What may stand before this node.
     pub before: Before<'a>,
+    /// What proxies in the cluster make of PROXY headers, as far as objects tell.
+    pub readers: &'a [HeaderReader],
 }
 
 /// Where the connection entered.
@@ -116,6 +120,10 @@ pub struct Verdict {
     pub as_expected: Option<bool>,
     /// What would keep the client's address, or let it in, best first.
     pub advice: Vec<Change>,
+    /// What becomes of the source where no node sees it.
+    pub beyond: Option<Beyond>,
+    /// What does not fit together on its way.
+    pub findings: Vec<Finding>,
 }
 
 /// What became of a source address.
@@ -155,7 +163,8 @@ pub(super) struct Scene<'a> {
 }
 
 /// Judges a connection. `None`: not one that people ask about (design: a front door, or
-/// rewritten, or to a pod from outside the pods; not a pod's way out of the cluster).
+/// rewritten, or to a pod from outside the pods or for a client that the pod speaks for; not a pod's
+/// way out of the cluster).
 pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdict> {
     let scene = Scene::new(connection, knowledge);
     if !knowledge.all && !scene.reported() {
@@ -187,10 +196,19 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
         _ => expected,
     });
     let advice = scene.entry.zip(knowledge.index).map(|(entry, index)| {
-        let door = scene.front_door.kind;
-        advice::of_connection(index, &entry.service, door, &losses, why)
+        advice::of_connection(Seen {
+            index,
+            service: &entry.service,
+            door: scene.front_door.kind,
+            losses: &losses,
+            outcome_cause: why,
+            reading: connection.first_bytes.as_ref(),
+            carrier: scene.speaks_by(),
+        })
     });
     let advice = advice.unwrap_or_default();
+    let findings = scene.findings(&losses);
+    let beyond = scene.beyond();
     Some(Verdict {
         service: scene.entry.map(ServiceEntry::service_port),
         external_traffic_policy: scene.entry.and_then(|entry| {
@@ -212,6 +230,8 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
         expected,
         as_expected,
         advice,
+        beyond,
+        findings,
     })
 }
 
@@ -264,7 +284,12 @@ impl<'a> Scene<'a> {
     fn reported(&self) -> bool {
         let original = self.connection.identity.original;
         match self.front_door.kind {
-            Some(FrontDoorKind::Pod) => self.client.kind != ClientKind::Pod || self.rewritten(),
+            // A pod that speaks for another is a part of that one's way.
+            Some(FrontDoorKind::Pod) => {
+                self.client.kind != ClientKind::Pod
+                    || self.rewritten()
+                    || self.speaks_by().is_some()
+            }
             Some(_) => true,
             None => {
                 let leaves_the_cluster = self.client.kind == ClientKind::Pod
@@ -286,7 +311,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    fn backend(&self) -> Option<Backend> {
+    pub(super) fn backend(&self) -> Option<Backend> {
         let (address, _) = self.chosen?;
         let known = self.knowledge.index.map(|index| {
             let protocol = self.connection.identity.protocol;
@@ -393,7 +418,7 @@ impl<'a> Scene<'a> {
             && !self.rewritten()
             && match self.client.kind {
                 ClientKind::External | ClientKind::Pod | ClientKind::LoadBalancer => false,
-                ClientKind::Node => !self.opened_here() && !self.speaks_for_another(),
+                ClientKind::Node => !self.opened_here() && self.speaks_by().is_none(),
                 ClientKind::Unknown => true,
             }
     }

@@ -7,6 +7,7 @@ mod before;
 pub mod chain;
 mod judge;
 mod loss;
+mod mismatch;
 mod outcome;
 mod predict;
 mod vocabulary;

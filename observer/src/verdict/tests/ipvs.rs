@@ -145,6 +145,7 @@ fn what_went_to_another_node_under_policy_local_is_not_answered_and_that_is_as_e
             local: &node1(),
             all: false,
             before: Before::default(),
+            readers: &[],
         },
     )
     .expect("reported");

@@ -1,9 +1,11 @@
 //! What is made of a connection, seen from node1 of a cluster of two.
 
+mod before;
 mod chain;
 mod chain_inside;
 mod chain_properties;
 mod ipvs;
+mod mismatch;
 mod outcome;
 mod plugin;
 mod predict;
@@ -14,6 +16,7 @@ use std::net::SocketAddr;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::advice::ChangeCode;
 use super::*;
 use crate::cluster::{FrontDoorKind, Index, KubeProxy, LocalAddresses, Objects, Protocol};
 use crate::flow::{Answer, Answered, Connection, Refusal, Translation};
@@ -155,6 +158,7 @@ fn judged_with(connection: &Connection, index: Option<&Index>) -> Option<Verdict
             local: &local,
             all: false,
             before: Before::default(),
+            readers: &[],
         },
     )
 }

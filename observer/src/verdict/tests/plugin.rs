@@ -20,6 +20,7 @@ fn with_configuration(connection: &Connection, fields: Option<&str>) -> Verdict 
             local: &local,
             all: false,
             before: Before::default(),
+            readers: &[],
         },
     )
     .expect("reported")

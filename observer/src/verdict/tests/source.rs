@@ -141,6 +141,7 @@ fn what_goes_to_a_cluster_ip_is_masqueraded_for_a_reason(
             local: &local,
             all: false,
             before: Before::default(),
+            readers: &[],
         },
     )
     .expect("reported");
