@@ -8,6 +8,9 @@
 //!       · pod saw 172.31.0.11 · 1 extra hop (node1 → node2)
 //! ```
 //!
+//! Where it was lost more than once, the stages stand in the order of the way: `LOST before node1:
+//! load balancer 192.0.2.7; then again at node1, eth0: …`.
+//!
 //! A third has the path, where two nodes' records were joined.
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +19,9 @@ use super::paint::{Page, Tone, bind, clean};
 use super::{microseconds, word};
 use crate::cluster::Protocol;
 use crate::record::{Backend, From, HopCheck, Loss, Record};
-use crate::verdict::{Basis, CauseCode, ClientKind, Outcome, RewriteOwner, SourceIp};
+use crate::verdict::{
+    Basis, Beyond, CauseCode, ClientKind, Hider, Outcome, RewriteOwner, SourceIp,
+};
 
 /// The lines of a record: of one that is joined, a third with its path.
 pub(super) fn render(record: &Record, page: Page) -> String {
@@ -101,13 +106,19 @@ fn verdict(record: &Record, page: Page) -> String {
         parts.extend(outcome);
     } else {
         parts.push(source(record, page));
+        parts.extend(recovered(record));
         parts.extend(seen(record));
+        parts.extend(beyond(record));
         parts.extend(hops(record));
         parts.extend(wrong_way(record, page));
         parts.extend(outcome);
     }
     if record.from == From::Conntrack {
         parts.push(bind("existed before"));
+    }
+    for finding in &record.findings {
+        let code = bind(&format!(": {}", word(&finding.code)));
+        parts.push(page.paint(Tone::Bad, "MISMATCH") + &code);
     }
     if let (Some(false), Some(expected)) = (record.as_expected, record.expected) {
         let predicted = format!(
@@ -200,6 +211,43 @@ fn stage(record: &Record, loss: &Loss, is_first: bool) -> String {
         (why, Basis::Inferred) => format!(" ({why}, inferred)"),
     };
     format!("{place}: {by}{whose}{why}")
+}
+
+/// Whether what stands in front told whom it speaks for.
+fn recovered(record: &Record) -> Option<String> {
+    let client = &record.client;
+    match (
+        client.recovered,
+        client.recovered_from,
+        client.not_recovered,
+    ) {
+        (Some(address), Some(carrier), _) => Some(bind(&format!(
+            "client recovered from {}: {address}",
+            word(&carrier)
+        ))),
+        (_, _, Some(why)) if is_lost_before(record) => {
+            Some(bind(&format!("client not recovered ({})", word(&why))))
+        }
+        _ => None,
+    }
+}
+
+fn is_lost_before(record: &Record) -> bool {
+    let stages = record.stages();
+    let first = stages.first();
+    first.is_some_and(|loss| matches!(loss.at.by, RewriteOwner::LoadBalancer | RewriteOwner::Proxy))
+}
+
+/// What the application sees behind a sidecar, no node does.
+fn beyond(record: &Record) -> Option<String> {
+    let Beyond { by, .. } = record.beyond.as_ref()?;
+    let who = match by {
+        Hider::Sidecar => "sidecar",
+        Hider::Unknown => "something",
+    };
+    Some(bind(&format!(
+        "a {who} in the pod hides what the application sees"
+    )))
 }
 
 /// Which source the backend was shown.

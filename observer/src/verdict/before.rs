@@ -9,7 +9,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::judge::{Loss, Lost, Scene};
+use super::judge::Scene;
+use super::parts::{Loss, Lost};
 use super::vocabulary::{Basis, Cause, CauseCode, ClientKind, RewriteOwner};
 use crate::cluster::AddressKind;
 use crate::observation::IfIndex;

@@ -5,151 +5,14 @@
 
 use std::net::SocketAddr;
 
-use super::advice::{self, Change, Seen};
-use super::before::Before;
+use super::advice::{self, Seen};
+use super::parts::{Backend, Client, FrontDoor, Knowledge, Verdict};
 use super::predict::{Prediction, Question, Terms, predict};
-use super::vocabulary::{
-    Basis, Beyond, Cause, CauseCode, ClientKind, Expected, Finding, Outcome, OutcomeCause,
-    RewriteOwner, SourceIp,
-};
-use crate::cluster::proxy::HeaderReader;
-use crate::cluster::{
-    AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, Node, PodRef,
-    ServiceEntry, ServicePort, ServiceType, TrafficPolicy,
-};
+use super::source::Source;
+use super::vocabulary::{ClientKind, Expected, SourceIp};
+use crate::cluster::{AddressKind, Family, FrontDoorKind, Node, ServiceEntry, ServiceType};
 use crate::flow::Connection;
-use crate::observation::{Conntrack, IfIndex};
-
-/// What is known besides the connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Knowledge<'a> {
-    /// The cluster's objects, as of the opening packet; `None` without cluster state.
-    pub index: Option<&'a Index>,
-    /// kube-proxy's configuration, if it is known.
-    pub kube_proxy: Option<&'a KubeProxy>,
-    /// This node: its name and its own addresses.
-    pub local: &'a LocalAddresses,
-    /// Whether connections that nobody asks about are judged too.
-    pub all: bool,
-    /// What may stand before this node.
-    pub before: Before<'a>,
-    /// What proxies in the cluster make of PROXY headers, as far as objects tell.
-    pub readers: &'a [HeaderReader],
-}
-
-/// Where the connection entered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FrontDoor {
-    /// `None` without cluster state, or if the destination is none of the cluster's.
-    pub kind: Option<FrontDoorKind>,
-    /// The original destination.
-    pub address: SocketAddr,
-}
-
-/// Who opened the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// As it arrived.
-    pub address: SocketAddr,
-    /// What that address is.
-    pub kind: ClientKind,
-}
-
-/// The endpoint that was chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Where.
-    pub address: SocketAddr,
-    /// Its pod.
-    pub pod: Option<PodRef>,
-    /// The node it lives on.
-    pub node: Option<String>,
-}
-
-/// Where a source address was lost.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// On which node; `None` for what stands before any, or where it is not known on which.
-    pub node: Option<String>,
-    /// By which interface of this node the rewritten packet left; `None` if it did not leave, or
-    /// was not rewritten here.
-    pub interface: Option<IfIndex>,
-    /// Whose rule.
-    pub by: RewriteOwner,
-}
-
-/// A stage of the way at which the source address was replaced.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Loss {
-    /// Where.
-    pub at: Lost,
-    /// Why.
-    pub cause: Cause,
-}
-
-/// What happened to one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The Service and its port, if exactly one has this front door.
-    pub service: Option<ServicePort>,
-    /// Its external traffic policy, if its type has one, or `externalIPs` do.
-    pub external_traffic_policy: Option<TrafficPolicy>,
-    /// Where it entered.
-    pub front_door: FrontDoor,
-    /// Who opened it.
-    pub client: Client,
-    /// Who got it; `None` if no endpoint was chosen. Then so are the next four but `source_ip`.
-    pub backend: Option<Backend>,
-    /// The source that the backend sees.
-    pub source_seen: Option<SocketAddr>,
-    /// What became of the client's address.
-    pub source_ip: SourceIp,
-    /// Where it is known to have been replaced, in the order of the way.
-    pub losses: Vec<Loss>,
-    /// Why it is what it is, of the first loss if there is one; `None` if it was preserved.
-    pub cause: Option<Cause>,
-    /// What became of the opening packet.
-    pub outcome: Outcome,
-    /// Why.
-    pub outcome_cause: Option<OutcomeCause>,
-    /// Nodes on the way beyond the first; `None` if that cannot be told.
-    pub extra_hops: Option<u8>,
-    /// What the objects promise of it; `None` if they promise nothing.
-    pub expected: Option<Expected>,
-    /// Whether this node kept that, whatever stood before it.
-    pub as_expected: Option<bool>,
-    /// What would keep the client's address, or let it in, best first.
-    pub advice: Vec<Change>,
-    /// What becomes of the source where no node sees it.
-    pub beyond: Option<Beyond>,
-    /// What does not fit together on its way.
-    pub findings: Vec<Finding>,
-}
-
-/// What became of a source address.
-struct Source {
-    source_ip: SourceIp,
-    losses: Vec<Loss>,
-    cause: Option<Cause>,
-}
-
-impl Source {
-    const fn unknown(cause: Option<Cause>) -> Self {
-        Self {
-            source_ip: SourceIp::Unknown,
-            losses: Vec::new(),
-            cause,
-        }
-    }
-
-    fn lost(losses: Vec<Loss>) -> Self {
-        Self {
-            source_ip: SourceIp::Lost,
-            cause: losses.first().map(|loss| loss.cause.clone()),
-            losses,
-        }
-    }
-}
+use crate::observation::Conntrack;
 
 /// What the objects say of one connection's ends.
 pub(super) struct Scene<'a> {
@@ -303,7 +166,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether NAT changed either end.
-    fn rewritten(&self) -> bool {
+    pub(super) fn rewritten(&self) -> bool {
         let original = self.connection.identity.original;
         self.connection.translation.is_some_and(|translation| {
             translation.reply.source != original.destination
@@ -362,7 +225,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether conntrack was told to leave it alone.
-    fn is_untracked(&self) -> bool {
+    pub(super) fn is_untracked(&self) -> bool {
         self.connection
             .translation
             .is_some_and(|translation| translation.conntrack == Conntrack::Untracked)
@@ -411,86 +274,9 @@ impl<'a> Scene<'a> {
         predict(&question, terms)
     }
 
-    /// Whether this node is not the first: it sees an address that another node put there, or
-    /// one that cannot be told from such.
-    fn masqueraded_before(&self) -> bool {
-        self.front_door.kind == Some(FrontDoorKind::Pod)
-            && !self.rewritten()
-            && match self.client.kind {
-                ClientKind::External | ClientKind::Pod | ClientKind::LoadBalancer => false,
-                ClientKind::Node => !self.opened_here() && self.speaks_by().is_none(),
-                ClientKind::Unknown => true,
-            }
-    }
-
     /// Whether the client is a process in this node's own network namespace.
     pub(super) fn opened_here(&self) -> bool {
         self.connection.arrival.is_none() && self.knowledge.local.contains(self.client.address.ip())
-    }
-
-    /// What became of the source on the whole way, given what became of it here.
-    fn whole(&self, here: Source) -> Source {
-        if self.chosen.is_none() {
-            return here;
-        }
-        if let Some(before) = self.loss_before() {
-            let mut losses = vec![before];
-            losses.extend(here.losses);
-            return Source::lost(losses);
-        }
-        let Some(gateway) = self.by_gateway() else {
-            return here;
-        };
-        match here.source_ip {
-            // What arrived was replaced here, whosever it was.
-            SourceIp::Lost => here,
-            SourceIp::Preserved | SourceIp::Unknown => Source::unknown(Some(gateway)),
-        }
-    }
-
-    /// What became on this node of the source that arrived.
-    fn here(&self) -> Source {
-        let Some((_, source_seen)) = self.chosen else {
-            return Source::unknown(None);
-        };
-        if self.masqueraded_before() {
-            let cause = Cause {
-                code: CauseCode::MasqueradedBeforeThisNode,
-                basis: Basis::Inferred,
-                explanation: format!(
-                    "{} is an address of the cluster's nodes, not of a client: whoever opened \
-                     this was rewritten before it reached this node",
-                    self.client.address.ip()
-                ),
-            };
-            return Source::unknown(Some(cause));
-        }
-        // Joined with its arrival by its own header, it was not rewritten in between.
-        if self.is_untracked() && self.connection.arrival.is_none() {
-            let cause = Cause {
-                code: CauseCode::Unknown,
-                basis: Basis::Observed,
-                explanation: "its packets are exempted from connection tracking (NOTRACK): what \
-                              became of its addresses behind that, nothing on this node records"
-                    .to_owned(),
-            };
-            return Source::unknown(Some(cause));
-        }
-        if source_seen.ip() == self.client.address.ip() {
-            return Source {
-                source_ip: SourceIp::Preserved,
-                losses: Vec::new(),
-                cause: None,
-            };
-        }
-        let (by, cause) = self.loss(source_seen.ip());
-        let departure = self.connection.departure;
-        let at = Lost {
-            node: Some(self.knowledge.local.node().to_owned()),
-            interface: departure.map(|departure| departure.interface),
-            by,
-        };
-        Source::lost(vec![Loss { at, cause }])
     }
 
     /// Whether this front door is for clients outside the cluster.

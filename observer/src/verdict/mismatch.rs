@@ -1,6 +1,7 @@
 //! What does not fit together on a connection's way, as its first bytes and the objects prove it.
 
-use super::judge::{Loss, Scene};
+use super::judge::Scene;
+use super::parts::Loss;
 use super::vocabulary::{Beyond, ClientKind, Finding, FindingCode, Hider, RewriteOwner};
 use crate::cluster::front::Keeps;
 use crate::cluster::plane::Mesh;

@@ -9,11 +9,14 @@ mod judge;
 mod loss;
 mod mismatch;
 mod outcome;
+mod parts;
 mod predict;
+mod source;
 mod vocabulary;
 
 pub use before::{Before, LoadBalancers, Said};
-pub use judge::{Backend, Client, FrontDoor, Knowledge, Loss, Lost, Verdict, arrived, judge};
+pub use judge::{arrived, judge};
+pub use parts::{Backend, Client, FrontDoor, Knowledge, Loss, Lost, Verdict};
 pub use predict::{Prediction, Question, Terms, Why, predict};
 pub use vocabulary::{
     Basis, Beyond, Cause, CauseCode, ClientKind, Expected, Finding, FindingCode, Hider, Outcome,

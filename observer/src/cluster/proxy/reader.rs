@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::Objects;
-use super::{mismatch, places_before, routes};
+use super::{Controller, mismatch, places_before, routes};
 
 /// What a proxy in the cluster makes of a PROXY header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +26,11 @@ pub struct HeaderReader {
 pub fn readers(objects: &Objects) -> Vec<HeaderReader> {
     let mut readers: BTreeMap<(String, String), Option<HeaderReader>> = BTreeMap::new();
     for route in &routes(objects).0 {
-        if !mismatch::is_known(route) {
+        // That it reads none is known only where its settings are.
+        let is_told = mismatch::reads_proxy(route)
+            || route.config_map.is_some()
+            || route.controller == Controller::Traefik;
+        if !mismatch::is_known(route) || !is_told {
             continue;
         }
         for service in places_before(route).flatten() {

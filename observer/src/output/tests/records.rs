@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
+use crate::payload::{Carrier, Reason};
 use crate::record::{
     Backend, Client, Endpoint, From, FrontDoor, Loss, LostAt, Record, SCHEMA, Service, Step,
 };
 use crate::verdict::{
-    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, OutcomeCauseCode,
-    RewriteOwner, SourceIp,
+    Basis, Beyond, Cause, CauseCode, ClientKind, Expected, Finding, FindingCode, Hider, Outcome,
+    OutcomeCause, OutcomeCauseCode, RewriteOwner, SourceIp,
 };
 
 fn socket(text: &str) -> SocketAddr {
@@ -122,6 +123,45 @@ pub(super) fn lost() -> Record {
         cluster_stale_s: None,
         advice: Vec::new(),
         findings: Vec::new(),
+    }
+}
+
+fn finding(code: FindingCode) -> Finding {
+    Finding {
+        code,
+        explanation: "it does not fit".to_owned(),
+        change: "mend it".to_owned(),
+    }
+}
+
+/// An NLB with a PROXY header, before policy Cluster.
+pub(super) fn behind_a_load_balancer() -> Record {
+    let balancer = Loss {
+        at: LostAt {
+            node: None,
+            interface: None,
+            by: RewriteOwner::LoadBalancer,
+        },
+        cause: cause(CauseCode::UpstreamLoadBalancer, Basis::Observed),
+    };
+    let mut losses = vec![balancer.clone()];
+    losses.extend(lost().losses);
+    Record {
+        client: Client {
+            ip: socket("192.0.2.7:0").ip(),
+            port: 40_000,
+            kind: ClientKind::LoadBalancer,
+            recovered: Some(socket("203.0.113.50:0").ip()),
+            recovered_from: Some(Carrier::ProxyV2),
+            hops_listed: Some(1),
+            not_recovered: None,
+            server_name: None,
+        },
+        lost_at: Some(balancer.at),
+        cause: Some(balancer.cause),
+        losses,
+        findings: vec![finding(FindingCode::ProxyHeaderNotUnderstood)],
+        ..lost()
     }
 }
 
@@ -324,5 +364,36 @@ pub(super) fn kinds() -> Vec<(&'static str, Record)> {
             },
         ),
         ("IPv6", ipv6()),
+        (
+            "behind a load balancer, and masqueraded",
+            behind_a_load_balancer(),
+        ),
+        (
+            "a load balancer whose address stays, and TLS",
+            Record {
+                losses: behind_a_load_balancer().losses.drain(..1).collect(),
+                client: Client {
+                    recovered: None,
+                    recovered_from: None,
+                    not_recovered: Some(Reason::Tls),
+                    ..behind_a_load_balancer().client
+                },
+                source_seen: Some(Endpoint::from(socket("192.0.2.7:40000"))),
+                findings: vec![finding(FindingCode::LocalBehindReplacingLoadBalancer)],
+                ..behind_a_load_balancer()
+            },
+        ),
+        (
+            "by the gateway, to a sidecar",
+            Record {
+                source_ip: SourceIp::Unknown,
+                cause: Some(cause(CauseCode::GatewayMasquerade, Basis::Inferred)),
+                beyond: Some(Beyond {
+                    by: Hider::Sidecar,
+                    explanation: "…".to_owned(),
+                }),
+                ..preserved()
+            },
+        ),
     ]
 }

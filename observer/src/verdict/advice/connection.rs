@@ -1,7 +1,7 @@
 //! What to change for one connection that was seen.
 
 use super::super::chain::Loser;
-use super::super::judge::Loss;
+use super::super::parts::Loss;
 use super::super::vocabulary::{CauseCode, OutcomeCauseCode, RewriteOwner};
 use super::{Case, Change, ChangeCode, for_loss, without_local_endpoints};
 use crate::cluster::plane::Dataplane;

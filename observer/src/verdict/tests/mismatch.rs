@@ -191,3 +191,33 @@ fn a_list_that_was_replaced() {
         assert_eq!(codes, expected);
     }
 }
+
+/// Within the pod the application sees the sidecar, whatever the pod gets.
+#[rstest]
+#[case::istio("istio-proxy", LOCAL_POD, Some("127.0.0.6"))]
+#[case::linkerd("linkerd-proxy", LOCAL_POD, Some("a loopback address"))]
+#[case::nothing("app", LOCAL_POD, None)]
+#[case::another_pod("istio-proxy", REMOTE_POD, None)]
+fn what_a_sidecar_hides(
+    #[case] container: &str,
+    #[case] backend: &str,
+    #[case] hidden: Option<&str>,
+) {
+    let mut items = items();
+    items.push(json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "shop", "name": "pod-10-244-1-5"},
+        "spec": {"nodeName": "node1", "containers": [{"name": container, "image": "x"}]},
+        "status": {"phase": "Running", "podIP": "10.244.1.5"},
+    }));
+    let index = built(items);
+    let connection = answered(CLIENT, WEB, backend, NODE1_MASQUERADE);
+    let verdict = judged_with(&connection, Some(&index)).expect("reported");
+    let beyond = verdict.beyond;
+    assert_eq!(beyond.is_some(), hidden.is_some(), "{beyond:?}");
+    for (beyond, hidden) in beyond.iter().zip(hidden) {
+        assert_eq!(beyond.by, Hider::Sidecar);
+        assert!(beyond.explanation.contains(hidden), "{beyond:?}");
+    }
+    assert_eq!(verdict.source_seen, Some(socket(NODE1_MASQUERADE)));
+}

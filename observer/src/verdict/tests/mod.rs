@@ -79,6 +79,16 @@ fn endpoint(address: &str, node: &str) -> Value {
 }
 
 fn index() -> Index {
+    built(items())
+}
+
+fn built(items: Vec<Value>) -> Index {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    let objects = Objects::from_list(list.to_string().as_bytes()).expect("the test's objects");
+    Index::build(&objects)
+}
+
+fn items() -> Vec<Value> {
     let node = |name: &str, address: &str, pods: &str| {
         json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
@@ -138,9 +148,7 @@ fn index() -> Index {
         json!({"clusterIP": "10.96.0.6", "externalTrafficPolicy": "Local"}),
         &on_another_host,
     ));
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-    let objects = Objects::from_list(list.to_string().as_bytes()).expect("the test's objects");
-    Index::build(&objects)
+    items
 }
 
 fn node1() -> LocalAddresses {
