@@ -38,11 +38,11 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
     let outcome = scene.outcome();
     let outcome_cause = scene.outcome_cause(outcome);
     let why = outcome_cause.as_ref().map(|cause| cause.code);
-    let extra_hops = scene.extra_hops(here.source_ip, backend.as_ref());
+    let extra_hops = scene.extra_hops(here.fate, backend.as_ref());
     let expected = scene.expected();
-    let as_expected = expected.map(|expected| expected.is_met_by(here.source_ip, outcome, why));
+    let as_expected = expected.map(|expected| expected.is_met_by(here.fate, outcome, why));
     let Source {
-        source_ip,
+        fate: source_ip,
         losses,
         cause,
     } = scene.whole(here);

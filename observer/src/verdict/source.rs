@@ -7,7 +7,7 @@ use crate::cluster::FrontDoorKind;
 
 /// What became of a source address.
 pub(super) struct Source {
-    pub(super) source_ip: SourceIp,
+    pub(super) fate: SourceIp,
     pub(super) losses: Vec<Loss>,
     pub(super) cause: Option<Cause>,
 }
@@ -15,7 +15,7 @@ pub(super) struct Source {
 impl Source {
     const fn unknown(cause: Option<Cause>) -> Self {
         Self {
-            source_ip: SourceIp::Unknown,
+            fate: SourceIp::Unknown,
             losses: Vec::new(),
             cause,
         }
@@ -23,7 +23,7 @@ impl Source {
 
     fn lost(losses: Vec<Loss>) -> Self {
         Self {
-            source_ip: SourceIp::Lost,
+            fate: SourceIp::Lost,
             cause: losses.first().map(|loss| loss.cause.clone()),
             losses,
         }
@@ -44,7 +44,7 @@ impl Scene<'_> {
         let Some(gateway) = self.by_gateway() else {
             return here;
         };
-        match here.source_ip {
+        match here.fate {
             // What arrived was replaced here, whosever it was.
             SourceIp::Lost => here,
             SourceIp::Preserved | SourceIp::Unknown => Source::unknown(Some(gateway)),
@@ -81,7 +81,7 @@ impl Scene<'_> {
         }
         if source_seen.ip() == self.client.address.ip() {
             return Source {
-                source_ip: SourceIp::Preserved,
+                fate: SourceIp::Preserved,
                 losses: Vec::new(),
                 cause: None,
             };

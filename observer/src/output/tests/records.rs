@@ -260,6 +260,12 @@ fn ipv6() -> Record {
 
 /// Every kind of record, by what is particular about it.
 pub(super) fn kinds() -> Vec<(&'static str, Record)> {
+    let mut kinds = of_this_node();
+    kinds.extend(of_before_and_beyond());
+    kinds
+}
+
+fn of_this_node() -> Vec<(&'static str, Record)> {
     let no_endpoints = "shop/web has no usable endpoint: kube-proxy rejects the connection";
     let no_local = "externalTrafficPolicy is Local and node1 has no usable endpoint of shop/far: \
                     kube-proxy drops the connection";
@@ -364,6 +370,12 @@ pub(super) fn kinds() -> Vec<(&'static str, Record)> {
             },
         ),
         ("IPv6", ipv6()),
+    ]
+}
+
+/// What stands before the node, or behind the last that it sees.
+fn of_before_and_beyond() -> Vec<(&'static str, Record)> {
+    vec![
         (
             "behind a load balancer, and masqueraded",
             behind_a_load_balancer(),

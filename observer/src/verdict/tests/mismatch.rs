@@ -210,7 +210,7 @@ fn what_a_sidecar_hides(
         "spec": {"nodeName": "node1", "containers": [{"name": container, "image": "x"}]},
         "status": {"phase": "Running", "podIP": "10.244.1.5"},
     }));
-    let index = built(items);
+    let index = built(&items);
     let connection = answered(CLIENT, WEB, backend, NODE1_MASQUERADE);
     let verdict = judged_with(&connection, Some(&index)).expect("reported");
     let beyond = verdict.beyond;

@@ -79,10 +79,10 @@ fn endpoint(address: &str, node: &str) -> Value {
 }
 
 fn index() -> Index {
-    built(items())
+    built(&items())
 }
 
-fn built(items: Vec<Value>) -> Index {
+fn built(items: &[Value]) -> Index {
     let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
     let objects = Objects::from_list(list.to_string().as_bytes()).expect("the test's objects");
     Index::build(&objects)
