@@ -258,6 +258,25 @@ fn ipv6() -> Record {
     }
 }
 
+fn without_cluster_state() -> Record {
+    Record {
+        service: None,
+        front_door: FrontDoor {
+            kind: None,
+            ..lost().front_door
+        },
+        backend: Some(backend("10.244.2.5:8080", None, None)),
+        lost_at: Some(lost_at(None, RewriteOwner::Unknown)),
+        cause: Some(cause(CauseCode::Unknown, Basis::Observed)),
+        losses: vec![loss(
+            lost_at(None, RewriteOwner::Unknown),
+            cause(CauseCode::Unknown, Basis::Observed),
+        )],
+        extra_hops: None,
+        ..lost()
+    }
+}
+
 /// Every kind of record, by what is particular about it.
 pub(super) fn kinds() -> Vec<(&'static str, Record)> {
     let mut kinds = of_this_node();
@@ -307,25 +326,7 @@ fn of_this_node() -> Vec<(&'static str, Record)> {
             },
         ),
         ("nothing known", nobody(Outcome::Unknown, None)),
-        (
-            "without cluster state",
-            Record {
-                service: None,
-                front_door: FrontDoor {
-                    kind: None,
-                    ..lost().front_door
-                },
-                backend: Some(backend("10.244.2.5:8080", None, None)),
-                lost_at: Some(lost_at(None, RewriteOwner::Unknown)),
-                cause: Some(cause(CauseCode::Unknown, Basis::Observed)),
-                losses: vec![loss(
-                    lost_at(None, RewriteOwner::Unknown),
-                    cause(CauseCode::Unknown, Basis::Observed),
-                )],
-                extra_hops: None,
-                ..lost()
-            },
-        ),
+        ("without cluster state", without_cluster_state()),
         (
             "a pod reaches itself over UDP",
             Record {
