@@ -190,30 +190,34 @@ impl Scene<'_> {
     fn at_a_proxy_of_the_cluster(&self) -> Option<Loss> {
         let peer = self.peer();
         let carrier = self.speaks_by()?;
-        let (whose, node) = match self
-            .knowledge
-            .index?
-            .address_kind(peer, self.knowledge.local)
-        {
+        let index = self.knowledge.index?;
+        let (whose, node, basis) = match index.address_kind(peer, self.knowledge.local) {
             AddressKind::Pod => {
                 let protocol = self.connection.identity.protocol;
-                let known = self.knowledge.index?.backend(protocol, peer, 0);
+                let known = index.backend(protocol, peer, 0);
                 let pod = known.pod.map(|pod| format!("the pod {}", pod.name));
-                (pod.unwrap_or_else(|| "a pod".to_owned()), known.node)
+                let pod = pod.unwrap_or_else(|| "a pod".to_owned());
+                (pod, known.node, Basis::Observed)
             }
-            AddressKind::Node(name) => (format!("a process of {name}"), Some(name)),
-            AddressKind::External | AddressKind::Unknown => ("a proxy".to_owned(), None),
+            AddressKind::Node(name) if self.opened_here() => {
+                (format!("a process of {name}"), Some(name), Basis::Observed)
+            }
+            // A pod of that node's may have been masqueraded on its way out.
+            AddressKind::Node(name) => {
+                let whose = format!("a process or pod of {name}");
+                (whose, Some(name), Basis::Inferred)
+            }
+            AddressKind::External | AddressKind::Unknown => return None,
         };
         let explanation = format!(
-            "{whose} opened this connection from its own address {peer}, and says by {} for whom: \
-             it is a proxy",
+            "{whose} opened this connection from {peer}, and says by {} for whom: it is a proxy",
             words(carrier)
         );
         Some(lost(
             node.map(str::to_owned),
             RewriteOwner::Proxy,
             CauseCode::L7Proxy,
-            Basis::Observed,
+            basis,
             explanation,
         ))
     }

@@ -71,7 +71,7 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
     });
     let advice = advice.unwrap_or_default();
     let findings = scene.findings(&losses);
-    let beyond = scene.beyond();
+    let beyond = scene.beyond(backend.as_ref());
     Some(Verdict {
         service: scene.entry.map(ServiceEntry::service_port),
         external_traffic_policy: scene.entry.and_then(|entry| {
@@ -174,7 +174,7 @@ impl<'a> Scene<'a> {
         })
     }
 
-    pub(super) fn backend(&self) -> Option<Backend> {
+    fn backend(&self) -> Option<Backend> {
         let (address, _) = self.chosen?;
         let known = self.knowledge.index.map(|index| {
             let protocol = self.connection.identity.protocol;

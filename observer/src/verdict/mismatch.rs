@@ -1,7 +1,7 @@
 //! What does not fit together on a connection's way, as its first bytes and the objects prove it.
 
 use super::judge::Scene;
-use super::parts::Loss;
+use super::parts::{Backend, Loss};
 use super::vocabulary::{Beyond, ClientKind, Finding, FindingCode, Hider, RewriteOwner};
 use crate::cluster::front::Keeps;
 use crate::cluster::plane::Mesh;
@@ -29,13 +29,13 @@ impl Scene<'_> {
     }
 
     /// What a sidecar in the backend's pod does behind the last that a node sees.
-    pub(super) fn beyond(&self) -> Option<Beyond> {
-        let (backend, _) = self.chosen?;
-        let pod = self.backend()?.pod?;
+    pub(super) fn beyond(&self, backend: Option<&Backend>) -> Option<Beyond> {
+        let Backend { address, pod, .. } = backend?;
+        let pod = pod.as_ref()?;
         let protocol = self.connection.identity.protocol;
-        let sidecar = self.knowledge.index?.sidecar(&pod)?;
-        let (who, address) = match sidecar.takes(protocol, backend.port())?.what {
-            Mesh::IstioRedirect if Family::of(backend.ip()) == Family::V6 => ("Istio's", "::6"),
+        let sidecar = self.knowledge.index?.sidecar(pod)?;
+        let (who, shown) = match sidecar.takes(protocol, address.port())?.what {
+            Mesh::IstioRedirect if Family::of(address.ip()) == Family::V6 => ("Istio's", "::6"),
             Mesh::IstioRedirect => ("Istio's", "127.0.0.6"),
             Mesh::Linkerd => (
                 "unless its namespace is told to skip this port, Linkerd's",
@@ -47,7 +47,7 @@ impl Scene<'_> {
             by: Hider::Sidecar,
             explanation: format!(
                 "{who} sidecar in the pod {} takes this connection over, and opens its own from \
-                 {address} to the application: what that sees as its client is not visible from a \
+                 {shown} to the application: what that sees as its client is not visible from a \
                  node",
                 pod.name
             ),
