@@ -39,9 +39,9 @@ pub struct Interfaces {
     /// The addresses of all.
     pub addresses: BTreeSet<IpAddr>,
     /// The default gateways that have a private address (RFC 1918, RFC 4193) in a network of the
-    /// node's own, by the interface that leads there.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub gateways: BTreeMap<IfIndex, BTreeSet<IpAddr>>,
+    /// node's own.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 /// TTL of IPv4, hop limit of IPv6.

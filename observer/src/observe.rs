@@ -134,7 +134,7 @@ pub struct Observer {
     cluster: History,
     local: LocalAddresses,
     interfaces: BTreeMap<IfIndex, String>,
-    gateways: BTreeMap<IfIndex, BTreeSet<IpAddr>>,
+    gateways: BTreeSet<IpAddr>,
     /// Connections that wait for conntrack's word.
     asked: HashMap<Identity, Connection>,
     /// Connections that wait for word of the cluster, each until a moment.
@@ -163,7 +163,7 @@ impl Observer {
             cluster: History::new(cluster, settings.answer_timeout_ns + CHANGE_NS),
             settings,
             interfaces: BTreeMap::new(),
-            gateways: BTreeMap::new(),
+            gateways: BTreeSet::new(),
             asked: HashMap::new(),
             waiting: Vec::new(),
             waiting_full: 0,

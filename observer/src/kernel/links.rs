@@ -9,7 +9,7 @@ mod read;
 mod tests;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 
@@ -129,16 +129,14 @@ impl Links {
     /// Their names, addresses and private gateways.
     pub fn interfaces(&self) -> Interfaces {
         let addresses = self.0.values().flat_map(|link| &link.addresses);
-        let gateways = self.iter().map(|(index, link)| (index, link.neighbours()));
+        let gateways = self.0.values().flat_map(Link::neighbours);
         Interfaces {
             names: self
                 .iter()
                 .map(|(index, link)| (index, link.name.clone()))
                 .collect(),
             addresses: addresses.map(IpNet::addr).collect(),
-            gateways: gateways
-                .filter(|(_, gateways)| !gateways.is_empty())
-                .collect(),
+            gateways: gateways.collect(),
         }
     }
 
@@ -249,16 +247,14 @@ impl Links {
 
 impl Link {
     /// The gateways that have a private address in a network of its own.
-    fn neighbours(&self) -> BTreeSet<IpAddr> {
+    fn neighbours(&self) -> impl Iterator<Item = IpAddr> {
         let is_private = |gateway: &IpAddr| match gateway {
             IpAddr::V4(gateway) => gateway.is_private(),
             IpAddr::V6(gateway) => gateway.is_unique_local(),
         };
         let is_near = |gateway: &IpAddr| self.addresses.iter().any(|its| its.contains(gateway));
         let gateways = self.gateways.iter().copied();
-        gateways
-            .filter(|gateway| is_private(gateway) && is_near(gateway))
-            .collect()
+        gateways.filter(move |gateway| is_private(gateway) && is_near(gateway))
     }
 
     fn is_uplink(&self, addresses: &impl Addresses) -> bool {

@@ -70,7 +70,7 @@ fn asking(first_bytes: Asking, cluster: Option<Arc<Snapshot>>) -> Observer {
     observer.handle(Event::Interfaces(Interfaces {
         names: BTreeMap::from([(UPLINK, "eth0".to_owned())]),
         addresses: [socket(DOOR).ip()].into(),
-        gateways: BTreeMap::from([(UPLINK, [socket(GATEWAY).ip()].into())]),
+        gateways: [socket(GATEWAY).ip()].into(),
     }));
     observer
 }

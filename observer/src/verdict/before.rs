@@ -4,7 +4,7 @@
 //! A load balancer that is known and may keep its clients' addresses never shows its own as their
 //! source: where its own arrives, the client's was replaced, unless the load balancer is the client.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -13,7 +13,6 @@ use super::judge::Scene;
 use super::parts::{Loss, Lost};
 use super::vocabulary::{Basis, Cause, CauseCode, ClientKind, RewriteOwner};
 use crate::cluster::AddressKind;
-use crate::observation::IfIndex;
 use crate::payload::Carrier;
 
 /// What may stand before this node.
@@ -21,8 +20,8 @@ use crate::payload::Carrier;
 pub struct Before<'a> {
     /// Load balancers whose addresses are known.
     pub load_balancers: Option<&'a LoadBalancers>,
-    /// The default gateways on this node's own networks, by the interface that leads there.
-    pub gateways: Option<&'a BTreeMap<IfIndex, BTreeSet<IpAddr>>>,
+    /// The default gateways on this node's own networks.
+    pub gateways: Option<&'a BTreeSet<IpAddr>>,
     /// What the connection began with.
     pub said: Said,
     /// Whether it lists a load balancer alone, of which the peer itself was told of another before
@@ -223,12 +222,13 @@ impl Scene<'_> {
     }
 
     /// The gateway that the source is: of docker, kind, or a router. Who came by it is not known.
+    ///
+    /// By which interface does not count: where a bridge or bond has the route, packets are seen at
+    /// a port of it first.
     pub(super) fn by_gateway(&self) -> Option<Cause> {
         let peer = self.peer();
-        let interface = self.connection.arrival?.interface;
-        let gateways = self.knowledge.before.gateways?.get(&interface)?;
         let is_of_cluster = !matches!(self.client.kind, ClientKind::External | ClientKind::Unknown);
-        if is_of_cluster || !gateways.contains(&peer) {
+        if is_of_cluster || !self.knowledge.before.gateways?.contains(&peer) {
             return None;
         }
         Some(Cause {

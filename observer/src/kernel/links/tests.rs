@@ -198,6 +198,6 @@ fn gateways_count_that_are_private_and_near() {
         through(&["fc00:f853::2/64"], &["fe80::1"]),
     ];
     let links = Links((1..).map(IfIndex).zip(links).collect());
-    let near = BTreeMap::from([(IfIndex(1), [ip("172.18.0.1"), ip("fc00:f853::1")].into())]);
+    let near = [ip("172.18.0.1"), ip("fc00:f853::1")].into();
     assert_eq!(links.interfaces().gateways, near);
 }

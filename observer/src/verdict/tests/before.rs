@@ -1,6 +1,5 @@
 //! What stands before the node, and what it did.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::*;
@@ -26,7 +25,7 @@ fn known() -> LoadBalancers {
 
 fn seen(connection: &Connection, said: Said) -> Verdict {
     let (index, local, known) = (index(), node1(), known());
-    let gateways = BTreeMap::from([(IfIndex(2), [ip(GATEWAY)].into())]);
+    let gateways = [ip(GATEWAY)].into();
     let knowledge = Knowledge {
         index: Some(&index),
         kube_proxy: None,
@@ -267,16 +266,26 @@ fn behind_the_gateway_this_nodes_own_masquerade_is_known() {
     assert_eq!(verdict.source_ip, SourceIp::Lost);
 }
 
+/// Seen at another interface first, or from before the observation, it is the same.
 #[test]
-fn a_gateway_counts_by_its_own_interface_and_only_as_a_stranger() {
-    let mut elsewhere = answered(GATEWAY, LOCAL_DOOR, LOCAL_POD, GATEWAY);
-    if let Some(arrival) = &mut elsewhere.arrival {
-        arrival.interface = IfIndex(3);
+fn a_gateway_is_one_wherever_it_is_seen() {
+    for arrives in [true, false] {
+        let mut connection = answered(GATEWAY, LOCAL_DOOR, LOCAL_POD, GATEWAY);
+        connection.arrival = arrival_by(3).filter(|_| arrives);
+        let verdict = seen(&connection, Said::Nothing);
+        assert_eq!(code(&verdict), Some(CauseCode::GatewayMasquerade));
     }
-    assert_eq!(
-        seen(&elsewhere, Said::Nothing).source_ip,
-        SourceIp::Preserved
-    );
+}
+
+fn arrival_by(interface: u32) -> Option<Arrival> {
+    Some(Arrival {
+        interface: IfIndex(interface),
+        ..arrival()
+    })
+}
+
+#[test]
+fn a_gateway_that_is_believed_to_be_a_proxy_is_one() {
     let named = answered(GATEWAY, LOCAL_DOOR, LOCAL_POD, GATEWAY);
     let verdict = seen(&named, names(Carrier::XForwardedFor));
     assert_eq!(code(&verdict), Some(CauseCode::L7Proxy));
