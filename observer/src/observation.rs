@@ -38,6 +38,10 @@ pub struct Interfaces {
     pub names: BTreeMap<IfIndex, String>,
     /// The addresses of all.
     pub addresses: BTreeSet<IpAddr>,
+    /// The default gateways that have a private address (RFC 1918, RFC 4193) in a network of the
+    /// node's own.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub gateways: BTreeSet<IpAddr>,
 }
 
 /// TTL of IPv4, hop limit of IPv6.

@@ -3,7 +3,7 @@
 //! PURE: [`Event`]s are all that an [`Observer`] ever learns, so that a recording of them gives
 //! the same records again.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use self::first_bytes::{Around, Unread, load_balancers};
 pub use self::first_bytes::{Asking, Trusted, Whose};
 use self::history::History;
+use self::told::Told;
 use crate::cluster::{LocalAddresses, Snapshot};
 use crate::flow::{Connection, Flow, Losses};
 use crate::observation::{
@@ -19,12 +20,13 @@ use crate::observation::{
 };
 use crate::payload::Reading;
 use crate::record::Record;
-use crate::verdict::{self, Knowledge};
+use crate::verdict::{self, Before, Knowledge, LoadBalancers};
 
 mod first_bytes;
 mod history;
 #[cfg(test)]
 mod tests;
+mod told;
 mod written;
 
 /// Interfaces whose names are remembered, those that are gone included.
@@ -132,6 +134,7 @@ pub struct Observer {
     cluster: History,
     local: LocalAddresses,
     interfaces: BTreeMap<IfIndex, String>,
+    gateways: BTreeSet<IpAddr>,
     /// Connections that wait for conntrack's word.
     asked: HashMap<Identity, Connection>,
     /// Connections that wait for word of the cluster, each until a moment.
@@ -140,8 +143,10 @@ pub struct Observer {
     waiting_full: u64,
     /// Connections that wait for what their clients send first.
     unread: Unread,
+    /// Which proxies were told of clients, by whom.
+    told: Told,
     /// The addresses of load balancers, by the latest of the cluster.
-    load_balancers: HashSet<IpAddr>,
+    load_balancers: LoadBalancers,
     now: Moment,
 }
 
@@ -153,10 +158,12 @@ impl Observer {
             flow: Flow::new(settings.answer_timeout_ns),
             local: LocalAddresses::new(settings.node.as_str(), []),
             unread: Unread::new(settings.answer_timeout_ns),
-            load_balancers: balancers(cluster.as_deref()),
+            told: Told::new(),
+            load_balancers: balancers(cluster.as_deref(), &settings.first_bytes),
             cluster: History::new(cluster, settings.answer_timeout_ns + CHANGE_NS),
             settings,
             interfaces: BTreeMap::new(),
+            gateways: BTreeSet::new(),
             asked: HashMap::new(),
             waiting: Vec::new(),
             waiting_full: 0,
@@ -185,7 +192,7 @@ impl Observer {
                 (outputs, self.flow.finish())
             }
             Event::Cluster(since, snapshot) => {
-                self.load_balancers = balancers(Some(&snapshot));
+                self.load_balancers = balancers(Some(&snapshot), &self.settings.first_bytes);
                 self.cluster.add(since, snapshot);
                 (self.reconsidered(|_| true), Vec::new())
             }
@@ -214,7 +221,12 @@ impl Observer {
                 self.settings.epoch = epoch;
                 return Vec::new();
             }
-            Event::Interfaces(Interfaces { names, addresses }) => {
+            Event::Interfaces(Interfaces {
+                names,
+                addresses,
+                gateways,
+            }) => {
+                self.gateways = gateways;
                 self.local = LocalAddresses::new(self.settings.node.as_str(), addresses);
                 // A record may still speak of an interface that is gone.
                 self.interfaces.extend(names);
@@ -296,7 +308,11 @@ impl Observer {
         let identity = connection.identity;
         let may_be_reported = self.cluster.is_empty()
             || connection.departure.is_some()
-            || verdict::judge(&connection, self.knowledge(self.held(&connection))).is_some();
+            || verdict::judge(
+                &connection,
+                self.knowledge(&connection, self.held(&connection)),
+            )
+            .is_some();
         may_be_reported.then(|| {
             self.asked.insert(identity, connection);
             Output::Ask(identity)
@@ -315,6 +331,7 @@ impl Observer {
         if is_unexplained && self.waits(connection, CHANGE_NS) {
             return None;
         }
+        self.told.note(&record);
         Some(Output::Record(connection.opened_at, Box::new(record)))
     }
 
@@ -358,7 +375,7 @@ impl Observer {
     /// by that one if it comes out as that predicts: kube-proxy takes its time.
     fn record(&self, connection: &Connection) -> Option<Record> {
         let by = |snapshot| {
-            let verdict = verdict::judge(connection, self.knowledge(snapshot))?;
+            let verdict = verdict::judge(connection, self.knowledge(connection, snapshot))?;
             Some(self.written(connection, verdict))
         };
         let record = by(self.held(connection));
@@ -381,19 +398,35 @@ impl Observer {
         self.cluster.at(connection.opened_at.unwrap_or(self.now))
     }
 
-    fn knowledge<'a>(&'a self, cluster: Option<&'a Snapshot>) -> Knowledge<'a> {
-        Knowledge {
+    fn knowledge<'a>(
+        &'a self,
+        connection: &Connection,
+        cluster: Option<&'a Snapshot>,
+    ) -> Knowledge<'a> {
+        let mut knowledge = Knowledge {
             index: cluster.map(|cluster| &cluster.index),
             kube_proxy: cluster.and_then(|cluster| cluster.kube_proxy.as_ref()),
             local: &self.local,
             all: self.settings.all,
+            before: Before {
+                load_balancers: Some(&self.load_balancers),
+                gateways: Some(&self.gateways),
+                ..Before::default()
+            },
+            readers: cluster.map_or(&[], |cluster| &cluster.readers),
+        };
+        if let Some(reading) = &connection.first_bytes {
+            let (client, door) = verdict::arrived(connection, knowledge);
+            knowledge.before.said = self.around(cluster).said(reading, client, &door);
+            knowledge.before.replaces = self.told.replaces(client.address.ip(), reading);
         }
+        knowledge
     }
 
-    fn around<'a>(&'a self, connection: &Connection) -> Around<'a> {
+    fn around<'a>(&'a self, cluster: Option<&'a Snapshot>) -> Around<'a> {
         Around {
             asking: &self.settings.first_bytes,
-            index: self.held(connection).map(|held| &held.index),
+            index: cluster.map(|cluster| &cluster.index),
             local: &self.local,
             load_balancers: &self.load_balancers,
         }
@@ -412,6 +445,7 @@ impl Observer {
     }
 }
 
-fn balancers(cluster: Option<&Snapshot>) -> HashSet<IpAddr> {
-    cluster.map_or_else(HashSet::new, |cluster| load_balancers(&cluster.index))
+fn balancers(cluster: Option<&Snapshot>, asking: &Asking) -> LoadBalancers {
+    let index = cluster.map(|cluster| &cluster.index);
+    load_balancers(index, &asking.load_balancers)
 }

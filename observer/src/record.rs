@@ -2,6 +2,7 @@
 //!
 //! `schema/observer.connection.v1.json` is its contract; fields are only ever added.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
 use crate::payload::{Carrier, Reason};
 use crate::verdict::advice::Change;
-use crate::verdict::{Cause, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp};
+use crate::verdict::{
+    Beyond, Cause, ClientKind, Expected, Finding, Outcome, OutcomeCause, RewriteOwner, SourceIp,
+};
 use crate::words;
 
 mod anonymize;
@@ -116,12 +119,22 @@ pub struct Backend {
 /// Where the client's address was lost.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LostAt {
-    /// The node.
-    pub node: String,
-    /// The interface by which the rewritten packet left.
+    /// The node; `None` for what stands before any node of the cluster, or where it is not known
+    /// which.
+    pub node: Option<String>,
+    /// The interface by which the rewritten packet left, if that is the node that observed.
     pub interface: Option<String>,
     /// Whose rule.
     pub by: RewriteOwner,
+}
+
+/// A stage of the way at which the address was replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Where, and by whom.
+    pub at: LostAt,
+    /// Why.
+    pub cause: Cause,
 }
 
 /// What one node saw of the way.
@@ -190,10 +203,17 @@ pub struct Record {
     pub source_seen: Option<Endpoint>,
     /// What became of the client's address.
     pub source_ip: SourceIp,
-    /// Where it was lost.
+    /// Where it was lost: the first of `losses`.
     pub lost_at: Option<LostAt>,
     /// Why it is what it is; `None` also when preserved.
     pub cause: Option<Cause>,
+    /// Every stage at which it is known to have been replaced, in the order of the way: the client's
+    /// own address was lost at the first, and at each the one that the stage before put there.
+    #[serde(default)]
+    pub losses: Vec<Loss>,
+    /// What becomes of it within the backend's pod, where no node sees it.
+    #[serde(default)]
+    pub beyond: Option<Beyond>,
     /// What became of the opening packet.
     pub outcome: Outcome,
     /// Why.
@@ -219,6 +239,23 @@ pub struct Record {
     pub cluster_stale_s: Option<u64>,
     /// What to change.
     pub advice: Vec<Advice>,
+    /// What does not fit together on its way.
+    #[serde(default)]
+    pub findings: Vec<Finding>,
+}
+
+impl Record {
+    /// The stages at which the address was replaced; of a record by a version that told only the
+    /// first, that one.
+    pub fn stages(&self) -> Cow<'_, [Loss]> {
+        match (&self.lost_at, &self.cause) {
+            (Some(at), Some(cause)) if self.losses.is_empty() => Cow::Owned(vec![Loss {
+                at: at.clone(),
+                cause: cause.clone(),
+            }]),
+            _ => Cow::Borrowed(&self.losses),
+        }
+    }
 }
 
 impl Advice {

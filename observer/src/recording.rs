@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::cluster::proxy::HeaderReader;
 use crate::cluster::{KubeProxy, Objects, ObjectsError};
 use crate::observe::{Event, Settings};
 
@@ -37,6 +38,9 @@ pub struct Header {
     pub kube_proxy: Option<KubeProxy>,
     /// The cluster's objects as a `List`, if they were known.
     pub cluster_state: Option<Value>,
+    /// What proxies make of PROXY headers: what stands around the Services is not in the list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub readers: Vec<HeaderReader>,
 }
 
 impl Header {
@@ -52,6 +56,7 @@ impl Header {
             settings,
             kube_proxy,
             cluster_state: objects.map(Objects::to_list),
+            readers: Vec::new(),
         }
     }
 }

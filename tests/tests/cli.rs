@@ -16,7 +16,7 @@ use tests::{command, demo, observer_process, privilege};
 /// The exit status with `--fail-on`, when it is met.
 const FOUND: i32 = 3;
 /// The number of columns of a wide row.
-const WIDE_COLUMNS: usize = 23;
+const WIDE_COLUMNS: usize = 25;
 
 /// Whether a record is asked for.
 type Passes<'a> = &'a dyn Fn(&Value) -> bool;

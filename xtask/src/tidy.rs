@@ -16,7 +16,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("observation", &["cluster"]),
     ("kernel", &["cluster", "observation"]),
     ("flow", &["cluster", "observation", "payload"]),
-    ("verdict", &["cluster", "observation", "flow"]),
+    ("verdict", &["cluster", "observation", "flow", "payload"]),
     ("words", &["cluster", "manifests", "verdict"]),
     ("record", &["cluster", "payload", "verdict", "words"]),
     (

@@ -54,6 +54,13 @@ struct Unexpected {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Mismatch {
+    namespace: String,
+    service: String,
+    finding: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Reason {
     reason: &'static str,
 }
@@ -81,6 +88,7 @@ pub(super) struct Metrics {
     connections: Family<Connections, Counter>,
     label_sets: AtomicU64,
     unexpected: Family<Unexpected, Counter>,
+    mismatches: Family<Mismatch, Counter>,
     round_trip: Histogram,
     forward: Histogram,
     lost: Family<Reason, Counter>,
@@ -121,6 +129,12 @@ impl Metrics {
                 registry,
                 ("unexpected_connections", None),
                 "Connections that came out otherwise than the cluster's objects promise",
+                Family::default(),
+            ),
+            mismatches: registered(
+                registry,
+                ("mismatched_connections", None),
+                "Connections on whose way something does not fit together, by finding",
                 Family::default(),
             ),
             round_trip: registered(
@@ -214,6 +228,14 @@ impl Metrics {
             }
         }
         self.connections.get_or_create(&labels).inc();
+        for finding in &record.findings {
+            let mismatch = Mismatch {
+                namespace: labels.namespace.clone(),
+                service: labels.service.clone(),
+                finding: word(&finding.code),
+            };
+            self.mismatches.get_or_create(&mismatch).inc();
+        }
         if record.as_expected == Some(false) {
             let Connections {
                 namespace,

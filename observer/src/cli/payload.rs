@@ -1,6 +1,9 @@
 //! What `trace` and `agent` ask of clients' first bytes.
 
+use std::net::IpAddr;
+
 use clap::Args;
+use ipnet::IpNet;
 
 use crate::observe::{Asking, Trusted, Whose};
 
@@ -18,13 +21,32 @@ pub(super) struct PayloadOptions {
     /// not believed, and in a list of addresses the client is the first from the right who is not
     /// one of these. A node is not believed by a connection straight to a pod: its kube-proxy
     /// passes on what anybody wrote. Name it by its address if it is a proxy [default: nodes, pods
-    /// and the addresses in the status of Services].
+    /// and load-balancers: the addresses in the status of Services, and those of --load-balancer].
     #[arg(
         long,
         value_name = "CIDR|nodes|pods|load-balancers",
         value_delimiter = ','
     )]
     trusted_proxies: Vec<Trusted>,
+    /// A network or address of load balancers: the subnets of an ALB or NLB, an L4 proxy; may be
+    /// repeated, or be a list. The addresses in the status of Services are known without. A
+    /// connection that comes from one was opened by it: the client's own address was lost before any
+    /// node. --trusted-proxies load-balancers holds these, too.
+    #[arg(
+        long = "load-balancer",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        value_parser = network
+    )]
+    load_balancers: Vec<IpNet>,
+}
+
+/// A network, or a single address as one.
+pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
+    let address = || text.parse().map(|address: IpAddr| address.to_canonical());
+    text.parse()
+        .or_else(|_no_network: ipnet::AddrParseError| address().map(IpNet::from))
+        .map_err(|_neither| "expected a network or an address, as in 10.0.0.0/24")
 }
 
 impl From<PayloadOptions> for Asking {
@@ -32,6 +54,7 @@ impl From<PayloadOptions> for Asking {
         let PayloadOptions {
             payload,
             trusted_proxies,
+            load_balancers,
         } = options;
         let default = Self::default();
         Self {
@@ -41,6 +64,7 @@ impl From<PayloadOptions> for Asking {
             } else {
                 trusted_proxies
             },
+            load_balancers,
         }
     }
 }

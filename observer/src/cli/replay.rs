@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
+use ipnet::IpNet;
 
+use super::payload::network;
 use super::report::{Report, ReportOptions};
 use super::{Ending, say};
 use crate::cluster::{Index, Snapshot};
@@ -16,13 +18,28 @@ pub(super) struct Options {
     /// What `observer trace --record FILE` wrote.
     #[arg(value_name = "FILE")]
     recording: PathBuf,
+    /// More networks or addresses of load balancers, beside those of the recorded run (`trace
+    /// --load-balancer`).
+    #[arg(
+        long = "load-balancer",
+        value_name = "CIDR",
+        value_delimiter = ',',
+        value_parser = network
+    )]
+    load_balancers: Vec<IpNet>,
     #[command(flatten)]
     report: ReportOptions,
 }
 
 pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
-    let Options { recording, report } = options;
+    let Options {
+        recording,
+        load_balancers,
+        report,
+    } = options;
     let (header, events) = Reader::open(&recording)?;
+    let mut settings = header.settings;
+    settings.first_bytes.load_balancers.extend(load_balancers);
     let objects = header
         .cluster_state
         .map(|list| events.objects(&list))
@@ -30,9 +47,15 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     if let Some(but) = report.unusual_service(objects.as_ref())? {
         say(&format!("warning: {but}"));
     }
-    let cluster =
-        objects.map(|objects| Arc::new(Snapshot::new(Index::build(&objects), header.kube_proxy)));
-    let mut observer = Observer::new(header.settings, cluster);
+    let cluster = objects.map(|objects| {
+        Arc::new(Snapshot {
+            index: Index::build(&objects),
+            kube_proxy: header.kube_proxy,
+            readers: header.readers,
+            objects: None,
+        })
+    });
+    let mut observer = Observer::new(settings, cluster);
     let mut report = Report::new(report);
     for event in events {
         for output in observer.handle(event?) {

@@ -139,7 +139,8 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     let recorder = record
         .map(|path| {
             let kube_proxy = known.and_then(|cluster| cluster.kube_proxy.clone());
-            let header = Header::new(settings.clone(), kube_proxy, objects);
+            let mut header = Header::new(settings.clone(), kube_proxy, objects);
+            header.readers = known.map_or_else(Vec::new, |cluster| cluster.readers.clone());
             Writer::create(&path, &header)
         })
         .transpose()?;

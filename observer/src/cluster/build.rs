@@ -16,6 +16,7 @@ use super::convert::{
 use super::front::Fronts;
 use super::index::{Claim, HostPort, Index, PodFacts};
 use super::lookup::Agreed;
+use super::plane::sidecar;
 use super::slice::Slice;
 use super::{
     Endpoint, Family, FrontDoorKind, Node, PodRef, Protocol, Service, ServiceEntry, ServiceRef,
@@ -148,6 +149,9 @@ impl Builder {
             .node_name
             .as_deref()
             .map(|node| self.names.intern(node));
+        if let Some(sidecar) = sidecar(&pod.metadata, spec) {
+            self.index.sidecars.insert(reference.clone(), sidecar);
+        }
         let pod = PodFacts { reference, node };
         let ips = status.pod_ips.iter().flatten().map(|ip| &ip.ip);
         let ips = addresses(ips.chain(&status.pod_ip));

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::lookup::{Agreed, CidrMap, SharedMap};
+use super::plane::Meshed;
 use super::{
     Counts, Endpoint, Family, FrontDoorKind, LocalAddresses, Node, PodRef, Protocol, Service,
     ServiceEntry, ServiceRef,
@@ -33,6 +34,8 @@ pub struct Index {
     pub(super) addresses: SharedMap<IpAddr, AddressFacts>,
     /// Container ports of Pods in their node's own network, at the node's addresses.
     pub(super) host_network: HashMap<Socket, Agreed<PodFacts>>,
+    /// What takes connections over within Pods, and gives their applications another source.
+    pub(super) sidecars: HashMap<PodRef, Meshed>,
     pub(super) nodes: BTreeMap<Arc<str>, Node>,
     pub(super) node_addresses: HashMap<IpAddr, Agreed<Arc<str>>>,
     pub(super) pod_cidrs: CidrMap<Agreed<Arc<str>>>,
@@ -279,6 +282,11 @@ impl Index {
         let facts = self.addresses.get(&ip);
         let is_pod = |facts: &AddressFacts| facts.pod != Agreed::Silent || facts.pod_endpoint;
         facts.is_some_and(is_pod) && !self.has_node_address(ip)
+    }
+
+    /// What takes connections over within a Pod, and gives its application another source.
+    pub fn sidecar(&self, pod: &PodRef) -> Option<&Meshed> {
+        self.sidecars.get(pod)
     }
 
     /// The endpoints of a Service port in one family, usable or not. The Service port is named by

@@ -8,7 +8,8 @@ use super::front::Setting;
 mod mesh;
 mod nodes;
 
-pub use mesh::{Meshed, mesh, meshes};
+pub(super) use mesh::kept;
+pub use mesh::{Meshed, mesh, meshes, sidecar};
 pub use nodes::dataplane;
 
 /// Who translates the addresses of Services on the nodes.

@@ -19,10 +19,12 @@ mod ingress;
 mod mismatch;
 mod nginx;
 mod place;
+mod reader;
 mod traefik;
 mod world;
 
 pub use mismatch::mismatches;
+pub use reader::{HeaderReader, readers};
 use world::World;
 
 /// Who serves an Ingress or a Gateway.

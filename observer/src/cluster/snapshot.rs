@@ -4,6 +4,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use super::proxy::{HeaderReader, readers};
 use super::{Index, KubeProxy, Objects};
 
 /// What is known of the cluster. Immutable: a change is a new one.
@@ -13,6 +14,8 @@ pub struct Snapshot {
     pub index: Index,
     /// kube-proxy's configuration, if it is known.
     pub kube_proxy: Option<KubeProxy>,
+    /// What proxies make of PROXY headers, as far as the objects around the Services tell.
+    pub readers: Vec<HeaderReader>,
     /// What the index was built from, where that is to be recorded.
     pub objects: Option<Objects>,
 }
@@ -23,6 +26,9 @@ struct Recorded {
     kube_proxy: Option<KubeProxy>,
     /// A `List`; `None` if the objects were not kept.
     cluster_state: Option<Value>,
+    /// What stands around the Services is not in the list.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    readers: Vec<HeaderReader>,
 }
 
 impl Snapshot {
@@ -31,6 +37,7 @@ impl Snapshot {
         Self {
             index,
             kube_proxy,
+            readers: Vec::new(),
             objects: None,
         }
     }
@@ -40,6 +47,7 @@ impl Snapshot {
         Self {
             index: Index::build(&objects),
             kube_proxy,
+            readers: readers(&objects),
             objects: Some(objects),
         }
     }
@@ -48,7 +56,9 @@ impl Snapshot {
 /// The same if it says the same of kube-proxy, and rests on the same objects.
 impl PartialEq for Snapshot {
     fn eq(&self, other: &Self) -> bool {
-        self.kube_proxy == other.kube_proxy && self.objects == other.objects
+        self.kube_proxy == other.kube_proxy
+            && self.objects == other.objects
+            && self.readers == other.readers
     }
 }
 
@@ -57,6 +67,7 @@ impl Serialize for Snapshot {
         Recorded {
             kube_proxy: self.kube_proxy.clone(),
             cluster_state: self.objects.as_ref().map(Objects::to_list),
+            readers: self.readers.clone(),
         }
         .serialize(serializer)
     }
@@ -67,9 +78,13 @@ impl<'de> Deserialize<'de> for Snapshot {
         let Recorded {
             kube_proxy,
             cluster_state,
+            readers,
         } = Recorded::deserialize(deserializer)?;
         let list = cluster_state.ok_or_else(|| D::Error::missing_field("cluster_state"))?;
         let objects = Objects::from_list(list.to_string().as_bytes()).map_err(D::Error::custom)?;
-        Ok(Self::of(objects, kube_proxy))
+        Ok(Self {
+            readers,
+            ..Self::of(objects, kube_proxy)
+        })
     }
 }

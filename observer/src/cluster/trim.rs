@@ -18,6 +18,7 @@ use super::build::{SERVICE_NAME, ZONE};
 use super::convert::container_ports;
 use super::front::{NODE_LABEL, is_telling, scheme};
 use super::kube_proxy::is_config;
+use super::plane::kept;
 
 /// An object of which an index reads only a part.
 pub trait Trim {
@@ -97,9 +98,19 @@ impl Trim for Pod {
             pod_ips: status.pod_ips,
             ..PodStatus::default()
         });
+        let spec = self.spec.as_ref();
+        let sidecar = spec.and_then(|spec| kept(&self.metadata, spec));
+        let mut metadata = named(self.metadata, &[]);
+        let mut spec = self.spec.map(pod_spec);
+        if let Some((annotations, container)) = sidecar {
+            metadata.annotations = Some(annotations).filter(|it| !it.is_empty());
+            if let Some(spec) = &mut spec {
+                spec.containers.push(container);
+            }
+        }
         Self {
-            metadata: named(self.metadata, &[]),
-            spec: self.spec.map(pod_spec),
+            metadata,
+            spec,
             status,
         }
     }

@@ -110,6 +110,8 @@ pub struct Link {
     pub addresses: Vec<IpNet>,
     /// Whether a default route leads through it.
     pub default_route: bool,
+    /// The gateways of those.
+    pub gateways: Vec<IpAddr>,
     /// Whether a route to a single address leads through it, to a neighbour on it.
     pub host_route: bool,
 }
@@ -124,15 +126,17 @@ impl Links {
         self.0.iter().map(|(index, link)| (*index, link))
     }
 
-    /// Their names and addresses.
+    /// Their names, addresses and private gateways.
     pub fn interfaces(&self) -> Interfaces {
         let addresses = self.0.values().flat_map(|link| &link.addresses);
+        let gateways = self.0.values().flat_map(Link::neighbours);
         Interfaces {
             names: self
                 .iter()
                 .map(|(index, link)| (index, link.name.clone()))
                 .collect(),
             addresses: addresses.map(IpNet::addr).collect(),
+            gateways: gateways.collect(),
         }
     }
 
@@ -242,6 +246,17 @@ impl Links {
 }
 
 impl Link {
+    /// The gateways that have a private address in a network of its own.
+    fn neighbours(&self) -> impl Iterator<Item = IpAddr> {
+        let is_private = |gateway: &IpAddr| match gateway {
+            IpAddr::V4(gateway) => gateway.is_private(),
+            IpAddr::V6(gateway) => gateway.is_unique_local(),
+        };
+        let is_near = |gateway: &IpAddr| self.addresses.iter().any(|its| its.contains(gateway));
+        let gateways = self.gateways.iter().copied();
+        gateways.filter(move |gateway| is_private(gateway) && is_near(gateway))
+    }
+
     fn is_uplink(&self, addresses: &impl Addresses) -> bool {
         self.default_route
             || self

@@ -234,6 +234,7 @@ impl Moment {
         };
         let index = Index::build(view);
         Snapshot {
+            readers: Vec::new(),
             index: match before {
                 Some(before) => index.sharing(&before.index),
                 None => index,

@@ -14,7 +14,7 @@ use crate::cluster::{AddressKind, FrontDoorKind, Index, LocalAddresses, Protocol
 use crate::flow::{Answer, Connection};
 use crate::observation::{Identity, Moment};
 use crate::payload::{Reading, Reason, Recovered, Trust, recover};
-use crate::verdict;
+use crate::verdict::{self, LoadBalancers, Said};
 
 /// For so long after its opening packet a client's first bytes are waited for at most: the programs
 /// look no longer. And no longer than for an answer.
@@ -46,7 +46,8 @@ pub enum Trusted {
     Nodes,
     /// The addresses that Pods are known to have.
     Pods,
-    /// The addresses in the status of Services.
+    /// The addresses in the status of Services, and the networks that were named as load
+    /// balancers'.
     LoadBalancers,
     /// A network.
     Network(IpNet),
@@ -59,6 +60,9 @@ pub struct Asking {
     pub whose: Whose,
     /// Who is believed.
     pub trusted: Vec<Trusted>,
+    /// The networks of load balancers, besides the addresses in the status of Services.
+    #[serde(default)]
+    pub load_balancers: Vec<IpNet>,
 }
 
 impl Default for Asking {
@@ -66,6 +70,7 @@ impl Default for Asking {
         Self {
             whose: Whose::Off,
             trusted: vec![Trusted::Nodes, Trusted::Pods, Trusted::LoadBalancers],
+            load_balancers: Vec::new(),
         }
     }
 }
@@ -99,8 +104,9 @@ impl Asking {
             Whose::On => everybody().into(),
             Whose::Known => {
                 let mut sources: BTreeSet<IpNet> = self.networks().copied().collect();
+                sources.extend(&self.load_balancers);
                 if let Some(index) = index {
-                    sources.extend(load_balancers(index).into_iter().map(IpNet::from));
+                    sources.extend(of_services(index).into_iter().map(IpNet::from));
                     let nodes = index.nodes().flat_map(|node| node.addresses.iter());
                     sources.extend(nodes.map(|address| IpNet::from(*address)));
                 }
@@ -125,7 +131,7 @@ fn everybody() -> [IpNet; 2] {
 }
 
 /// The addresses that the status of Services has.
-pub(super) fn load_balancers(index: &Index) -> HashSet<IpAddr> {
+fn of_services(index: &Index) -> HashSet<IpAddr> {
     let services = index.entries().iter().map(|entry| &entry.service);
     let addresses = services.flat_map(|service| {
         service
@@ -136,13 +142,21 @@ pub(super) fn load_balancers(index: &Index) -> HashSet<IpAddr> {
     addresses.copied().collect()
 }
 
+/// The load balancers whose addresses are known.
+pub(super) fn load_balancers(index: Option<&Index>, networks: &[IpNet]) -> LoadBalancers {
+    LoadBalancers {
+        of_services: index.map(of_services).unwrap_or_default(),
+        networks: networks.to_vec(),
+    }
+}
+
 /// What is known of addresses when a header is read.
 #[derive(Clone, Copy)]
 pub(super) struct Around<'a> {
     pub(super) asking: &'a Asking,
     pub(super) index: Option<&'a Index>,
     pub(super) local: &'a LocalAddresses,
-    pub(super) load_balancers: &'a HashSet<IpAddr>,
+    pub(super) load_balancers: &'a LoadBalancers,
 }
 
 impl Around<'_> {
@@ -155,12 +169,42 @@ impl Around<'_> {
     ) -> Result<Recovered, Reason> {
         let peer = client.address.ip().to_canonical();
         let recovered = recover(reading, peer, |address| self.trust(address));
-        let is_straight =
-            matches!(door.kind, None | Some(FrontDoorKind::Pod)) || self.is_endpoint(door.address);
-        if recovered.is_ok() && is_straight && self.is_only_a_node(peer) {
+        if recovered.is_ok() && !self.believes(peer, door) {
             return Err(Reason::UntrustedPeer);
         }
         recovered
+    }
+
+    /// Whether a connection's client speaks for another, as far as it is believed.
+    pub(super) fn said(
+        self,
+        reading: &Reading,
+        client: verdict::Client,
+        door: &verdict::FrontDoor,
+    ) -> Said {
+        let peer = client.address.ip().to_canonical();
+        if !self.believes(peer, door) {
+            return Said::Nothing;
+        }
+        match reading {
+            Reading::Found(chains) => chains.first().map_or(Said::Nothing, |chain| Said::For {
+                carrier: chain.carrier,
+                client: self
+                    .client(reading, client, door)
+                    .ok()
+                    .map(|recovered| recovered.address),
+            }),
+            Reading::Nothing(Reason::Local) => Said::Itself,
+            Reading::Nothing(_) | Reading::TlsTo(_) => Said::Nothing,
+        }
+    }
+
+    /// Whether a header of this peer is believed by this door: of one that is only a node not if it
+    /// comes straight to an endpoint.
+    fn believes(self, peer: IpAddr, door: &verdict::FrontDoor) -> bool {
+        let is_straight =
+            matches!(door.kind, None | Some(FrontDoorKind::Pod)) || self.is_endpoint(door.address);
+        self.is_trusted(peer) && !(is_straight && self.is_only_a_node(peer))
     }
 
     fn trust(self, address: IpAddr) -> Trust {
@@ -186,7 +230,7 @@ impl Around<'_> {
             // That it lies in a pod CIDR is not enough: so do bridges and tunnels, whose addresses
             // masquerades take.
             Trusted::Pods => self.index.is_some_and(|index| index.is_pod(address)),
-            Trusted::LoadBalancers => self.load_balancers.contains(&address),
+            Trusted::LoadBalancers => self.load_balancers.contains(address),
             Trusted::Network(network) => network.contains(&address),
         })
     }
@@ -212,7 +256,7 @@ impl Around<'_> {
             Whose::Off => false,
             Whose::On => true,
             Whose::Known => {
-                self.load_balancers.contains(&source)
+                self.load_balancers.contains(source)
                     || self
                         .index
                         .is_some_and(|index| index.has_node_address(source))

@@ -14,6 +14,7 @@ mod first_bytes;
 const SECOND: u64 = 1_000_000_000;
 const UPLINK: IfIndex = IfIndex(2);
 const CLIENT: &str = "203.0.113.50:49508";
+const GATEWAY: &str = "172.31.0.1:40000";
 const DOOR: &str = "172.31.0.11:30080";
 const POD: &str = "10.244.1.5:8080";
 const MASQUERADE: &str = "172.31.0.11:50513";
@@ -69,6 +70,7 @@ fn asking(first_bytes: Asking, cluster: Option<Arc<Snapshot>>) -> Observer {
     observer.handle(Event::Interfaces(Interfaces {
         names: BTreeMap::from([(UPLINK, "eth0".to_owned())]),
         addresses: [socket(DOOR).ip()].into(),
+        gateways: [socket(GATEWAY).ip()].into(),
     }));
     observer
 }

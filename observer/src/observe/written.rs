@@ -4,7 +4,7 @@ use super::Observer;
 use crate::flow::{Answer, Answered, Connection};
 use crate::payload::Reading;
 use crate::record::{self, Record};
-use crate::verdict::{self, Lost, Verdict};
+use crate::verdict::{self, Loss, Lost, Verdict};
 
 impl Observer {
     pub(super) fn written(&self, connection: &Connection, verdict: Verdict) -> Record {
@@ -16,16 +16,18 @@ impl Observer {
             backend,
             source_seen,
             source_ip,
-            lost_at,
+            losses,
             cause,
             outcome,
             outcome_cause,
             extra_hops,
             expected,
+            as_expected,
             advice,
+            beyond,
+            findings,
         } = verdict;
-        let why = outcome_cause.as_ref().map(|cause| cause.code);
-        let as_expected = expected.map(|expected| expected.is_met_by(source_ip, outcome, why));
+        let losses: Vec<_> = losses.into_iter().map(|loss| self.loss(loss)).collect();
         Record {
             schema: record::SCHEMA,
             observed_at: connection
@@ -57,12 +59,10 @@ impl Observer {
             }),
             source_seen: source_seen.map(Into::into),
             source_ip,
-            lost_at: lost_at.map(|Lost { interface, by }| record::LostAt {
-                node: self.node(),
-                interface: interface.map(|interface| self.interface(interface)),
-                by,
-            }),
+            lost_at: losses.first().map(|loss| loss.at.clone()),
             cause,
+            losses,
+            beyond,
             outcome,
             outcome_cause,
             extra_hops,
@@ -85,6 +85,24 @@ impl Observer {
                 .opened_at
                 .and_then(|opened_at| self.cluster.stale_s(opened_at)),
             advice: advice.iter().map(record::Advice::of).collect(),
+            findings,
+        }
+    }
+
+    fn loss(&self, loss: Loss) -> record::Loss {
+        let Loss { at, cause } = loss;
+        let Lost {
+            node,
+            interface,
+            by,
+        } = at;
+        record::Loss {
+            at: record::LostAt {
+                node,
+                interface: interface.map(|interface| self.interface(interface)),
+                by,
+            },
+            cause,
         }
     }
 
@@ -96,8 +114,10 @@ impl Observer {
         door: &verdict::FrontDoor,
     ) -> record::Client {
         let reading = connection.first_bytes.as_ref();
-        let recovered =
-            reading.map(|reading| self.around(connection).client(reading, client, door));
+        let recovered = reading.map(|reading| {
+            self.around(self.held(connection))
+                .client(reading, client, door)
+        });
         let found = recovered.and_then(Result::ok);
         record::Client {
             ip: client.address.ip().to_canonical(),

@@ -32,7 +32,7 @@ pub struct Printer {
 #[derive(Debug)]
 enum Style {
     Table(Page),
-    Wide(Rows),
+    Wide(Box<Rows>),
     Json,
 }
 
@@ -42,7 +42,7 @@ impl Printer {
         Self {
             style: match format {
                 Format::Table => Style::Table(Page::stdout()),
-                Format::Wide => Style::Wide(Rows::new(Page::stdout())),
+                Format::Wide => Style::Wide(Box::new(Rows::new(Page::stdout()))),
                 Format::Json => Style::Json,
             },
             open: true,

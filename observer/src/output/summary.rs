@@ -9,7 +9,7 @@ use super::paint::{Page, Tone, clean};
 use super::word;
 use crate::live::Missed;
 use crate::record::{Advice, Record};
-use crate::verdict::SourceIp;
+use crate::verdict::{Finding, FindingCode, SourceIp};
 
 /// Services named beside a change.
 const SERVICES_MAX: usize = 4;
@@ -23,6 +23,8 @@ pub struct Summary {
     passed_over: u64,
     /// What was advised, and of which Services. As many as those times the changes there are.
     advice: BTreeMap<(String, String), BTreeSet<String>>,
+    /// What does not fit together, once for each Service, and of how many connections.
+    findings: BTreeMap<(FindingCode, String), (Finding, u64)>,
 }
 
 impl Summary {
@@ -48,6 +50,12 @@ impl Summary {
                 .or_default()
                 .insert(service.clone());
         }
+        for finding in &record.findings {
+            let of_service = (finding.code, service.clone());
+            let known = self.findings.entry(of_service);
+            let (_, count) = known.or_insert_with(|| (finding.clone(), 0));
+            *count += 1;
+        }
         let row = [service, word(&record.source_ip), cause, outcome];
         *self.rows.entry(row).or_default() += 1;
         *self.sources.entry(record.source_ip).or_default() += 1;
@@ -61,6 +69,7 @@ impl Summary {
     /// The table, a line of sums, and a line of what was missed; `None` if nothing could be.
     pub fn render(&self, missed: Option<Missed>, page: Page) -> String {
         let mut text = self.table();
+        text += &self.found(page);
         text += &self.advised(page);
         let connections: u64 = self.sources.values().sum();
         let plural = if connections == 1 { "" } else { "s" };
@@ -86,6 +95,26 @@ impl Summary {
             text.push_str(&missed_line(missed, page));
         }
         text
+    }
+
+    /// What does not fit together, and the change that mends it.
+    fn found(&self, page: Page) -> String {
+        let found = self
+            .findings
+            .iter()
+            .map(|((_, service), (finding, count))| {
+                let Finding {
+                    explanation,
+                    change,
+                    ..
+                } = finding;
+                let plural = if *count == 1 { "" } else { "s" };
+                let text = format!(
+                    "{service}, {count} connection{plural}: {explanation}. Mend: {change}."
+                );
+                page.list("! ", &clean(&text))
+            });
+        found.collect()
     }
 
     /// What to change, with its price, and for which Services.

@@ -8,6 +8,9 @@
 //!       · pod saw 172.31.0.11 · 1 extra hop (node1 → node2)
 //! ```
 //!
+//! Where it was lost more than once, the stages stand in the order of the way: `LOST before node1:
+//! load balancer 192.0.2.7; then again at node1, eth0: …`.
+//!
 //! A third has the path, where two nodes' records were joined.
 
 use std::net::{IpAddr, SocketAddr};
@@ -15,8 +18,10 @@ use std::net::{IpAddr, SocketAddr};
 use super::paint::{Page, Tone, bind, clean};
 use super::{microseconds, word};
 use crate::cluster::Protocol;
-use crate::record::{Backend, From, HopCheck, Record};
-use crate::verdict::{Basis, CauseCode, ClientKind, Outcome, RewriteOwner, SourceIp};
+use crate::record::{Backend, From, HopCheck, Loss, Record};
+use crate::verdict::{
+    Basis, Beyond, CauseCode, ClientKind, Hider, Outcome, RewriteOwner, SourceIp,
+};
 
 /// The lines of a record: of one that is joined, a third with its path.
 pub(super) fn render(record: &Record, page: Page) -> String {
@@ -101,13 +106,19 @@ fn verdict(record: &Record, page: Page) -> String {
         parts.extend(outcome);
     } else {
         parts.push(source(record, page));
+        parts.extend(recovered(record));
         parts.extend(seen(record));
+        parts.extend(beyond(record));
         parts.extend(hops(record));
         parts.extend(wrong_way(record, page));
         parts.extend(outcome);
     }
     if record.from == From::Conntrack {
         parts.push(bind("existed before"));
+    }
+    for finding in &record.findings {
+        let code = bind(&format!(": {}", word(&finding.code)));
+        parts.push(page.paint(Tone::Bad, "MISMATCH") + &code);
     }
     if let (Some(false), Some(expected)) = (record.as_expected, record.expected) {
         let predicted = format!(
@@ -130,6 +141,11 @@ fn source(record: &Record, page: Page) -> String {
                 Some(CauseCode::MasqueradedBeforeThisNode) => {
                     format!(": rewritten before it reached {}", clean(&record.node))
                 }
+                Some(CauseCode::GatewayMasquerade) => format!(
+                    ": {} is the gateway of {}, which may have put it there",
+                    record.client.ip,
+                    clean(&record.node)
+                ),
                 _ => format!(" at {}", clean(&record.node)),
             };
             format!("{}{why}", page.paint(Tone::Doubt, "UNKNOWN"))
@@ -139,13 +155,30 @@ fn source(record: &Record, page: Page) -> String {
 
 fn lost(record: &Record, page: Page) -> String {
     let lost = page.paint(Tone::Bad, "LOST");
-    let Some(at) = &record.lost_at else {
+    let losses = record.stages();
+    if losses.is_empty() {
         return lost;
+    }
+    let stages: Vec<_> = losses
+        .iter()
+        .enumerate()
+        .map(|(number, loss)| {
+            let is_first = number == 0;
+            let again = if is_first { "" } else { "then again " };
+            format!("{again}{}", stage(record, loss, is_first))
+        })
+        .collect();
+    format!("{lost} {}", stages.join("; "))
+}
+
+/// Where the address was replaced, by whom and why.
+fn stage(record: &Record, loss: &Loss, is_first: bool) -> String {
+    let Loss { at, cause } = loss;
+    let place = match (&at.node, &at.interface) {
+        (Some(node), Some(interface)) => format!("at {}, {}", clean(node), clean(interface)),
+        (Some(node), None) => format!("at {}", clean(node)),
+        (None, _) => format!("before {}", clean(&record.node)),
     };
-    let place = at.interface.as_ref().map_or_else(
-        || clean(&at.node),
-        |interface| format!("{}, {}", clean(&at.node), clean(interface)),
-    );
     let by = match at.by {
         RewriteOwner::KubeProxy => "kube-proxy masquerade",
         RewriteOwner::Cni => "network plugin masquerade",
@@ -153,25 +186,68 @@ fn lost(record: &Record, page: Page) -> String {
         RewriteOwner::Proxy => "proxy",
         RewriteOwner::Unknown => "rewritten, by whom is not known",
     };
-    let why = record.cause.as_ref().and_then(|cause| {
-        let why = match cause.code {
-            CauseCode::ExternalTrafficPolicyCluster => "externalTrafficPolicy: Cluster",
-            CauseCode::MasqueradeAll => "masqueradeAll",
-            CauseCode::OutsideClusterCidr => "client outside the cluster CIDR",
-            CauseCode::Hairpin => "hairpin: the pod reached itself",
-            CauseCode::NodeLocalClient => "client on this node",
-            CauseCode::CniMasquerade
-            | CauseCode::MasqueradedBeforeThisNode
-            | CauseCode::UpstreamLoadBalancer
-            | CauseCode::L7Proxy
-            | CauseCode::Unknown => return None,
-        };
-        Some(match cause.basis {
-            Basis::Observed | Basis::Config => format!(" ({why})"),
-            Basis::Inferred => format!(" ({why}, inferred)"),
-        })
-    });
-    format!("{lost} at {place}: {by}{}", why.unwrap_or_default())
+    // Who stands in front is told by its address: it is the client that arrived.
+    let whose = if matches!(at.by, RewriteOwner::LoadBalancer | RewriteOwner::Proxy) && is_first {
+        format!(" {}", record.client.ip)
+    } else {
+        String::new()
+    };
+    let why = match cause.code {
+        CauseCode::ExternalTrafficPolicyCluster => "externalTrafficPolicy: Cluster",
+        CauseCode::MasqueradeAll => "masqueradeAll",
+        CauseCode::OutsideClusterCidr => "client outside the cluster CIDR",
+        CauseCode::Hairpin => "hairpin: the pod reached itself",
+        CauseCode::NodeLocalClient => "client on this node",
+        CauseCode::CniMasquerade
+        | CauseCode::MasqueradedBeforeThisNode
+        | CauseCode::UpstreamLoadBalancer
+        | CauseCode::L7Proxy
+        | CauseCode::GatewayMasquerade
+        | CauseCode::Unknown => "",
+    };
+    let why = match (why, cause.basis) {
+        ("", _) => String::new(),
+        (why, Basis::Observed | Basis::Config) => format!(" ({why})"),
+        (why, Basis::Inferred) => format!(" ({why}, inferred)"),
+    };
+    format!("{place}: {by}{whose}{why}")
+}
+
+/// Whether what stands in front told whom it speaks for.
+fn recovered(record: &Record) -> Option<String> {
+    let client = &record.client;
+    match (
+        client.recovered,
+        client.recovered_from,
+        client.not_recovered,
+    ) {
+        (Some(address), Some(carrier), _) => Some(bind(&format!(
+            "client recovered from {}: {address}",
+            word(&carrier)
+        ))),
+        (_, _, Some(why)) if is_lost_before(record) => {
+            Some(bind(&format!("client not recovered ({})", word(&why))))
+        }
+        _ => None,
+    }
+}
+
+fn is_lost_before(record: &Record) -> bool {
+    let stages = record.stages();
+    let first = stages.first();
+    first.is_some_and(|loss| matches!(loss.at.by, RewriteOwner::LoadBalancer | RewriteOwner::Proxy))
+}
+
+/// What the application sees behind a sidecar, no node does.
+fn beyond(record: &Record) -> Option<String> {
+    let Beyond { by, .. } = record.beyond.as_ref()?;
+    let who = match by {
+        Hider::Sidecar => "sidecar",
+        Hider::Unknown => "something",
+    };
+    Some(bind(&format!(
+        "a {who} in the pod hides what the application sees"
+    )))
 }
 
 /// Which source the backend was shown.

@@ -6,7 +6,9 @@
 mod explanation;
 mod records;
 
-use self::records::{backend, because, kinds, lost, nobody, preserved, second_node};
+use self::records::{
+    backend, because, behind_a_load_balancer, kinds, lost, nobody, preserved, second_node,
+};
 use super::paint::Page;
 use super::summary::Summary;
 use super::table;
@@ -88,6 +90,24 @@ fn every_kind_of_record_is_readable_at_100_columns() {
       → [fd00:10:244:2::5]:8080 (web-gf6n6lt95-7vm2d, ip-10-0-12-34.eu-central-1.compute.internal)
         LOST at node1, eth0: kube-proxy masquerade (externalTrafficPolicy: Cluster)
           · pod saw fd00:172:31::11 · 1 extra hop (node1 → ip-10-0-12-34.eu-central-1.compute.internal)
+
+    # behind a load balancer, and masqueraded
+    203.0.113.50 (proxy-v2) → 192.0.2.7:40000 (load balancer) → NodePort 172.31.0.11:30080
+      → shop/web:http → 10.244.2.5:8080 (web-7f9c, node2)
+        LOST before node1: load balancer 192.0.2.7; then again at node1, eth0: kube-proxy masquerade
+          (externalTrafficPolicy: Cluster) · client recovered from proxy-v2: 203.0.113.50
+          · pod saw 172.31.0.11 · 1 extra hop (node1 → node2) · MISMATCH: proxy-header-not-understood
+
+    # a load balancer whose address stays, and TLS
+    192.0.2.7:40000 (load balancer) → NodePort 172.31.0.11:30080 → shop/web:http
+      → 10.244.2.5:8080 (web-7f9c, node2)
+        LOST before node1: load balancer 192.0.2.7 · client not recovered (tls) · pod saw 192.0.2.7
+          · 1 extra hop (node1 → node2) · MISMATCH: local-behind-replacing-load-balancer
+
+    # by the gateway, to a sidecar
+    203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/api:http → 10.244.1.7:8080 (api-5d4b, node1)
+        UNKNOWN: 203.0.113.50 is the gateway of node1, which may have put it there
+          · pod saw 203.0.113.50 · a sidecar in the pod hides what the application sees · no extra hop
     ");
     let widest = shown.lines().map(|line| line.chars().count()).max();
     assert!(widest <= Some(100), "{widest:?} columns");
@@ -148,18 +168,18 @@ fn wide_rows_line_up() {
     .collect();
     let shown = shown.join("\n");
     insta::assert_snapshot!(shown, @r"
-    TIME                         PROTO  CLIENT                 CLIENT-KIND  DOOR          FRONT-DOOR             SERVICE               BACKEND                POD                   POD-NODE  SOURCE-SEEN            SOURCE-IP  CAUSE                            BY          OUTCOME     OUTCOME-CAUSE       HOPS  NODE      IN        OUT       FORWARD-US  ROUND-TRIP-US  EXTRA-HOP-US
-    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      lost       external-traffic-policy-cluster  kube-proxy  answered    -                   1     node1     eth0      eth0      41.2        810.0          -
-    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/api:http         10.244.1.7:8080        api-5d4b              node1     203.0.113.50:49508     preserved  -                                -           answered    -                   0     node1     eth0      eth0      41.2        810.0          -
-    2026-11-23T12:00:42.123456Z  TCP    172.31.0.11:50513      node         Pod           10.244.2.5:8080        shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      unknown    masqueraded-before-this-node     -           answered    -                   -     node2     eth0      eth0      41.2        810.0          -
-    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         -                      -                     -         -                      unknown    -                                -           refused     no-endpoints        -     node1     eth0      -         -           -              -
+    TIME                         PROTO  CLIENT                 CLIENT-KIND  DOOR          FRONT-DOOR             SERVICE               BACKEND                POD                   POD-NODE  SOURCE-SEEN            SOURCE-IP  CAUSE                            BY          OUTCOME     OUTCOME-CAUSE       HOPS  NODE      IN        OUT       FORWARD-US  ROUND-TRIP-US  EXTRA-HOP-US  RECOVERED        FINDINGS
+    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      lost       external-traffic-policy-cluster  kube-proxy  answered    -                   1     node1     eth0      eth0      41.2        810.0          -             -                -
+    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/api:http         10.244.1.7:8080        api-5d4b              node1     203.0.113.50:49508     preserved  -                                -           answered    -                   0     node1     eth0      eth0      41.2        810.0          -             -                -
+    2026-11-23T12:00:42.123456Z  TCP    172.31.0.11:50513      node         Pod           10.244.2.5:8080        shop/web:http         10.244.2.5:8080        web-7f9c              node2     172.31.0.11:50513      unknown    masqueraded-before-this-node     -           answered    -                   -     node2     eth0      eth0      41.2        810.0          -             -                -
+    2026-11-23T12:00:42.123456Z  TCP    203.0.113.50:49508     external     NodePort      172.31.0.11:30080      shop/web:http         -                      -                     -         -                      unknown    -                                -           refused     no-endpoints        -     node1     eth0      -         -           -              -             -                -
     ");
     let lines: Vec<_> = shown.lines().collect();
     let cells: Vec<_> = lines
         .iter()
         .map(|line| line.split_whitespace().count())
         .collect();
-    assert_eq!(cells, [23; 5], "every cell is one word");
+    assert_eq!(cells, [25; 5], "every cell is one word");
 }
 
 #[test]
@@ -173,7 +193,7 @@ fn a_row_is_made_of_words_whatever_the_names_are() {
     let row = Rows::new(PAGE).render(&record);
     assert_eq!(row.lines().count(), 2, "{row}");
     let cells = row.lines().last().expect("a row").split_whitespace();
-    assert_eq!(cells.count(), 23, "{row}");
+    assert_eq!(cells.count(), 25, "{row}");
     assert!(!row.contains('\u{1b}'), "{row:?}");
     assert!(!table::render(&record, PAGE).contains('\u{1b}'));
 }
@@ -184,6 +204,7 @@ fn the_summary_is_by_service_and_cause() {
     let mut none = lost();
     none.service = None;
     for record in [
+        behind_a_load_balancer(),
         lost(),
         lost(),
         preserved(),
@@ -209,9 +230,11 @@ fn the_summary_is_by_service_and_cause() {
     (no Service)  lost       external-traffic-policy-cluster  answered                         1
     shop/api      preserved  -                                answered                         1
     shop/web      lost       external-traffic-policy-cluster  answered                         2
+                  lost       upstream-load-balancer           answered                         1
                   unknown    -                                refused: no-endpoints            1
                   unknown    masqueraded-before-this-node     answered                         1
-    6 connections: source lost in 3, preserved in 1, unknown in 2; 1 more not asked for
+    ! shop/web, 1 connection: it does not fit. Mend: mend it.
+    7 connections: source lost in 4, preserved in 1, unknown in 2; 1 more not asked for
     2 observations lost, undecodable: 2
     ");
     assert_eq!(

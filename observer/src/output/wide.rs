@@ -10,7 +10,7 @@ use crate::record::{Record, Step};
 use crate::verdict::SourceIp;
 
 /// The columns, and the least room each gets, so that rows line up before all widths are known.
-const COLUMNS: [(&str, usize); 23] = [
+const COLUMNS: [(&str, usize); 25] = [
     ("TIME", 27),
     ("PROTO", 5),
     ("CLIENT", 21),
@@ -34,6 +34,8 @@ const COLUMNS: [(&str, usize); 23] = [
     ("FORWARD-US", 10),
     ("ROUND-TRIP-US", 13),
     ("EXTRA-HOP-US", 12),
+    ("RECOVERED", 15),
+    ("FINDINGS", 8),
 ];
 
 /// The column that is coloured.
@@ -116,8 +118,8 @@ fn cells(record: &Record) -> [String; COLUMNS.len()] {
         cell(backend.and_then(|backend| backend.node.as_ref())),
         cell(record.source_seen.map(|seen| socket(seen.ip, seen.port))),
         word(&record.source_ip),
-        cell(record.cause.as_ref().map(|cause| word(&cause.code))),
-        cell(record.lost_at.as_ref().map(|lost| word(&lost.by))),
+        cell(causes(record)),
+        list(record.stages().iter().map(|loss| word(&loss.at.by))),
         word(&record.outcome),
         cell(record.outcome_cause.as_ref().map(|cause| word(&cause.code))),
         cell(record.extra_hops),
@@ -127,7 +129,22 @@ fn cells(record: &Record) -> [String; COLUMNS.len()] {
         cell(step.and_then(|step| step.forward_ns).map(microseconds)),
         cell(record.round_trip_ns.map(microseconds)),
         cell(record.extra_hop_ns.map(microseconds)),
+        cell(record.client.recovered),
+        list(record.findings.iter().map(|finding| word(&finding.code))),
     ]
+}
+
+/// Of every stage at which the address was replaced; else why it is not known.
+fn causes(record: &Record) -> Option<String> {
+    let stages = record.stages();
+    let lost = (!stages.is_empty()).then(|| list(stages.iter().map(|it| word(&it.cause.code))));
+    lost.or_else(|| Some(word(&record.cause.as_ref()?.code)))
+}
+
+/// One word of several, between commas.
+fn list(words: impl Iterator<Item = String>) -> String {
+    let words: Vec<_> = words.collect();
+    cell((!words.is_empty()).then(|| words.join(",")))
 }
 
 /// One word: names of objects have no spaces, but a file may hold anything.

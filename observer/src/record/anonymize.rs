@@ -16,8 +16,15 @@ const KEPT_BITS: (u8, u8) = (24, 48);
 /// Shortens what is a client's own address, wherever the record has it.
 pub fn anonymize(record: &mut Record) {
     // Whoever speaks for it: behind a proxy that is a pod or a node, too.
-    record.client.recovered = record.client.recovered.map(shortened);
-    let is_of_cluster = matches!(record.client.kind, ClientKind::Pod | ClientKind::Node);
+    if let Some(whole) = record.client.recovered {
+        record.client.recovered = Some(shortened(whole));
+        rename(record, whole);
+    }
+    // A load balancer is no person, and is asked about as the cluster is.
+    let is_of_cluster = matches!(
+        record.client.kind,
+        ClientKind::Pod | ClientKind::Node | ClientKind::LoadBalancer
+    );
     // What another node put in the client's place, and the other half is found by.
     let is_masquerade = record
         .cause
@@ -33,13 +40,29 @@ pub fn anonymize(record: &mut Record) {
     {
         seen.ip = shortened(whole);
     }
-    // The sentences name addresses too.
-    let name = |sentence: &mut String| *sentence = without(sentence, whole);
-    if let Some(cause) = &mut record.cause {
-        name(&mut cause.explanation);
-    }
-    if let Some(cause) = &mut record.outcome_cause {
-        name(&mut cause.explanation);
+    rename(record, whole);
+}
+
+/// The sentences name addresses too.
+fn rename(record: &mut Record, whole: IpAddr) {
+    let Record {
+        cause,
+        losses,
+        beyond,
+        outcome_cause,
+        findings,
+        ..
+    } = record;
+    let causes = cause
+        .iter_mut()
+        .chain(losses.iter_mut().map(|it| &mut it.cause));
+    let sentences = causes
+        .map(|cause| &mut cause.explanation)
+        .chain(beyond.iter_mut().map(|it| &mut it.explanation))
+        .chain(outcome_cause.iter_mut().map(|it| &mut it.explanation))
+        .chain(findings.iter_mut().map(|it| &mut it.explanation));
+    for sentence in sentences {
+        *sentence = without(sentence, whole);
     }
 }
 
@@ -87,6 +110,9 @@ mod tests {
         seen.ip = record.client.ip;
         let cause = record.cause.as_mut().expect("a cause");
         cause.explanation = format!("{} was rewritten", record.client.ip);
+        record.losses[0].cause.explanation = cause.explanation.clone();
+        let finding = &mut record.findings[0].explanation;
+        *finding = format!("{} is listed twice", record.client.ip);
         let address = record.client.ip.to_string();
         anonymize(&mut record);
         let text = serde_json::to_string(&record).expect("JSON");
@@ -101,6 +127,19 @@ mod tests {
         let before = record.clone();
         anonymize(&mut record);
         assert_eq!(record, before);
+    }
+
+    #[test]
+    fn a_load_balancer_stays_and_whom_it_speaks_for_does_not() {
+        let mut record = whole();
+        let balancer = record.client.ip;
+        record.client.kind = ClientKind::LoadBalancer;
+        record.client.recovered = Some("198.51.100.77".parse().expect("an address"));
+        record.findings[0].explanation = "it lists 198.51.100.77 twice".to_owned();
+        anonymize(&mut record);
+        assert_eq!(record.client.ip, balancer);
+        let text = serde_json::to_string(&record).expect("JSON");
+        assert!(!text.contains("198.51.100.77"), "{text}");
     }
 
     #[test]

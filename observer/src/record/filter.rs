@@ -100,12 +100,12 @@ impl FailOn {
     }
 }
 
-/// Whether the address was lost as it must be, or replies would not find their way back.
+/// Whether the address was lost only as it must be, or replies would not find their way back.
 fn is_always_masqueraded(record: &Record) -> bool {
-    record
-        .cause
-        .as_ref()
-        .is_some_and(|cause| matches!(cause.code, CauseCode::Hairpin | CauseCode::NodeLocalClient))
+    let stages = record.stages();
+    let is_always =
+        |code: CauseCode| matches!(code, CauseCode::Hairpin | CauseCode::NodeLocalClient);
+    !stages.is_empty() && stages.iter().all(|loss| is_always(loss.cause.code))
 }
 
 impl ServiceName {

@@ -156,7 +156,16 @@ fn whole(first: Record, second: Record) -> Record {
     let extra_hops = first
         .extra_hops
         .or_else(|| (first.source_ip != SourceIp::Unknown).then_some(1));
+    let mut findings = first.findings;
+    for finding in second.findings {
+        if findings.iter().all(|known| known.code != finding.code) {
+            findings.push(finding);
+        }
+    }
     Record {
+        // Pods are known where they are.
+        beyond: first.beyond.or(second.beyond),
+        findings,
         backend: first.backend.map(|backend| Backend {
             pod: backend
                 .pod

@@ -5,7 +5,7 @@ use rstest::rstest;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::verdict::{Basis, CauseCode, OutcomeCauseCode};
+use crate::verdict::{Basis, CauseCode, FindingCode, Hider, OutcomeCauseCode};
 
 const SCHEMA_FILE: &str = include_str!("../../schema/observer.connection.v1.json");
 
@@ -23,6 +23,18 @@ fn validator() -> Validator {
 /// A record with every part.
 pub(super) fn whole() -> Record {
     let ip = |text: &str| text.parse().expect("the test's address parses");
+    let loss = Loss {
+        at: LostAt {
+            node: Some("node1".to_owned()),
+            interface: Some("eth0".to_owned()),
+            by: RewriteOwner::KubeProxy,
+        },
+        cause: Cause {
+            code: CauseCode::ExternalTrafficPolicyCluster,
+            basis: Basis::Observed,
+            explanation: "because".to_owned(),
+        },
+    };
     Record {
         schema: SCHEMA,
         observed_at: Some("2026-11-23T12:00:42.123456Z".to_owned()),
@@ -61,14 +73,11 @@ pub(super) fn whole() -> Record {
             port: 50513,
         }),
         source_ip: SourceIp::Lost,
-        lost_at: Some(LostAt {
-            node: "node1".to_owned(),
-            interface: Some("eth0".to_owned()),
-            by: RewriteOwner::KubeProxy,
-        }),
-        cause: Some(Cause {
-            code: CauseCode::ExternalTrafficPolicyCluster,
-            basis: Basis::Observed,
+        lost_at: Some(loss.at.clone()),
+        cause: Some(loss.cause.clone()),
+        losses: vec![loss],
+        beyond: Some(Beyond {
+            by: Hider::Sidecar,
             explanation: "because".to_owned(),
         }),
         outcome: Outcome::Answered,
@@ -103,6 +112,11 @@ pub(super) fn whole() -> Record {
             change: "this".to_owned(),
             trade_off: "that".to_owned(),
         }],
+        findings: vec![Finding {
+            code: FindingCode::ProxyHeaderMissing,
+            explanation: "because".to_owned(),
+            change: "this".to_owned(),
+        }],
     }
 }
 
@@ -125,8 +139,14 @@ fn fields(value: &Value, at: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The same of a schema: what `properties` names, through the alternatives of a nullable.
+/// The same of a schema: what `properties` names, through the alternatives of a nullable and what
+/// is defined once for several.
 fn described(schema: &Value, at: &str, found: &mut Vec<String>) {
+    if let Some(defined) = schema["$ref"].as_str() {
+        let whole = self::schema();
+        let defined = whole.pointer(defined.trim_start_matches('#'));
+        described(defined.expect("defined"), at, found);
+    }
     for (name, schema) in schema["properties"].as_object().into_iter().flatten() {
         let at = format!("{at}/{name}");
         found.push(at.clone());
@@ -173,6 +193,7 @@ fn a_whole_record_is_valid() {
 #[case::a_bracket("/client/ip", json!("[2001:db8::1]"))]
 #[case::no_address("/client/ip", json!("here"))]
 #[case::a_loss_without_a_place("/lost_at", Value::Null)]
+#[case::a_loss_at_no_stage("/losses", json!([]))]
 #[case::a_source_seen_by_nobody("/backend", Value::Null)]
 #[case::seconds("/observed_at", json!("2026-11-23T12:00:42Z"))]
 #[case::a_port_too_high("/front_door/port", json!(70_000))]

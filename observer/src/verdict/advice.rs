@@ -9,15 +9,18 @@ use serde_json::json;
 use strum::{Display, VariantNames};
 
 use super::chain::{Door, Loser, Way};
-use super::vocabulary::{CauseCode, ClientKind, OutcomeCauseCode, RewriteOwner, SourceIp};
+use super::vocabulary::{CauseCode, ClientKind, OutcomeCauseCode, SourceIp};
 use crate::cluster::finding::Finding;
 use crate::cluster::front::{Carrier, Delivers, LoadBalancer, System};
 use crate::cluster::patch::{Patch, PatchedKind};
 use crate::cluster::plane::{Dataplane, Mesh};
 use crate::cluster::proxy::{Controller, Route};
-use crate::cluster::{FrontDoorKind, Index, Service, ServiceType, TrafficPolicy};
+use crate::cluster::{Index, Service, ServiceType, TrafficPolicy};
 
+mod connection;
 mod patches;
+
+pub(crate) use connection::{Seen, of_connection};
 
 use patches::{direct_return, of_service, policy, target_group, target_pods};
 
@@ -218,39 +221,6 @@ fn for_loss(
         }),
         _ => Vec::new(),
     }
-}
-
-/// What mends what happened to one connection, best first. A masquerade that any setting of the
-/// Service's leaves in place has nothing to be changed: hairpins, and what the node itself sends.
-pub(crate) fn of_connection(
-    index: &Index,
-    service: &Service,
-    door: Option<FrontDoorKind>,
-    by: Option<RewriteOwner>,
-    why: (Option<CauseCode>, Option<OutcomeCauseCode>),
-) -> Vec<Change> {
-    let (cause, outcome_cause) = why;
-    let lost_by = match by {
-        Some(RewriteOwner::KubeProxy) => Some(Loser::KubeProxy),
-        Some(RewriteOwner::LoadBalancer) => Some(Loser::LoadBalancer),
-        Some(RewriteOwner::Proxy) => Some(Loser::Proxy),
-        Some(RewriteOwner::Cni | RewriteOwner::Unknown) | None => None,
-    };
-    if outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints) {
-        return without_local_endpoints(service, door == Some(FrontDoorKind::ClusterIP));
-    }
-    let known = Case {
-        index,
-        service,
-        load_balancer: service.load_balancer.as_deref(),
-        dataplane: Dataplane::KubeProxy,
-        routes: &[],
-        config_map: None,
-        findings: &[],
-    };
-    lost_by.map_or_else(Vec::new, |lost_by| {
-        for_loss(known, None, Some(lost_by), cause)
-    })
 }
 
 /// What lets connections in where the policy is `Local` and no endpoint is on the node.

@@ -5,101 +5,14 @@
 
 use std::net::SocketAddr;
 
-use super::advice::{self, Change};
+use super::advice::{self, Seen};
+use super::parts::{Backend, Client, FrontDoor, Knowledge, Verdict};
 use super::predict::{Prediction, Question, Terms, predict};
-use super::vocabulary::{
-    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, RewriteOwner, SourceIp,
-};
-use crate::cluster::{
-    AddressKind, Family, FrontDoorKind, Index, KubeProxy, LocalAddresses, Node, PodRef,
-    ServiceEntry, ServicePort, ServiceType, TrafficPolicy,
-};
+use super::source::Source;
+use super::vocabulary::{ClientKind, Expected, SourceIp};
+use crate::cluster::{AddressKind, Family, FrontDoorKind, Node, ServiceEntry, ServiceType};
 use crate::flow::Connection;
-use crate::observation::{Conntrack, IfIndex};
-
-/// What is known besides the connection.
-#[derive(Clone, Copy, Debug)]
-pub struct Knowledge<'a> {
-    /// The cluster's objects, as of the opening packet; `None` without cluster state.
-    pub index: Option<&'a Index>,
-    /// kube-proxy's configuration, if it is known.
-    pub kube_proxy: Option<&'a KubeProxy>,
-    /// This node: its name and its own addresses.
-    pub local: &'a LocalAddresses,
-    /// Whether connections that nobody asks about are judged too.
-    pub all: bool,
-}
-
-/// Where the connection entered.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FrontDoor {
-    /// `None` without cluster state, or if the destination is none of the cluster's.
-    pub kind: Option<FrontDoorKind>,
-    /// The original destination.
-    pub address: SocketAddr,
-}
-
-/// Who opened the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Client {
-    /// As it arrived.
-    pub address: SocketAddr,
-    /// What that address is.
-    pub kind: ClientKind,
-}
-
-/// The endpoint that was chosen.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Backend {
-    /// Where.
-    pub address: SocketAddr,
-    /// Its pod.
-    pub pod: Option<PodRef>,
-    /// The node it lives on.
-    pub node: Option<String>,
-}
-
-/// Where the source address was lost: on this node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lost {
-    /// By which interface the rewritten packet left; `None` if it did not leave.
-    pub interface: Option<IfIndex>,
-    /// Whose rule.
-    pub by: RewriteOwner,
-}
-
-/// What happened to one connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
-    /// The Service and its port, if exactly one has this front door.
-    pub service: Option<ServicePort>,
-    /// Its external traffic policy, if its type has one, or `externalIPs` do.
-    pub external_traffic_policy: Option<TrafficPolicy>,
-    /// Where it entered.
-    pub front_door: FrontDoor,
-    /// Who opened it.
-    pub client: Client,
-    /// Who got it; `None` if no endpoint was chosen. Then so are the next four but `source_ip`.
-    pub backend: Option<Backend>,
-    /// The source that the backend sees.
-    pub source_seen: Option<SocketAddr>,
-    /// What became of the client's address.
-    pub source_ip: SourceIp,
-    /// Where it was lost, if it was lost here.
-    pub lost_at: Option<Lost>,
-    /// Why; `None` if it was preserved.
-    pub cause: Option<Cause>,
-    /// What became of the opening packet.
-    pub outcome: Outcome,
-    /// Why.
-    pub outcome_cause: Option<OutcomeCause>,
-    /// Nodes on the way beyond the first; `None` if that cannot be told.
-    pub extra_hops: Option<u8>,
-    /// What the objects promise of it; `None` if they promise nothing.
-    pub expected: Option<Expected>,
-    /// What would keep the client's address, or let it in, best first.
-    pub advice: Vec<Change>,
-}
+use crate::observation::Conntrack;
 
 /// What the objects say of one connection's ends.
 pub(super) struct Scene<'a> {
@@ -113,33 +26,52 @@ pub(super) struct Scene<'a> {
 }
 
 /// Judges a connection. `None`: not one that people ask about (design: a front door, or
-/// rewritten, or to a pod from outside the pods; not a pod's way out of the cluster).
+/// rewritten, or to a pod from outside the pods or for a client that the pod speaks for; not a pod's
+/// way out of the cluster).
 pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdict> {
     let scene = Scene::new(connection, knowledge);
     if !knowledge.all && !scene.reported() {
         return None;
     }
     let backend = scene.backend();
-    let (source_ip, lost_at, cause) = scene.source();
+    let here = scene.here();
     let outcome = scene.outcome();
     let outcome_cause = scene.outcome_cause(outcome);
-    let extra_hops = scene.extra_hops(source_ip, backend.as_ref());
+    let why = outcome_cause.as_ref().map(|cause| cause.code);
+    let extra_hops = scene.extra_hops(here.fate, backend.as_ref());
     let expected = scene.expected();
-    let advice = scene.entry.and_then(|entry| {
-        let by = lost_at.map(|lost| lost.by);
-        let cause = cause.as_ref().map(|cause| cause.code);
-        let why = outcome_cause.as_ref().map(|cause| cause.code);
-        let door = scene.front_door.kind;
-        let index = knowledge.index?;
-        Some(advice::of_connection(
+    let as_expected = expected.map(|expected| expected.is_met_by(here.fate, outcome, why));
+    let Source {
+        fate: source_ip,
+        losses,
+        cause,
+    } = scene.whole(here);
+    // What stands before this node, no rule of its undoes.
+    let expected = expected.map(|expected| match source_ip {
+        SourceIp::Lost if scene.loss_before().is_some() => Expected {
+            source_ip,
+            ..expected
+        },
+        SourceIp::Unknown if scene.by_gateway().is_some() => Expected {
+            source_ip,
+            ..expected
+        },
+        _ => expected,
+    });
+    let advice = scene.entry.zip(knowledge.index).map(|(entry, index)| {
+        advice::of_connection(Seen {
             index,
-            &entry.service,
-            door,
-            by,
-            (cause, why),
-        ))
+            service: &entry.service,
+            door: scene.front_door.kind,
+            losses: &losses,
+            outcome_cause: why,
+            reading: connection.first_bytes.as_ref(),
+            carrier: scene.speaks_by(),
+        })
     });
     let advice = advice.unwrap_or_default();
+    let findings = scene.findings(&losses);
+    let beyond = scene.beyond(backend.as_ref());
     Some(Verdict {
         service: scene.entry.map(ServiceEntry::service_port),
         external_traffic_policy: scene.entry.and_then(|entry| {
@@ -153,14 +85,23 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
         source_seen: scene.chosen.map(|(_, source)| source),
         backend,
         source_ip,
-        lost_at,
+        losses,
         cause,
         outcome,
         outcome_cause,
         extra_hops,
         expected,
+        as_expected,
         advice,
+        beyond,
+        findings,
     })
+}
+
+/// A connection's client and front door, as they are before anything is judged.
+pub fn arrived(connection: &Connection, knowledge: Knowledge<'_>) -> (Client, FrontDoor) {
+    let scene = Scene::new(connection, knowledge);
+    (scene.client, scene.front_door)
 }
 
 impl<'a> Scene<'a> {
@@ -188,7 +129,7 @@ impl<'a> Scene<'a> {
             );
             (rewritten || direct).then_some((reply.source, reply.destination))
         });
-        Self {
+        let mut scene = Self {
             connection,
             knowledge,
             client,
@@ -198,13 +139,20 @@ impl<'a> Scene<'a> {
             },
             entry,
             chosen,
-        }
+        };
+        scene.client.kind = scene.kind_before();
+        scene
     }
 
     fn reported(&self) -> bool {
         let original = self.connection.identity.original;
         match self.front_door.kind {
-            Some(FrontDoorKind::Pod) => self.client.kind != ClientKind::Pod || self.rewritten(),
+            // A pod that speaks for another is a part of that one's way.
+            Some(FrontDoorKind::Pod) => {
+                self.client.kind != ClientKind::Pod
+                    || self.rewritten()
+                    || self.speaks_by().is_some()
+            }
             Some(_) => true,
             None => {
                 let leaves_the_cluster = self.client.kind == ClientKind::Pod
@@ -218,7 +166,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether NAT changed either end.
-    fn rewritten(&self) -> bool {
+    pub(super) fn rewritten(&self) -> bool {
         let original = self.connection.identity.original;
         self.connection.translation.is_some_and(|translation| {
             translation.reply.source != original.destination
@@ -277,7 +225,7 @@ impl<'a> Scene<'a> {
     }
 
     /// Whether conntrack was told to leave it alone.
-    fn is_untracked(&self) -> bool {
+    pub(super) fn is_untracked(&self) -> bool {
         self.connection
             .translation
             .is_some_and(|translation| translation.conntrack == Conntrack::Untracked)
@@ -326,59 +274,9 @@ impl<'a> Scene<'a> {
         predict(&question, terms)
     }
 
-    /// Whether this node is not the first: it sees an address that another node put there, or
-    /// one that cannot be told from such.
-    fn masqueraded_before(&self) -> bool {
-        self.front_door.kind == Some(FrontDoorKind::Pod)
-            && !self.rewritten()
-            && match self.client.kind {
-                ClientKind::External | ClientKind::Pod => false,
-                ClientKind::Node => !self.opened_here(),
-                ClientKind::LoadBalancer | ClientKind::Unknown => true,
-            }
-    }
-
     /// Whether the client is a process in this node's own network namespace.
     pub(super) fn opened_here(&self) -> bool {
         self.connection.arrival.is_none() && self.knowledge.local.contains(self.client.address.ip())
-    }
-
-    fn source(&self) -> (SourceIp, Option<Lost>, Option<Cause>) {
-        let Some((_, source_seen)) = self.chosen else {
-            return (SourceIp::Unknown, None, None);
-        };
-        if self.masqueraded_before() {
-            let cause = Cause {
-                code: CauseCode::MasqueradedBeforeThisNode,
-                basis: Basis::Inferred,
-                explanation: format!(
-                    "{} is an address of the cluster's nodes, not of a client: whoever opened \
-                     this was rewritten before it reached this node",
-                    self.client.address.ip()
-                ),
-            };
-            return (SourceIp::Unknown, None, Some(cause));
-        }
-        // Joined with its arrival by its own header, it was not rewritten in between.
-        if self.is_untracked() && self.connection.arrival.is_none() {
-            let cause = Cause {
-                code: CauseCode::Unknown,
-                basis: Basis::Observed,
-                explanation: "its packets are exempted from connection tracking (NOTRACK): what \
-                              became of its addresses behind that, nothing on this node records"
-                    .to_owned(),
-            };
-            return (SourceIp::Unknown, None, Some(cause));
-        }
-        if source_seen.ip() == self.client.address.ip() {
-            return (SourceIp::Preserved, None, None);
-        }
-        let (by, cause) = self.loss(source_seen.ip());
-        let interface = self
-            .connection
-            .departure
-            .map(|departure| departure.interface);
-        (SourceIp::Lost, Some(Lost { interface, by }), Some(cause))
     }
 
     /// Whether this front door is for clients outside the cluster.

@@ -80,7 +80,10 @@ impl Scene<'_> {
             return None;
         }
         let client = self.client.address.ip();
-        let from_outside = self.client.kind == ClientKind::External;
+        let from_outside = matches!(
+            self.client.kind,
+            ClientKind::External | ClientKind::LoadBalancer
+        );
         let outside = |basis, of_what: &str| Cause {
             code: CauseCode::OutsideClusterCidr,
             basis,

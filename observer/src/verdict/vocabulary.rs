@@ -71,6 +71,9 @@ pub enum CauseCode {
     UpstreamLoadBalancer,
     /// A proxy that opens connections of its own.
     L7Proxy,
+    /// The address that arrived is the network's gateway: of docker, kind or a router, whose
+    /// masquerade gives it to whoever comes from outside.
+    GatewayMasquerade,
     /// Cannot be told; also a word of a later version.
     #[serde(other)]
     Unknown,
@@ -82,7 +85,7 @@ pub enum CauseCode {
 pub enum Basis {
     /// The rewrite was seen, and the objects have one rule that does it.
     Observed,
-    /// kube-proxy's configuration says so.
+    /// What was configured says so: kube-proxy, the status of a Service, `--load-balancer`.
     Config,
     /// It fits, and nothing else known does.
     Inferred,
@@ -97,6 +100,57 @@ pub struct Cause {
     pub basis: Basis,
     /// For people.
     pub explanation: String,
+}
+
+/// Who stands behind this node's last word, where it cannot look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Hider {
+    /// A proxy within the backend's own pod (Istio, Linkerd): the application sees its address.
+    Sidecar,
+    /// A word of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What becomes of the source beyond what any node sees.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beyond {
+    /// By whom.
+    pub by: Hider,
+    /// For people.
+    pub explanation: String,
+}
+
+/// What does not fit together on a connection's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum FindingCode {
+    /// A PROXY header is sent to a backend that does not speak it.
+    ProxyHeaderNotUnderstood,
+    /// The backend waits for a PROXY header, and what is sent is none.
+    ProxyHeaderMissing,
+    /// `externalTrafficPolicy: Local` keeps the address of a load balancer that replaces the
+    /// client's anyway.
+    LocalBehindReplacingLoadBalancer,
+    /// A proxy before this one wrote whom it spoke for, and the next replaced that.
+    ForwardedForOverwritten,
+    /// One hop is listed twice in succession.
+    ForwardedForAppendedTwice,
+    /// A word of a later version.
+    #[serde(other)]
+    Unknown,
+}
+
+/// A finding, with a sentence, and the change that mends it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Which.
+    pub code: FindingCode,
+    /// For people.
+    pub explanation: String,
+    /// What to change.
+    pub change: String,
 }
 
 /// What became of the opening packet.

@@ -1,6 +1,6 @@
 //! What takes connections over within pods.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::RangeInclusive;
 
 use k8s_openapi::api::core::v1::{Container, Namespace, PodSpec, Service};
@@ -20,6 +20,7 @@ const LINKERD: &str = "Linkerd, features/proxy-injection";
 const LINKERD_CONFIGURATION: &str = "Linkerd, reference/proxy-configuration";
 
 const MODE: &str = "sidecar.istio.io/interceptionMode";
+const MODE_VARIABLE: &str = "ISTIO_META_INTERCEPTION_MODE";
 const EXCLUDED: &str = "traffic.sidecar.istio.io/excludeInboundPorts";
 const INCLUDED: &str = "traffic.sidecar.istio.io/includeInboundPorts";
 const INJECT: &str = "sidecar.istio.io/inject";
@@ -156,6 +157,30 @@ pub fn mesh(pod: &ObjectMeta, spec: &PodSpec, namespace: Option<&Namespace>) -> 
     })
 }
 
+/// What is in a pod already, and gives its application another source than the peer's.
+pub fn sidecar(pod: &ObjectMeta, spec: &PodSpec) -> Option<Meshed> {
+    within(pod, spec, None).filter(Meshed::changes_source)
+}
+
+/// What [`sidecar`] reads of a pod that has one: annotations, and a container.
+pub(in super::super) fn kept(
+    pod: &ObjectMeta,
+    spec: &PodSpec,
+) -> Option<(BTreeMap<String, String>, Container)> {
+    sidecar(pod, spec)?;
+    let its = container(spec, "istio-proxy").or_else(|| container(spec, "linkerd-proxy"))?;
+    let mut annotations = pod.annotations.clone().unwrap_or_default();
+    annotations.retain(|name, _| [MODE, EXCLUDED, INCLUDED, LINKERD_SKIP].contains(&&**name));
+    let env = its.env.iter().flatten();
+    let mode: Vec<_> = env.filter(|it| it.name == MODE_VARIABLE).cloned().collect();
+    let container = Container {
+        name: its.name.clone(),
+        env: Some(mode).filter(|mode| !mode.is_empty()),
+        ..Container::default()
+    };
+    Some((annotations, container))
+}
+
 fn of_workload(workload: &Workload<'_>, namespace: Option<&Namespace>) -> Option<Meshed> {
     let nothing = ObjectMeta::default();
     match workload.live {
@@ -198,7 +223,7 @@ fn container<'s>(spec: &'s PodSpec, name: &str) -> Option<&'s Container> {
 
 fn mode_in_environment(container: &Container) -> Option<&str> {
     let mut variables = container.env.iter().flatten();
-    let mode = variables.find(|it| it.name == "ISTIO_META_INTERCEPTION_MODE")?;
+    let mode = variables.find(|it| it.name == MODE_VARIABLE)?;
     mode.value.as_deref()
 }
 

@@ -25,7 +25,7 @@ pub fn mismatches(route: &Route, before: Option<&LoadBalancer>) -> Vec<Finding> 
 }
 
 /// Whether its settings can be read.
-const fn is_known(route: &Route) -> bool {
+pub(super) const fn is_known(route: &Route) -> bool {
     matches!(
         route.controller,
         Controller::IngressNginx | Controller::Traefik | Controller::Haproxy
@@ -44,19 +44,23 @@ fn not_read(route: &Route, before: Option<&LoadBalancer>) -> Option<Finding> {
 /// nginx and `HAProxy` refuse a connection that does not begin with the header that they were
 /// told to expect (nginx, `listen … proxy_protocol`; `HAProxy`, `accept-proxy`).
 fn not_sent(route: &Route, before: Option<&LoadBalancer>) -> Option<Finding> {
-    let expects = route
-        .because
-        .iter()
-        .any(|it| it.name == PROXY_PROTOCOL && !it.is_default && it.value != "false");
     let is_missing = before.is_none_or(|it| says_all(it) && !sends_proxy(it));
     let reader = || route.who();
-    (expects && reads_proxy(route) && is_missing).then(|| match before {
+    (demands_proxy(route) && is_missing).then(|| match before {
         Some(before) => Finding::ProxyProtocolNotSent {
             by: word(before),
             reader: reader(),
         },
         None => Finding::ProxyProtocolNobodySends { reader: reader() },
     })
+}
+
+/// Whether it was told to expect one.
+pub(super) fn demands_proxy(route: &Route) -> bool {
+    let mut settings = route.because.iter();
+    let is_set =
+        settings.any(|it| it.name == PROXY_PROTOCOL && !it.is_default && it.value != "false");
+    is_set && reads_proxy(route)
 }
 
 /// What the load balancer has written is gone, and the proxy's own peer is the load balancer.
@@ -93,7 +97,7 @@ fn sends_proxy(before: &LoadBalancer) -> bool {
     adds.contains(&Carrier::ProxyV1) || adds.contains(&Carrier::ProxyV2)
 }
 
-fn reads_proxy(route: &Route) -> bool {
+pub(super) fn reads_proxy(route: &Route) -> bool {
     route.believes.contains(&Carrier::ProxyV1)
 }
 

@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 use super::super::ServiceRef;
 use super::super::finding::{Finding, Reason};
 use super::super::front::{Carrier, Delivers, Keeps, LoadBalancer, System};
-use super::super::proxy::{Controller, Place, Route, mismatches, places_before, routes};
+use super::super::proxy::{
+    Controller, HeaderReader, Place, Route, mismatches, places_before, readers, routes,
+};
 use super::around::{object, overlay, whole, workload};
 
 pub(super) fn service_ref(namespace: &str, name: &str) -> ServiceRef {
@@ -129,6 +131,41 @@ fn what_nginx_believes(#[case] data: Value, #[case] believes: &[Carrier], #[case
         route.config_map,
         Some(("ingress".to_owned(), "settings".to_owned()))
     );
+}
+
+/// By the Service that clients come by; of settings that are not there nothing is known.
+#[rstest]
+#[case::defaults(Some(json!({})), Some((false, false)))]
+#[case::proxied(Some(json!({"use-proxy-protocol": "true"})), Some((true, true)))]
+#[case::off(Some(json!({"use-proxy-protocol": "false"})), Some((false, false)))]
+#[case::missing(None, None)]
+fn what_nginx_makes_of_a_proxy_header(
+    #[case] data: Option<Value>,
+    #[case] expected: Option<(bool, bool)>,
+) {
+    let mut items = vec![
+        ingress(Some("nginx"), json!({})),
+        class("nginx", "k8s.io/ingress-nginx"),
+        nginx(json!({})),
+        service_of("LoadBalancer", "ingress/nginx", "nginx"),
+    ];
+    items.extend(data.map(settings));
+    let readers = readers(&whole(&items));
+    let told = readers.iter().map(|reader| {
+        let HeaderReader {
+            namespace,
+            name,
+            who,
+            reads,
+            demands,
+        } = reader;
+        assert_eq!(
+            (&**namespace, &**name, &**who),
+            ("ingress", "nginx", "ingress-nginx")
+        );
+        (*reads, *demands)
+    });
+    assert_eq!(told.collect::<Vec<_>>(), Vec::from_iter(expected));
 }
 
 fn found(data: Value) -> Vec<Finding> {

@@ -7,7 +7,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use proptest::prelude::proptest;
 use serde_json::{Value, json};
 
-use super::super::{Index, KubeProxy, Objects, Slice, SliceRef, Trim, View};
+use super::super::{Index, KubeProxy, Objects, Protocol, Slice, SliceRef, Trim, View};
 use super::hostile::spoiled;
 use super::{endpoint, node, objects, pod, service, slice};
 
@@ -122,6 +122,51 @@ fn what_nobody_reads_is_dropped() {
     assert!(!text.contains("SECRET"), "{text}");
     for kept in ["web-0", "KubeProxyConfiguration", "172.31.0.11", "10.0.0.1"] {
         assert!(text.contains(kept), "{kept} in {text}");
+    }
+}
+
+/// What takes connections over within a pod is known of a trimmed one, too.
+#[test]
+fn sidecars_are_kept() {
+    let container = |name: &str, env: Value, args: Value| {
+        json!({"name": name, "image": "SECRET", "env": env, "args": args,
+               "ports": [{"containerPort": 15090}]})
+    };
+    let in_mode = |mode: &str| {
+        let env = json!([
+            {"name": "ISTIO_META_INTERCEPTION_MODE", "value": mode},
+            {"name": "SECRET", "value": "SECRET"},
+        ]);
+        container("istio-proxy", env, json!(["proxy", "sidecar"]))
+    };
+    let gateway = container("istio-proxy", json!([]), json!(["proxy", "router"]));
+    let linkerd = container("linkerd-proxy", json!([]), json!([]));
+    let cases = [
+        (in_mode("REDIRECT"), "containers", true),
+        (in_mode("REDIRECT"), "initContainers", true),
+        (in_mode("TPROXY"), "containers", false),
+        (gateway, "containers", false),
+        (linkerd, "containers", true),
+    ];
+    for (sidecar, place, is_kept) in cases {
+        let mut spec = json!({"containers": [{"name": "app", "image": "app"}]});
+        let list = spec[place].as_array().cloned().unwrap_or_default();
+        spec[place] = json!([list, vec![sidecar.clone()]].concat());
+        let mut pod = pod("web-0", "node1", "10.0.0.1", spec, json!({}));
+        pod["metadata"]["annotations"] = json!({
+            "traffic.sidecar.istio.io/excludeInboundPorts": "9090",
+            "config.linkerd.io/skip-inbound-ports": "9090", "SECRET": "SECRET",
+        });
+        let whole = objects(&[pod]);
+        nothing_is_lost(&whole);
+        let text = trimmed(whole.clone()).to_list().to_string();
+        assert!(!text.contains("SECRET"), "{text}");
+        let index = Index::build(&whole);
+        let backend = index.backend(Protocol::Tcp, super::ip("10.0.0.1"), 8080);
+        let its = index.sidecar(backend.pod.expect("a pod"));
+        assert_eq!(its.is_some(), is_kept, "{sidecar}");
+        let takes = |port| its.is_some_and(|it| it.takes(Protocol::Tcp, port).is_some());
+        assert_eq!((takes(8080), takes(9090)), (is_kept, false), "{sidecar}");
     }
 }
 

@@ -10,7 +10,9 @@ use rtnetlink::packet_route::address::{AddressAttribute, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
 };
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteVia,
+};
 use rtnetlink::{RouteMessageBuilder, new_connection};
 
 use super::{Link, LinkHeader, LinkKind, Links};
@@ -180,6 +182,17 @@ fn address(message: &AddressMessage) -> Option<IpNet> {
     IpNet::new(address, message.header.prefix_len).ok()
 }
 
+/// The address of the next hop; one of the other family too (RFC 5549).
+fn gateway(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(RouteAddress::Inet(address))
+        | RouteAttribute::Via(RouteVia::Inet(address)) => Some(IpAddr::V4(*address)),
+        RouteAttribute::Gateway(RouteAddress::Inet6(address))
+        | RouteAttribute::Via(RouteVia::Inet6(address)) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
 fn add_route(links: &mut BTreeMap<IfIndex, Link>, message: &RouteMessage) {
     // Local and broadcast addresses have routes too, in a table of their own.
     if message.header.table != RouteHeader::RT_TABLE_MAIN {
@@ -187,15 +200,22 @@ fn add_route(links: &mut BTreeMap<IfIndex, Link>, message: &RouteMessage) {
     }
     let mut hops = Vec::new();
     let mut gateway = false;
+    let mut via = None;
     let mut destination = None;
     for attribute in &message.attributes {
         match attribute {
-            RouteAttribute::Oif(index) => hops.push(IfIndex(*index)),
+            RouteAttribute::Oif(index) => hops.push((IfIndex(*index), None)),
             RouteAttribute::MultiPath(paths) => {
                 gateway = true;
-                hops.extend(paths.iter().map(|path| IfIndex(path.interface_index)));
+                hops.extend(paths.iter().map(|path| {
+                    let via = path.attributes.iter().find_map(self::gateway);
+                    (IfIndex(path.interface_index), via)
+                }));
             }
-            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => gateway = true,
+            RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => {
+                gateway = true;
+                via = self::gateway(attribute);
+            }
             RouteAttribute::Destination(address) => destination = Some(address),
             _ => {}
         }
@@ -206,9 +226,12 @@ fn add_route(links: &mut BTreeMap<IfIndex, Link>, message: &RouteMessage) {
         _ => 0,
     };
     let length = message.header.destination_prefix_length;
-    for hop in hops {
+    for (hop, its) in hops {
         if let Some(link) = links.get_mut(&hop) {
-            link.default_route |= length == 0;
+            if length == 0 {
+                link.default_route = true;
+                link.gateways.extend(its.or(via));
+            }
             link.host_route |= whole != 0 && length == whole && !gateway;
         }
     }

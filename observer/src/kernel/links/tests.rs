@@ -174,3 +174,30 @@ fn a_veths_peer_in_the_same_namespace_is_nothing_below_it() {
     let roles = chosen([veth("a", 2), veth("b", 1)]);
     assert_eq!(roles, [Ok(Role::Other), Ok(Role::Other)]);
 }
+
+/// Beyond a public one somebody else's rules decide, and one elsewhere is no neighbour.
+#[test]
+fn gateways_count_that_are_private_and_near() {
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let through = |addresses: &[&str], gateways: &[&str]| Link {
+        addresses: addresses.iter().map(|it| net(it)).collect(),
+        default_route: true,
+        gateways: gateways.iter().map(|it| ip(it)).collect(),
+        ..link("eth0")
+    };
+    let links = [
+        through(
+            &["172.18.0.2/16", "fc00:f853::2/64"],
+            &["172.18.0.1", "fc00:f853::1"],
+        ),
+        through(
+            &["203.0.113.5/24", "2001:db8::5/64"],
+            &["203.0.113.1", "2001:db8::1"],
+        ),
+        through(&["10.0.0.5/32"], &["10.0.0.1"]),
+        through(&["fc00:f853::2/64"], &["fe80::1"]),
+    ];
+    let links = Links((1..).map(IfIndex).zip(links).collect());
+    let near = [ip("172.18.0.1"), ip("fc00:f853::1")].into();
+    assert_eq!(links.interfaces().gateways, near);
+}

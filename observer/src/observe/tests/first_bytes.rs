@@ -1,8 +1,11 @@
 //! Connections that wait for their clients' first bytes, and what these tell.
 
+use rstest::rstest;
+
 use super::*;
 use crate::cluster::FrontDoorKind;
 use crate::payload::{Carrier, Chain, Reason};
+use crate::verdict::{ClientKind, FindingCode, RewriteOwner};
 
 const BALANCER: &str = "198.51.100.7:40000";
 
@@ -11,6 +14,7 @@ fn of(whose: Whose, trusted: &[&str]) -> Observer {
     let asked = Asking {
         whose,
         trusted: trusted.collect(),
+        load_balancers: Vec::new(),
     };
     asking(asked, Some(cluster(TrafficPolicy::Cluster)))
 }
@@ -136,11 +140,134 @@ fn whose_first_bytes_are_asked_for() {
         let asked = Asking {
             whose,
             trusted: vec!["10.0.0.0/8".parse().expect("a network"), Trusted::Pods],
+            load_balancers: vec!["192.0.2.0/24".parse().expect("a network")],
         };
         let sources = asked.sources(Some(&cluster.index));
         sources.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(sources(Whose::Off), <[&str; 0]>::default());
-    assert_eq!(sources(Whose::Known), ["10.0.0.0/8", "172.31.0.11/32"]);
+    assert_eq!(
+        sources(Whose::Known),
+        ["10.0.0.0/8", "172.31.0.11/32", "192.0.2.0/24"]
+    );
     assert_eq!(sources(Whose::On), ["0.0.0.0/0", "::/0"]);
+}
+
+/// What was lost where, as a record says it.
+fn lost(record: &Record) -> Vec<(Option<&str>, RewriteOwner, CauseCode)> {
+    let losses = record.losses.iter();
+    losses
+        .map(|it| (it.at.node.as_deref(), it.at.by, it.cause.code))
+        .collect()
+}
+
+#[test]
+fn who_is_believed_to_speak_for_another_is_a_loss_before_the_node() {
+    let mut observer = of(Whose::On, &["198.51.100.0/24"]);
+    connect_from(&mut observer, SECOND, BALANCER, MASQUERADE);
+    let reading = forwarded(&["203.0.113.50"]);
+    let record = only(says(&mut observer, SECOND, BALANCER, reading));
+    assert_eq!(record.client.kind, ClientKind::LoadBalancer);
+    let (cluster, proxy) = (CauseCode::ExternalTrafficPolicyCluster, RewriteOwner::Proxy);
+    assert_eq!(
+        lost(&record),
+        [
+            (None, proxy, CauseCode::L7Proxy),
+            (Some("node1"), RewriteOwner::KubeProxy, cluster)
+        ]
+    );
+    assert_eq!(
+        record.lost_at.as_ref(),
+        record.losses.first().map(|it| &it.at)
+    );
+    assert_eq!(record.as_expected, Some(true));
+}
+
+#[test]
+fn who_is_not_believed_is_a_client() {
+    let mut observer = of(Whose::On, &["10.0.0.0/8"]);
+    for local in [false, true] {
+        let reading = if local {
+            Reading::Nothing(Reason::Local)
+        } else {
+            forwarded(&["203.0.113.50"])
+        };
+        let at = if local { 2 * SECOND } else { SECOND };
+        connect_from(&mut observer, at, BALANCER, MASQUERADE);
+        let record = only(says(&mut observer, at, BALANCER, reading));
+        assert_eq!(record.client.kind, ClientKind::External);
+        let cluster = CauseCode::ExternalTrafficPolicyCluster;
+        let here = (Some("node1"), RewriteOwner::KubeProxy, cluster);
+        assert_eq!(lost(&record), [here]);
+    }
+}
+
+/// Named, it is known without a byte; and it is trusted as those of Services are.
+#[test]
+fn a_load_balancer_may_be_named() {
+    let named = |whose, trusted: &[&str]| {
+        let trusted = trusted.iter().map(|one| one.parse().expect("one"));
+        let asked = Asking {
+            whose,
+            trusted: trusted.collect(),
+            load_balancers: vec!["198.51.100.0/28".parse().expect("a network")],
+        };
+        asking(asked, Some(cluster(TrafficPolicy::Cluster)))
+    };
+    let mut observer = named(Whose::Off, &[]);
+    let record = only(connect_from(&mut observer, SECOND, BALANCER, MASQUERADE));
+    let upstream = (
+        None,
+        RewriteOwner::LoadBalancer,
+        CauseCode::UpstreamLoadBalancer,
+    );
+    assert_eq!(lost(&record)[0], upstream);
+    assert_eq!(told(&record), (None, None));
+    for (trusted, is_believed) in [(&["load-balancers"][..], true), (&["pods"], false)] {
+        let mut observer = named(Whose::Known, trusted);
+        connect_from(&mut observer, SECOND, BALANCER, MASQUERADE);
+        let reading = forwarded(&["203.0.113.50"]);
+        let record = only(says(&mut observer, SECOND, BALANCER, reading));
+        assert_eq!(lost(&record)[0], upstream, "{trusted:?}");
+        assert_eq!(told(&record).0.is_some(), is_believed, "{trusted:?}");
+    }
+}
+
+#[test]
+fn what_has_the_gateways_address_is_not_known() {
+    let mut observer = following(Some(cluster(TrafficPolicy::Local)));
+    let record = only(connect_from(&mut observer, SECOND, GATEWAY, GATEWAY));
+    assert_eq!(record.source_ip, SourceIp::Unknown);
+    let cause = record.cause.as_ref().map(|cause| cause.code);
+    assert_eq!(cause, Some(CauseCode::GatewayMasquerade));
+    assert_eq!(record.as_expected, Some(true));
+}
+
+/// The load balancer told the pod of its client; the pod, a proxy, names the load balancer alone.
+#[rstest]
+#[case::replaced(&["198.51.100.7"], true)]
+#[case::kept(&["203.0.113.50", "198.51.100.7"], false)]
+#[case::of_another(&["198.51.100.8"], false)]
+fn what_a_proxy_was_told_it_may_replace(#[case] hops: &[&str], #[case] is_replaced: bool) {
+    let asked = Asking {
+        whose: Whose::On,
+        trusted: ["10.244.1.5", "load-balancers"]
+            .map(|it| it.parse().expect("one"))
+            .into(),
+        load_balancers: vec!["198.51.100.0/28".parse().expect("a network")],
+    };
+    let mut observer = asking(asked, Some(cluster(TrafficPolicy::Local)));
+    // Whatever address a proxy has, nobody told it anything yet.
+    let proxy = "10.244.1.5:41000";
+    let finds = |observer: &mut Observer, at| {
+        connect_from(observer, at, proxy, MASQUERADE);
+        let record = only(says(observer, at, proxy, forwarded(hops)));
+        let mut findings = record.findings.iter();
+        findings.any(|it| it.code == FindingCode::ForwardedForOverwritten)
+    };
+    assert!(!finds(&mut observer, SECOND));
+    connect_from(&mut observer, 2 * SECOND, BALANCER, BALANCER);
+    let reading = forwarded(&["203.0.113.50"]);
+    only(says(&mut observer, 2 * SECOND, BALANCER, reading));
+    assert_eq!(finds(&mut observer, 3 * SECOND), is_replaced);
 }

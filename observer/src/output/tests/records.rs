@@ -3,12 +3,13 @@
 use std::net::SocketAddr;
 
 use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
+use crate::payload::{Carrier, Reason};
 use crate::record::{
-    Backend, Client, Endpoint, From, FrontDoor, LostAt, Record, SCHEMA, Service, Step,
+    Backend, Client, Endpoint, From, FrontDoor, Loss, LostAt, Record, SCHEMA, Service, Step,
 };
 use crate::verdict::{
-    Basis, Cause, CauseCode, ClientKind, Expected, Outcome, OutcomeCause, OutcomeCauseCode,
-    RewriteOwner, SourceIp,
+    Basis, Beyond, Cause, CauseCode, ClientKind, Expected, Finding, FindingCode, Hider, Outcome,
+    OutcomeCause, OutcomeCauseCode, RewriteOwner, SourceIp,
 };
 
 fn socket(text: &str) -> SocketAddr {
@@ -51,10 +52,20 @@ fn cause(code: CauseCode, basis: Basis) -> Cause {
 
 fn lost_at(interface: Option<&str>, by: RewriteOwner) -> LostAt {
     LostAt {
-        node: "node1".to_owned(),
+        node: Some("node1".to_owned()),
         interface: interface.map(str::to_owned),
         by,
     }
+}
+
+fn loss(at: LostAt, cause: Cause) -> Loss {
+    Loss { at, cause }
+}
+
+/// At node1, by its masquerade.
+fn by_kube_proxy(code: CauseCode, basis: Basis) -> Vec<Loss> {
+    let at = lost_at(Some("eth0"), RewriteOwner::KubeProxy);
+    vec![loss(at, cause(code, basis))]
 }
 
 /// The connection of the first page of the documentation: its client's address is lost.
@@ -89,6 +100,8 @@ pub(super) fn lost() -> Record {
             CauseCode::ExternalTrafficPolicyCluster,
             Basis::Observed,
         )),
+        losses: by_kube_proxy(CauseCode::ExternalTrafficPolicyCluster, Basis::Observed),
+        beyond: None,
         outcome: Outcome::Answered,
         outcome_cause: None,
         extra_hops: Some(1),
@@ -109,6 +122,46 @@ pub(super) fn lost() -> Record {
         as_expected: None,
         cluster_stale_s: None,
         advice: Vec::new(),
+        findings: Vec::new(),
+    }
+}
+
+fn finding(code: FindingCode) -> Finding {
+    Finding {
+        code,
+        explanation: "it does not fit".to_owned(),
+        change: "mend it".to_owned(),
+    }
+}
+
+/// An NLB with a PROXY header, before policy Cluster.
+pub(super) fn behind_a_load_balancer() -> Record {
+    let balancer = Loss {
+        at: LostAt {
+            node: None,
+            interface: None,
+            by: RewriteOwner::LoadBalancer,
+        },
+        cause: cause(CauseCode::UpstreamLoadBalancer, Basis::Observed),
+    };
+    let mut losses = vec![balancer.clone()];
+    losses.extend(lost().losses);
+    Record {
+        client: Client {
+            ip: socket("192.0.2.7:0").ip(),
+            port: 40_000,
+            kind: ClientKind::LoadBalancer,
+            recovered: Some(socket("203.0.113.50:0").ip()),
+            recovered_from: Some(Carrier::ProxyV2),
+            hops_listed: Some(1),
+            not_recovered: None,
+            server_name: None,
+        },
+        lost_at: Some(balancer.at),
+        cause: Some(balancer.cause),
+        losses,
+        findings: vec![finding(FindingCode::ProxyHeaderNotUnderstood)],
+        ..lost()
     }
 }
 
@@ -119,6 +172,7 @@ pub(super) fn preserved() -> Record {
         source_seen: Some(Endpoint::from(socket("203.0.113.50:49508"))),
         source_ip: SourceIp::Preserved,
         lost_at: None,
+        losses: Vec::new(),
         cause: None,
         extra_hops: Some(0),
         ..lost()
@@ -139,6 +193,7 @@ pub(super) fn nobody(outcome: Outcome, why: Option<OutcomeCause>) -> Record {
         source_seen: None,
         source_ip: SourceIp::Unknown,
         lost_at: None,
+        losses: Vec::new(),
         cause: None,
         outcome,
         outcome_cause: why,
@@ -169,6 +224,7 @@ pub(super) fn second_node() -> Record {
         },
         source_ip: SourceIp::Unknown,
         lost_at: None,
+        losses: Vec::new(),
         cause: Some(cause(CauseCode::MasqueradedBeforeThisNode, Basis::Inferred)),
         extra_hops: None,
         ..lost()
@@ -202,8 +258,33 @@ fn ipv6() -> Record {
     }
 }
 
+fn without_cluster_state() -> Record {
+    Record {
+        service: None,
+        front_door: FrontDoor {
+            kind: None,
+            ..lost().front_door
+        },
+        backend: Some(backend("10.244.2.5:8080", None, None)),
+        lost_at: Some(lost_at(None, RewriteOwner::Unknown)),
+        cause: Some(cause(CauseCode::Unknown, Basis::Observed)),
+        losses: vec![loss(
+            lost_at(None, RewriteOwner::Unknown),
+            cause(CauseCode::Unknown, Basis::Observed),
+        )],
+        extra_hops: None,
+        ..lost()
+    }
+}
+
 /// Every kind of record, by what is particular about it.
 pub(super) fn kinds() -> Vec<(&'static str, Record)> {
+    let mut kinds = of_this_node();
+    kinds.extend(of_before_and_beyond());
+    kinds
+}
+
+fn of_this_node() -> Vec<(&'static str, Record)> {
     let no_endpoints = "shop/web has no usable endpoint: kube-proxy rejects the connection";
     let no_local = "externalTrafficPolicy is Local and node1 has no usable endpoint of shop/far: \
                     kube-proxy drops the connection";
@@ -245,21 +326,7 @@ pub(super) fn kinds() -> Vec<(&'static str, Record)> {
             },
         ),
         ("nothing known", nobody(Outcome::Unknown, None)),
-        (
-            "without cluster state",
-            Record {
-                service: None,
-                front_door: FrontDoor {
-                    kind: None,
-                    ..lost().front_door
-                },
-                backend: Some(backend("10.244.2.5:8080", None, None)),
-                lost_at: Some(lost_at(None, RewriteOwner::Unknown)),
-                cause: Some(cause(CauseCode::Unknown, Basis::Observed)),
-                extra_hops: None,
-                ..lost()
-            },
-        ),
+        ("without cluster state", without_cluster_state()),
         (
             "a pod reaches itself over UDP",
             Record {
@@ -275,6 +342,7 @@ pub(super) fn kinds() -> Vec<(&'static str, Record)> {
                     server_name: None,
                 },
                 cause: Some(cause(CauseCode::Hairpin, Basis::Observed)),
+                losses: by_kube_proxy(CauseCode::Hairpin, Basis::Observed),
                 extra_hops: Some(0),
                 ..lost()
             },
@@ -283,6 +351,7 @@ pub(super) fn kinds() -> Vec<(&'static str, Record)> {
             "inferred, and not as predicted",
             Record {
                 cause: Some(cause(CauseCode::OutsideClusterCidr, Basis::Inferred)),
+                losses: by_kube_proxy(CauseCode::OutsideClusterCidr, Basis::Inferred),
                 expected: Some(Expected {
                     source_ip: SourceIp::Preserved,
                     outcome: Outcome::Answered,
@@ -302,5 +371,42 @@ pub(super) fn kinds() -> Vec<(&'static str, Record)> {
             },
         ),
         ("IPv6", ipv6()),
+    ]
+}
+
+/// What stands before the node, or behind the last that it sees.
+fn of_before_and_beyond() -> Vec<(&'static str, Record)> {
+    vec![
+        (
+            "behind a load balancer, and masqueraded",
+            behind_a_load_balancer(),
+        ),
+        (
+            "a load balancer whose address stays, and TLS",
+            Record {
+                losses: behind_a_load_balancer().losses.drain(..1).collect(),
+                client: Client {
+                    recovered: None,
+                    recovered_from: None,
+                    not_recovered: Some(Reason::Tls),
+                    ..behind_a_load_balancer().client
+                },
+                source_seen: Some(Endpoint::from(socket("192.0.2.7:40000"))),
+                findings: vec![finding(FindingCode::LocalBehindReplacingLoadBalancer)],
+                ..behind_a_load_balancer()
+            },
+        ),
+        (
+            "by the gateway, to a sidecar",
+            Record {
+                source_ip: SourceIp::Unknown,
+                cause: Some(cause(CauseCode::GatewayMasquerade, Basis::Inferred)),
+                beyond: Some(Beyond {
+                    by: Hider::Sidecar,
+                    explanation: "…".to_owned(),
+                }),
+                ..preserved()
+            },
+        ),
     ]
 }

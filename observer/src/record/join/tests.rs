@@ -41,6 +41,7 @@ fn second() -> Record {
     record.observed_at = Some("2026-11-23T12:00:42.123956Z".to_owned());
     record.source_ip = SourceIp::Unknown;
     record.lost_at = None;
+    record.losses.clear();
     if let Some(cause) = &mut record.cause {
         cause.code = CauseCode::MasqueradedBeforeThisNode;
     }

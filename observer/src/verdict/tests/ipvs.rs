@@ -144,6 +144,8 @@ fn what_went_to_another_node_under_policy_local_is_not_answered_and_that_is_as_e
             kube_proxy: Some(&configuration()),
             local: &node1(),
             all: false,
+            before: Before::default(),
+            readers: &[],
         },
     )
     .expect("reported");

@@ -1,9 +1,11 @@
 //! What is made of a connection, seen from node1 of a cluster of two.
 
+mod before;
 mod chain;
 mod chain_inside;
 mod chain_properties;
 mod ipvs;
+mod mismatch;
 mod outcome;
 mod plugin;
 mod predict;
@@ -14,6 +16,7 @@ use std::net::SocketAddr;
 use rstest::rstest;
 use serde_json::{Value, json};
 
+use super::advice::ChangeCode;
 use super::*;
 use crate::cluster::{FrontDoorKind, Index, KubeProxy, LocalAddresses, Objects, Protocol};
 use crate::flow::{Answer, Answered, Connection, Refusal, Translation};
@@ -76,6 +79,16 @@ fn endpoint(address: &str, node: &str) -> Value {
 }
 
 fn index() -> Index {
+    built(&items())
+}
+
+fn built(items: &[Value]) -> Index {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
+    let objects = Objects::from_list(list.to_string().as_bytes()).expect("the test's objects");
+    Index::build(&objects)
+}
+
+fn items() -> Vec<Value> {
     let node = |name: &str, address: &str, pods: &str| {
         json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
@@ -135,9 +148,7 @@ fn index() -> Index {
         json!({"clusterIP": "10.96.0.6", "externalTrafficPolicy": "Local"}),
         &on_another_host,
     ));
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": items});
-    let objects = Objects::from_list(list.to_string().as_bytes()).expect("the test's objects");
-    Index::build(&objects)
+    items
 }
 
 fn node1() -> LocalAddresses {
@@ -154,6 +165,8 @@ fn judged_with(connection: &Connection, index: Option<&Index>) -> Option<Verdict
             kube_proxy: None,
             local: &local,
             all: false,
+            before: Before::default(),
+            readers: &[],
         },
     )
 }
@@ -213,6 +226,10 @@ fn silent(client: &str, door: &str) -> Connection {
 
 fn code(verdict: &Verdict) -> Option<CauseCode> {
     verdict.cause.as_ref().map(|cause| cause.code)
+}
+
+fn lost_at(verdict: &Verdict) -> Option<&Lost> {
+    verdict.losses.first().map(|loss| &loss.at)
 }
 
 fn outcome_code(verdict: &Verdict) -> Option<OutcomeCauseCode> {

@@ -193,6 +193,6 @@ fn one_that_existed_before_has_the_outcome_that_conntrack_knows() {
         let verdict = judged(&Connection::existing(identity, reply, replied));
         assert_eq!(verdict.outcome, outcome);
         assert_eq!(verdict.source_ip, SourceIp::Lost);
-        assert_eq!(verdict.lost_at.map(|at| at.interface), Some(None));
+        assert_eq!(lost_at(&verdict).map(|at| at.interface), Some(None));
     }
 }

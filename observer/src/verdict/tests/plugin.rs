@@ -19,6 +19,8 @@ fn with_configuration(connection: &Connection, fields: Option<&str>) -> Verdict 
             kube_proxy: configuration.as_ref(),
             local: &local,
             all: false,
+            before: Before::default(),
+            readers: &[],
         },
     )
     .expect("reported")
@@ -28,7 +30,7 @@ fn with_configuration(connection: &Connection, fields: Option<&str>) -> Verdict 
 fn assert_lost(verdict: &Verdict, by: RewriteOwner, why: CauseCode, sentence: &str) {
     assert_eq!(verdict.source_ip, SourceIp::Lost);
     let cause = verdict.cause.as_ref().expect("a cause");
-    assert_eq!(verdict.lost_at.map(|at| at.by), Some(by), "{cause:?}");
+    assert_eq!(lost_at(verdict).map(|at| at.by), Some(by), "{cause:?}");
     assert_eq!(cause.code, why, "{cause:?}");
     assert!(cause.explanation.contains(sentence), "{cause:?}");
 }

@@ -19,8 +19,9 @@ fn cluster_policy_loses_the_source_wherever_the_pod_is(
     assert_eq!(verdict.source_ip, SourceIp::Lost);
     assert_eq!(verdict.source_seen, Some(socket(NODE1_MASQUERADE)));
     assert_eq!(
-        verdict.lost_at,
-        Some(Lost {
+        lost_at(&verdict),
+        Some(&Lost {
+            node: Some("node1".to_owned()),
             interface: Some(IfIndex(9)),
             by: RewriteOwner::KubeProxy,
         })
@@ -39,7 +40,7 @@ fn cluster_policy_loses_the_source_wherever_the_pod_is(
 fn a_source_that_stays_is_preserved_and_needs_no_cause() {
     let verdict = judged(&answered(CLIENT, WEB, LOCAL_POD, CLIENT));
     assert_eq!(verdict.source_ip, SourceIp::Preserved);
-    assert_eq!(verdict.lost_at, None);
+    assert_eq!(verdict.losses, []);
     assert_eq!(verdict.cause, None);
     assert_eq!(verdict.extra_hops, Some(0));
 }
@@ -74,7 +75,7 @@ fn the_second_node_says_only_what_it_saw() {
     assert_eq!(verdict.front_door.kind, Some(FrontDoorKind::Pod));
     assert_eq!(verdict.source_ip, SourceIp::Unknown);
     assert_eq!(code(&verdict), Some(CauseCode::MasqueradedBeforeThisNode));
-    assert_eq!(verdict.lost_at, None);
+    assert_eq!(verdict.losses, []);
     assert_eq!(verdict.extra_hops, None);
 }
 
@@ -139,6 +140,8 @@ fn what_goes_to_a_cluster_ip_is_masqueraded_for_a_reason(
             kube_proxy: configuration.as_ref(),
             local: &local,
             all: false,
+            before: Before::default(),
+            readers: &[],
         },
     )
     .expect("reported");
