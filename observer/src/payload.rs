@@ -41,6 +41,9 @@ pub enum Carrier {
     XForwardedFor,
     /// The header fields `Forwarded` of the first request (RFC 7239).
     Forwarded,
+    /// In none: the header names a masquerade of the node, and the connection by which its writer, a
+    /// proxy on that node, got what it hands on tells who is behind it.
+    InboundConnection,
     /// A word of a later version.
     #[serde(other)]
     Unknown,
@@ -95,6 +98,9 @@ pub struct Chain {
     /// As listed: who is said to be farthest first. `None` is a hop that hides its address
     /// (`unknown`, `_name`) or says something else.
     pub hops: Vec<Option<IpAddr>>,
+    /// From which port the last of them spoke to whoever listed it, if that is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
 }
 
 /// What the first bytes of a connection are.

@@ -5,6 +5,7 @@ mod paint;
 mod printer;
 mod summary;
 mod table;
+mod through;
 #[cfg(test)]
 mod tests;
 mod wide;

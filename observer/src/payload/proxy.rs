@@ -31,10 +31,18 @@ pub(super) fn version_1(bytes: &[u8]) -> Option<Reading> {
     let addresses = v1::Header::try_from(line).map(|header| header.addresses);
     Some(match addresses {
         Ok(v1::Addresses::Tcp4(addresses)) => {
-            found(Carrier::ProxyV1, addresses.source_address.into())
+            found(
+                Carrier::ProxyV1,
+                addresses.source_address.into(),
+                addresses.source_port,
+            )
         }
         Ok(v1::Addresses::Tcp6(addresses)) => {
-            found(Carrier::ProxyV1, addresses.source_address.into())
+            found(
+                Carrier::ProxyV1,
+                addresses.source_address.into(),
+                addresses.source_port,
+            )
         }
         Ok(v1::Addresses::Unknown) => Reading::Nothing(Reason::Unspecified),
         Err(_) => Reading::Nothing(Reason::Unrecognised),
@@ -60,10 +68,18 @@ fn addressed(header: &v2::Header) -> Reading {
     }
     match (header.addresses, header.protocol) {
         (v2::Addresses::IPv4(addresses), v2::Protocol::Stream) => {
-            found(Carrier::ProxyV2, addresses.source_address.into())
+            found(
+                Carrier::ProxyV2,
+                addresses.source_address.into(),
+                addresses.source_port,
+            )
         }
         (v2::Addresses::IPv6(addresses), v2::Protocol::Stream) => {
-            found(Carrier::ProxyV2, addresses.source_address.into())
+            found(
+                Carrier::ProxyV2,
+                addresses.source_address.into(),
+                addresses.source_port,
+            )
         }
         (v2::Addresses::Unix(_), _) => Reading::Nothing(Reason::Unix),
         // Of something else than TCP, which this is.
@@ -106,9 +122,10 @@ fn is_right(header: &[u8], at: usize, value: &[u8]) -> bool {
     digest.finalize() == u32::from_be_bytes(said)
 }
 
-fn found(carrier: Carrier, client: IpAddr) -> Reading {
+fn found(carrier: Carrier, client: IpAddr, port: u16) -> Reading {
     Reading::Found(vec![Chain {
         carrier,
         hops: vec![Some(client.to_canonical())],
+        port: Some(port),
     }])
 }
