@@ -351,7 +351,10 @@ impl Observer {
         if self.cluster.is_empty() && self.waits(connection, FIRST_WORD_NS) {
             return None;
         }
-        let mut record = self.record(connection)?;
+        let Some(mut record) = self.record(connection) else {
+            self.keep_unreported(connection);
+            return None;
+        };
         let is_unexplained = record.as_expected == Some(false)
             || (record.front_door.kind.is_none() && !self.settings.all);
         if is_unexplained && self.waits(connection, CHANGE_NS) {

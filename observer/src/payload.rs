@@ -8,7 +8,7 @@
 //! [`recover`] says which of the addresses that a header lists is the client's, if whoever wrote
 //! it is to be believed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -101,6 +101,9 @@ pub struct Chain {
     /// From which port the last of them spoke to whoever listed it, if that is told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// To which of the writer's own sockets, if that is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<SocketAddr>,
 }
 
 /// What the first bytes of a connection are.

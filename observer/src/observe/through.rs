@@ -16,7 +16,7 @@ mod stage;
 mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use hashlink::LruCache;
 
@@ -173,12 +173,12 @@ impl Memory {
         }
     }
 
-    /// The connections that a proxy may mean by an address, and a port if it names that: those that
-    /// came before `outbound`. `None` if there are none.
+    /// The connections that a proxy may mean by an address, and a port and its own end if it names
+    /// those: what came before `outbound`. `None` if there are none.
     pub(super) fn candidates(
         &mut self,
         key: &Key,
-        port: Option<u16>,
+        (port, to): (Option<u16>, Option<SocketAddr>),
         outbound: &Connection,
     ) -> Option<Candidates<'_>> {
         let is_complete = self.is_complete;
@@ -208,6 +208,11 @@ impl Memory {
         } else if port.is_some() {
             kept.retain(has(None));
         }
+        // It names another where it goes by what was in front of it.
+        let is_to = |inbound: &&mut Inbound| to == Some(canonical(inbound.reply.source));
+        if kept.iter().any(is_to) {
+            kept.retain(is_to);
+        }
         let is_port_told = port.is_some();
         (!kept.is_empty()).then_some(Candidates {
             kept,
@@ -217,6 +222,10 @@ impl Memory {
             is_all,
         })
     }
+}
+
+fn canonical(at: SocketAddr) -> SocketAddr {
+    SocketAddr::new(at.ip().to_canonical(), at.port())
 }
 
 impl Way {

@@ -60,6 +60,7 @@ fn of_request(request: &Request) -> Reading {
             carrier,
             port: hops.last().and_then(|hop| hop.as_ref()?.1),
             hops: hops.into_iter().map(|hop| hop.map(|(ip, _)| ip)).collect(),
+            to: None,
         })
         .collect();
     if chains.is_empty() {

@@ -24,6 +24,7 @@ fn forwarded(hops: &[&str]) -> Reading {
         carrier: Carrier::XForwardedFor,
         hops: hops.iter().map(|hop| hop.parse().ok()).collect(),
         port: None,
+        to: None,
     }])
 }
 

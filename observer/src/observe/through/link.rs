@@ -1,10 +1,10 @@
 //! Which connection a proxy on this node speaks for.
 
 use std::mem;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{Candidates, Inbound, Key, Memory, Proxy, Stage};
-use crate::cluster::Protocol;
+use crate::cluster::{AddressKind, Protocol};
 use crate::flow::{Answer, Connection};
 use crate::observation::Entry;
 use crate::observe::{Observer, Whose};
@@ -17,6 +17,8 @@ use crate::verdict::{self, ClientKind, FrontDoor, SourceIp};
 struct Named {
     ip: IpAddr,
     port: Option<u16>,
+    /// To which end of its own.
+    to: Option<SocketAddr>,
 }
 
 /// A connection's link.
@@ -64,6 +66,16 @@ impl Observer {
         self.memory.keep(Key { proxy, shown }, is_masquerade, inbound);
     }
 
+    /// Keeps one that nobody asks about, as to what listens in the node's network: what becomes of
+    /// it is told by the record of what is opened for it.
+    pub(in crate::observe) fn keep_unreported(&mut self, connection: &Connection) {
+        let is_asked = self.settings.first_bytes.whose != Whose::Off && is_accepted(connection);
+        if is_asked && self.inbound(connection, None).is_some() {
+            let record = self.record_of(connection, true);
+            self.keep(connection, record.as_ref());
+        }
+    }
+
     /// Keeps those that stood before the observation, once it is known where they went.
     pub(in crate::observe) fn keep_standing(&mut self) {
         if self.cluster.is_empty() {
@@ -97,10 +109,12 @@ impl Observer {
         let node = index.backend(Protocol::Tcp, at.ip(), at.port()).node;
         let proxy = if self.local.contains(at.ip()) {
             Proxy::Host
-        } else if node.is_none_or(|node| node == self.local.node()) {
-            Proxy::Pod(at.ip().to_canonical())
-        } else {
+        } else if node.is_some_and(|node| node != self.local.node())
+            || index.address_kind(at.ip(), &self.local) == AddressKind::External
+        {
             return None;
+        } else {
+            Proxy::Pod(at.ip().to_canonical())
         };
         let inbound = Inbound {
             connection: Connection {
@@ -154,7 +168,7 @@ impl Observer {
             proxy,
             shown: named.ip,
         };
-        let mut candidates = memory.candidates(&key, named.port, connection)?;
+        let mut candidates = memory.candidates(&key, (named.port, named.to), connection)?;
         let stage = self.stage(&mut candidates);
         let kept = &candidates.kept;
         let one = match &kept[..] {
@@ -215,7 +229,10 @@ impl Observer {
     fn of_proxy(&self, connection: &Connection, kept: &[&mut Inbound]) -> record::Proxy {
         let ip = connection.identity.original.source.ip().to_canonical();
         let mut ends = kept.iter().map(|inbound| inbound.reply.source);
-        let end = ends.next().filter(|end| ends.all(|other| other == *end));
+        // In the node's network there may be several.
+        let is_it = |end: &SocketAddr| !self.local.contains(end.ip()) || ends.all(|it| it == *end);
+        let end = kept.first().map(|inbound| inbound.reply.source);
+        let end = end.filter(is_it);
         let pod = self.held(connection).zip(end).and_then(|(held, end)| {
             let backend = held.index.backend(Protocol::Tcp, end.ip(), end.port());
             Some(backend.pod?.name.to_string())
@@ -302,6 +319,7 @@ fn named(chains: &[Chain]) -> Option<Named> {
         Some(Named {
             ip,
             port: chain.port,
+            to: chain.to,
         })
     });
     let first = last.next()??;
@@ -316,5 +334,5 @@ fn recovered(record: &Record, connection: &Connection) -> Option<Named> {
     };
     let is_last = |named: &Named| named.ip == ip;
     let port = named(chains).filter(is_last).and_then(|named| named.port);
-    Some(Named { ip, port })
+    Some(Named { ip, port, to: None })
 }

@@ -14,7 +14,7 @@ use crate::observation::{
 use crate::observe::{Asking, Epoch, Event, Observer, Output, Settings, Whose};
 use crate::payload::{Carrier, Chain, Reading, Reason};
 use crate::record::{Confidence, Record, Through};
-use crate::verdict::SourceIp;
+use crate::verdict::{CauseCode, SourceIp};
 
 mod properties;
 
@@ -224,6 +224,7 @@ fn header(carrier: Carrier, hops: &[&str], port: Option<u16>) -> Reading {
         carrier,
         hops: hops.iter().map(|hop| hop.parse().ok()).collect(),
         port,
+        to: None,
     }])
 }
 
@@ -276,6 +277,14 @@ fn a_proxy_that_names_the_port_speaks_for_one_connection() {
         Some("proxy")
     );
     assert!(part.opened_before_ns.is_some_and(|before| before > 0));
+    // Both stages are told.
+    let codes: Vec<_> = record.losses.iter().map(|it| it.cause.code).collect();
+    let of_both = [
+        CauseCode::ExternalTrafficPolicyCluster,
+        CauseCode::L7Proxy,
+    ];
+    assert_eq!(codes, of_both);
+    assert_eq!(record.lost_at, part.lost_at);
     // Who is behind the masquerade, too.
     assert_eq!(recovered(&record).as_deref(), Some("203.0.113.51"));
     let from = record.client.recovered_from;
@@ -301,6 +310,43 @@ fn a_port_that_is_used_again_is_the_latest_ones() {
     let record = node.dials(PROXY, CLUSTER_IP, proxy_header(seen));
     assert_eq!(client(&record).as_deref(), Some(OTHER_CLIENT));
     assert_eq!(through(&record).confidence, Confidence::Exact);
+}
+
+/// A masquerade may give two clients one port, towards two ports of the proxy.
+#[test]
+fn a_port_may_be_anothers_at_another_port_of_the_proxy() {
+    let mut node = Node::new(Whose::On);
+    let seen = at(NODE, 50_001);
+    for (client, port) in [(CLIENT, 80), (OTHER_CLIENT, 81)] {
+        let identity = node.identity(socket(client), at(PROXY, port));
+        let reply = Tuple {
+            source: at(PROXY, port),
+            destination: seen,
+        };
+        node.opened(identity, reply, false);
+    }
+    let Reading::Found(mut chains) = proxy_header(seen) else {
+        panic!("a header");
+    };
+    let record = node.dials(PROXY, CLUSTER_IP, Reading::Found(chains.clone()));
+    assert_eq!(through(&record).confidence, Confidence::Ambiguous);
+    assert_eq!((client(&record), recovered(&record)), (None, None));
+    chains[0].to = Some(at(PROXY, 80));
+    let record = node.dials(PROXY, CLUSTER_IP, Reading::Found(chains));
+    assert_eq!(through(&record).confidence, Confidence::Exact);
+    assert_eq!(client(&record).as_deref(), Some(CLIENT));
+}
+
+#[test]
+fn what_listens_in_the_nodes_network_is_no_front_door_but_told_of() {
+    let mut node = Node::new(Whose::Known);
+    for port in 40_000..40_050 {
+        node.comes_to_host(at("203.0.113.50", port));
+    }
+    let record = node.dials(NODE, CLUSTER_IP, forwarded_for(&["203.0.113.50"]));
+    let part = through(&record);
+    assert_eq!(part.source_ip, SourceIp::Preserved);
+    assert_eq!(client(&record).as_deref(), Some("203.0.113.50"));
 }
 
 #[test]
@@ -467,6 +513,7 @@ fn headers_that_name_different_hops_are_no_link() {
         carrier,
         hops: vec![hop.parse().ok()],
         port: None,
+        to: None,
     };
     for other in ["203.0.113.51", "unknown"] {
         let record = node.dials(
