@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 use self::first_bytes::{Around, Unread, load_balancers, reached};
 pub use self::first_bytes::{Asking, Trusted, Whose};
 use self::history::History;
-use self::told::Told;
 use self::through::Memory;
+use self::told::Told;
 use crate::cluster::{LocalAddresses, Snapshot};
 use crate::flow::{Connection, Flow, Losses};
 use crate::observation::{
@@ -27,8 +27,8 @@ mod first_bytes;
 mod history;
 #[cfg(test)]
 mod tests;
-mod told;
 mod through;
+mod told;
 mod written;
 
 /// Interfaces whose names are remembered, those that are gone included.
@@ -457,17 +457,15 @@ impl Observer {
         };
         if let Some(reading) = &connection.first_bytes {
             let (client, door) = verdict::arrived(connection, knowledge);
-            knowledge.before.said = self.around(connection, cluster).said(reading, client, &door);
+            knowledge.before.said = self
+                .around(connection, cluster)
+                .said(reading, client, &door);
             knowledge.before.replaces = self.told.replaces(client.address.ip(), reading);
         }
         knowledge
     }
 
-    fn around<'a>(
-        &'a self,
-        connection: &Connection,
-        cluster: Option<&'a Snapshot>,
-    ) -> Around<'a> {
+    fn around<'a>(&'a self, connection: &Connection, cluster: Option<&'a Snapshot>) -> Around<'a> {
         Around {
             asking: &self.settings.first_bytes,
             index: cluster.map(|cluster| &cluster.index),

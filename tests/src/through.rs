@@ -170,7 +170,10 @@ impl Kind {
     }
 
     fn number(self) -> u16 {
-        Self::ALL.into_iter().take_while(|kind| *kind != self).fold(0, |number, _| number + 1)
+        Self::ALL
+            .into_iter()
+            .take_while(|kind| *kind != self)
+            .fold(0, |number, _| number + 1)
     }
 }
 
@@ -204,7 +207,9 @@ impl Stage {
         for pod in stage.lab.pods() {
             let address = stage.of_family(&pod.plan.addresses)?;
             if pod.plan.name == POD {
-                stage.proxies.extend(stage.proxies(&pod.namespace, address)?);
+                stage
+                    .proxies
+                    .extend(stage.proxies(&pod.namespace, address)?);
             } else {
                 let at = SocketAddr::new(address, PODS_PORT);
                 let ear = Ear::start(&pod.namespace, at)?;
@@ -213,7 +218,9 @@ impl Stage {
         }
         let node = stage.lab.node(NODE)?;
         let address = stage.of_family(&node.plan.addresses)?;
-        stage.proxies.extend(stage.proxies(&node.namespace, address)?);
+        stage
+            .proxies
+            .extend(stage.proxies(&node.namespace, address)?);
         Ok(stage)
     }
 
@@ -230,14 +237,22 @@ impl Stage {
         }
         .parse()?;
         let to = SocketAddr::new(service, SERVICE_PORT);
-        Ok([nginx(namespace, address, to)?, haproxy(namespace, address, to)?])
+        Ok([
+            nginx(namespace, address, to)?,
+            haproxy(namespace, address, to)?,
+        ])
     }
 
     /// The clients' addresses.
     pub fn clients(&self) -> Result<Vec<IpAddr>> {
-        let addresses = CLIENTS.iter().map(|text| text.split('/').next().unwrap_or(text).parse());
+        let addresses = CLIENTS
+            .iter()
+            .map(|text| text.split('/').next().unwrap_or(text).parse());
         let all: Vec<IpAddr> = addresses.collect::<Result<_, _>>()?;
-        Ok(all.into_iter().filter(|address| self.family.holds(*address)).collect())
+        Ok(all
+            .into_iter()
+            .filter(|address| self.family.holds(*address))
+            .collect())
     }
 
     /// A node's address.

@@ -54,7 +54,10 @@ fn links<'run>(run: &'run Run, records: &'run [Value]) -> Vec<Link<'run>> {
     let mut by_ends: HashMap<_, VecDeque<_>> = HashMap::new();
     for (pod, heard) in &run.heard {
         for heard in heard {
-            by_ends.entry((*pod, heard.peer)).or_default().push_back(heard);
+            by_ends
+                .entry((*pod, heard.peer))
+                .or_default()
+                .push_back(heard);
         }
     }
     let outbound = records
@@ -131,7 +134,11 @@ impl Link<'_> {
             assert_eq!(through["confidence"], "exact", "{asked:?}: {record}");
             assert_eq!(through["candidates"], 1, "{record}");
             assert_eq!(socket(said), Some(client), "{asked:?}: {record}");
-            assert_eq!(recovered.is_some(), asked.place != Place::OtherNode, "{record}");
+            assert_eq!(
+                recovered.is_some(),
+                asked.place != Place::OtherNode,
+                "{record}"
+            );
         } else if through["confidence"] == "likely" {
             assert_eq!(through["candidates"], 1, "{record}");
         } else {
@@ -152,7 +159,11 @@ impl Link<'_> {
         let Self { record, asked, .. } = self;
         let through = self.through();
         let recovered = &record["client"]["recovered"];
-        let losses: Vec<_> = record["losses"].as_array().expect("losses").iter().collect();
+        let losses: Vec<_> = record["losses"]
+            .as_array()
+            .expect("losses")
+            .iter()
+            .collect();
         let codes: Vec<_> = losses.iter().map(|it| &it["cause"]["code"]).collect();
         match asked.place {
             Place::Cluster => {
@@ -195,7 +206,14 @@ impl Link<'_> {
         };
         let seen = socket(&inbound["source_seen"]).expect("a source");
         assert!(saw.contains(&seen), "{record}");
-        for field in ["front_door", "service", "source_ip", "lost_at", "cause", "extra_hops"] {
+        for field in [
+            "front_door",
+            "service",
+            "source_ip",
+            "lost_at",
+            "cause",
+            "extra_hops",
+        ] {
             assert_eq!(through[field], inbound[field], "{field}: {record}");
         }
     }

@@ -40,7 +40,10 @@ impl Rewritten {
     /// Whether it is time to read them; then it is no longer.
     pub(super) fn is_due(&mut self) -> bool {
         let now = Instant::now();
-        let is_due = self.is_due && self.read_at.is_none_or(|at| now.duration_since(at) >= AGAIN);
+        let is_due = self.is_due
+            && self
+                .read_at
+                .is_none_or(|at| now.duration_since(at) >= AGAIN);
         if is_due {
             self.is_due = false;
             self.read_at = Some(now);

@@ -5,9 +5,9 @@ mod paint;
 mod printer;
 mod summary;
 mod table;
-mod through;
 #[cfg(test)]
 mod tests;
+mod through;
 mod wide;
 
 pub use explanation::{Ground, Picture, SCHEMA as EXPLANATION, Style, Writer};

@@ -37,7 +37,9 @@ fn way(through: &Through) -> String {
     );
     let mut stations = vec![format!("through {client}")];
     stations.extend(through.front_door.map(|door| {
-        let kind = door.kind.map_or_else(String::new, |kind| format!("{kind} "));
+        let kind = door
+            .kind
+            .map_or_else(String::new, |kind| format!("{kind} "));
         format!("{kind}{}", socket(door.ip, door.port))
     }));
     stations.extend(through.service.as_ref().map(service));
@@ -53,7 +55,10 @@ fn source(through: &Through) -> String {
     match at.filter(|_| through.source_ip == SourceIp::Lost) {
         Some(at) => {
             let node = at.node.as_deref().map(clean);
-            let place = node.map_or_else(|| "before this node".to_owned(), |node| format!("at {node}"));
+            let place = node.map_or_else(
+                || "before this node".to_owned(),
+                |node| format!("at {node}"),
+            );
             bind(&format!("{what} {place}"))
         }
         None => what,

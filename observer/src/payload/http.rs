@@ -130,7 +130,11 @@ fn split(value: &[u8], separator: u8) -> (Vec<&[u8]>, bool) {
 fn address(text: &[u8]) -> Option<Hop> {
     let text = str::from_utf8(text).ok()?;
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    let with_port = || text.parse().ok().map(|at: SocketAddr| (at.ip(), Some(at.port())));
+    let with_port = || {
+        text.parse()
+            .ok()
+            .map(|at: SocketAddr| (at.ip(), Some(at.port())))
+    };
     let v6 = || bracketed().map(IpAddr::V6);
     let alone = text.parse().ok().or_else(v6).map(|ip| (ip, None));
     let (ip, port) = alone.or_else(with_port)?;

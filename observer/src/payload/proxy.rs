@@ -31,16 +31,20 @@ pub(super) fn version_1(bytes: &[u8]) -> Option<Reading> {
     let addresses = v1::Header::try_from(line).map(|header| header.addresses);
     Some(match addresses {
         Ok(v1::Addresses::Tcp4(addresses)) => {
-            {
             let (from, to) = (addresses.source_address, addresses.destination_address);
-            found(Carrier::ProxyV1, (from, addresses.source_port).into(), (to, addresses.destination_port).into())
-        }
+            found(
+                Carrier::ProxyV1,
+                (from, addresses.source_port).into(),
+                (to, addresses.destination_port).into(),
+            )
         }
         Ok(v1::Addresses::Tcp6(addresses)) => {
-            {
             let (from, to) = (addresses.source_address, addresses.destination_address);
-            found(Carrier::ProxyV1, (from, addresses.source_port).into(), (to, addresses.destination_port).into())
-        }
+            found(
+                Carrier::ProxyV1,
+                (from, addresses.source_port).into(),
+                (to, addresses.destination_port).into(),
+            )
         }
         Ok(v1::Addresses::Unknown) => Reading::Nothing(Reason::Unspecified),
         Err(_) => Reading::Nothing(Reason::Unrecognised),
@@ -66,16 +70,20 @@ fn addressed(header: &v2::Header) -> Reading {
     }
     match (header.addresses, header.protocol) {
         (v2::Addresses::IPv4(addresses), v2::Protocol::Stream) => {
-            {
             let (from, to) = (addresses.source_address, addresses.destination_address);
-            found(Carrier::ProxyV2, (from, addresses.source_port).into(), (to, addresses.destination_port).into())
-        }
+            found(
+                Carrier::ProxyV2,
+                (from, addresses.source_port).into(),
+                (to, addresses.destination_port).into(),
+            )
         }
         (v2::Addresses::IPv6(addresses), v2::Protocol::Stream) => {
-            {
             let (from, to) = (addresses.source_address, addresses.destination_address);
-            found(Carrier::ProxyV2, (from, addresses.source_port).into(), (to, addresses.destination_port).into())
-        }
+            found(
+                Carrier::ProxyV2,
+                (from, addresses.source_port).into(),
+                (to, addresses.destination_port).into(),
+            )
         }
         (v2::Addresses::Unix(_), _) => Reading::Nothing(Reason::Unix),
         // Of something else than TCP, which this is.

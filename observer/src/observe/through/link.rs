@@ -63,7 +63,8 @@ impl Observer {
             };
             self.memory.keep(key, false, inbound);
         }
-        self.memory.keep(Key { proxy, shown }, is_masquerade, inbound);
+        self.memory
+            .keep(Key { proxy, shown }, is_masquerade, inbound);
     }
 
     /// Keeps one that nobody asks about, as to what listens in the node's network: what becomes of

@@ -279,10 +279,7 @@ fn a_proxy_that_names_the_port_speaks_for_one_connection() {
     assert!(part.opened_before_ns.is_some_and(|before| before > 0));
     // Both stages are told.
     let codes: Vec<_> = record.losses.iter().map(|it| it.cause.code).collect();
-    let of_both = [
-        CauseCode::ExternalTrafficPolicyCluster,
-        CauseCode::L7Proxy,
-    ];
+    let of_both = [CauseCode::ExternalTrafficPolicyCluster, CauseCode::L7Proxy];
     assert_eq!(codes, of_both);
     assert_eq!(record.lost_at, part.lost_at);
     // Who is behind the masquerade, too.

@@ -73,7 +73,8 @@ fn by_first_bytes(seen: Seen<'_>, is_all: bool) -> Option<ChangeCode> {
     match seen.carrier {
         Some(Carrier::XForwardedFor | Carrier::Forwarded) => Some(ChangeCode::ReadForwardedFor),
         Some(Carrier::ProxyV1 | Carrier::ProxyV2) => Some(ChangeCode::ReadProxyProtocol),
-        Some(Carrier::Unknown) => None,
+        // That is in no bytes.
+        Some(Carrier::InboundConnection | Carrier::Unknown) => None,
         None => {
             let is_without = matches!(
                 seen.reading,

@@ -73,7 +73,10 @@ fn play(steps: &[Step], before: u8) -> Result<usize, TestCaseError> {
     let mut open: Vec<Open> = Vec::new();
     let mut named = 0;
     let unseen = |node: &mut Node, open: &[Open], client: u8, is_masqueraded: bool| {
-        let client = at(&format!("203.0.113.{}", 50 + client), free_port(open, 40_000));
+        let client = at(
+            &format!("203.0.113.{}", 50 + client),
+            free_port(open, 40_000),
+        );
         let (door, seen) = if is_masqueraded {
             (CLUSTER_DOOR, at(NODE, free_port(open, 50_000)))
         } else {
