@@ -5,6 +5,7 @@ mod clock;
 mod first_bytes;
 mod interfaces;
 mod missed;
+mod rewritten;
 mod session;
 
 use std::path::{Path, PathBuf};
@@ -133,6 +134,7 @@ impl Setup {
             &settings.first_bytes,
             cluster.as_deref(),
             settings.all,
+            &settings.node,
         ))?;
         let interfaces = Interfaces::new(Choice(interfaces), cluster.clone());
         let links = Links::read().await?;
@@ -141,6 +143,7 @@ impl Setup {
             programs,
             all: settings.all,
             asking: settings.first_bytes.clone(),
+            node: settings.node.clone(),
             answer_timeout_ns: settings.answer_timeout_ns,
             observer: Observer::new(settings, cluster.clone()),
             cluster,
@@ -173,13 +176,13 @@ fn udp_ports(cluster: Option<&Snapshot>, all: bool) -> Ports {
 }
 
 /// The connections whose first bytes are asked for: to front doors, and to what they lead to.
-fn handed_on(asking: &Asking, cluster: Option<&Snapshot>, all: bool) -> FirstBytes {
+fn handed_on(asking: &Asking, cluster: Option<&Snapshot>, all: bool, node: &str) -> FirstBytes {
     FirstBytes {
         ports: match cluster {
             Some(cluster) if !all => Ports::Only(cluster.index.ports(Protocol::Tcp)),
             _ => Ports::All,
         },
-        sources: asking.sources(cluster.map(|cluster| &cluster.index)),
+        sources: asking.sources(cluster.map(|cluster| &cluster.index), node),
     }
 }
 

@@ -3,15 +3,16 @@
 //! PURE: [`Event`]s are all that an [`Observer`] ever learns, so that a recording of them gives
 //! the same records again.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use self::first_bytes::{Around, Unread, load_balancers};
+use self::first_bytes::{Around, Unread, load_balancers, reached};
 pub use self::first_bytes::{Asking, Trusted, Whose};
 use self::history::History;
+use self::through::Memory;
 use self::told::Told;
 use crate::cluster::{LocalAddresses, Snapshot};
 use crate::flow::{Connection, Flow, Losses};
@@ -26,6 +27,7 @@ mod first_bytes;
 mod history;
 #[cfg(test)]
 mod tests;
+mod through;
 mod told;
 mod written;
 
@@ -78,6 +80,10 @@ pub enum Event {
         /// Whether a reply was seen.
         replied: bool,
     },
+    /// The connections whose source this node has rewritten, all that conntrack holds now, as
+    /// [`Event::Existing`] tells them: identity, and backend → source that the backend sees. They
+    /// are not reported for that.
+    Rewritten(Vec<(Identity, Tuple)>),
     /// The node's interfaces or addresses are these from now on.
     Interfaces(Interfaces),
     /// The cluster is this from this moment on.
@@ -145,8 +151,12 @@ pub struct Observer {
     unread: Unread,
     /// Which proxies were told of clients, by whom.
     told: Told,
+    /// Connections to proxies on this node.
+    memory: Memory,
     /// The addresses of load balancers, by the latest of the cluster.
     load_balancers: LoadBalancers,
+    /// This node's pods that outsiders reach, by the latest of the cluster.
+    reached: HashSet<IpAddr>,
     now: Moment,
 }
 
@@ -159,7 +169,11 @@ impl Observer {
             local: LocalAddresses::new(settings.node.as_str(), []),
             unread: Unread::new(settings.answer_timeout_ns),
             told: Told::new(),
+            memory: Memory::default(),
             load_balancers: balancers(cluster.as_deref(), &settings.first_bytes),
+            reached: cluster.as_deref().map_or_else(HashSet::new, |cluster| {
+                reached(&cluster.index, &settings.node)
+            }),
             cluster: History::new(cluster, settings.answer_timeout_ns + CHANGE_NS),
             settings,
             interfaces: BTreeMap::new(),
@@ -193,7 +207,9 @@ impl Observer {
             }
             Event::Cluster(since, snapshot) => {
                 self.load_balancers = balancers(Some(&snapshot), &self.settings.first_bytes);
+                self.reached = reached(&snapshot.index, &self.settings.node);
                 self.cluster.add(since, snapshot);
+                self.keep_standing();
                 (self.reconsidered(|_| true), Vec::new())
             }
             Event::Existing {
@@ -201,6 +217,11 @@ impl Observer {
                 reply,
                 replied,
             } => (self.existing(identity, reply, replied), Vec::new()),
+            Event::Rewritten(standing) => {
+                self.memory.stood(standing);
+                self.keep_standing();
+                return Vec::new();
+            }
             Event::LookedUp(identity, entry, drop_reason) => {
                 (self.looked_up(&identity, entry, drop_reason), Vec::new())
             }
@@ -211,6 +232,7 @@ impl Observer {
             }
             Event::Lost(now) => {
                 self.flow.lost(now);
+                self.memory.lost();
                 return Vec::new();
             }
             Event::ClusterHeard(away_since) => {
@@ -295,12 +317,16 @@ impl Observer {
     /// A connection whose answer is missing is conntrack's affair first.
     fn concluded(&mut self, connection: Connection) -> Option<Output> {
         if !connection.is_unanswered() {
+            // Before its proxy can have opened another for it.
+            self.keep(&connection, None);
             let moment = connection.opened_at.unwrap_or(self.now);
             let around = Around {
                 asking: &self.settings.first_bytes,
                 index: self.cluster.at(moment).map(|held| &held.index),
                 local: &self.local,
                 load_balancers: &self.load_balancers,
+                reached: &self.reached,
+                is_own: connection.is_own(),
             };
             let connection = self.unread.waits(connection, around, self.now)?;
             return self.judged(&connection);
@@ -325,13 +351,18 @@ impl Observer {
         if self.cluster.is_empty() && self.waits(connection, FIRST_WORD_NS) {
             return None;
         }
-        let record = self.record(connection)?;
+        let Some(mut record) = self.record(connection) else {
+            self.keep_unreported(connection);
+            return None;
+        };
         let is_unexplained = record.as_expected == Some(false)
             || (record.front_door.kind.is_none() && !self.settings.all);
         if is_unexplained && self.waits(connection, CHANGE_NS) {
             return None;
         }
         self.told.note(&record);
+        self.keep(connection, Some(&record));
+        self.link(connection, &mut record);
         Some(Output::Record(connection.opened_at, Box::new(record)))
     }
 
@@ -374,8 +405,17 @@ impl Observer {
     /// it predicts, and the cluster was another shortly before or soon after, the connection went
     /// by that one if it comes out as that predicts: kube-proxy takes its time.
     fn record(&self, connection: &Connection) -> Option<Record> {
+        self.record_of(connection, self.settings.all)
+    }
+
+    /// The same, perhaps of one that nobody asks about.
+    fn record_of(&self, connection: &Connection, all: bool) -> Option<Record> {
         let by = |snapshot| {
-            let verdict = verdict::judge(connection, self.knowledge(connection, snapshot))?;
+            let knowledge = Knowledge {
+                all,
+                ..self.knowledge(connection, snapshot)
+            };
+            let verdict = verdict::judge(connection, knowledge)?;
             Some(self.written(connection, verdict))
         };
         let record = by(self.held(connection));
@@ -417,18 +457,22 @@ impl Observer {
         };
         if let Some(reading) = &connection.first_bytes {
             let (client, door) = verdict::arrived(connection, knowledge);
-            knowledge.before.said = self.around(cluster).said(reading, client, &door);
+            knowledge.before.said = self
+                .around(connection, cluster)
+                .said(reading, client, &door);
             knowledge.before.replaces = self.told.replaces(client.address.ip(), reading);
         }
         knowledge
     }
 
-    fn around<'a>(&'a self, cluster: Option<&'a Snapshot>) -> Around<'a> {
+    fn around<'a>(&'a self, connection: &Connection, cluster: Option<&'a Snapshot>) -> Around<'a> {
         Around {
             asking: &self.settings.first_bytes,
             index: cluster.map(|cluster| &cluster.index),
             local: &self.local,
             load_balancers: &self.load_balancers,
+            reached: &self.reached,
+            is_own: connection.is_own(),
         }
     }
 

@@ -8,7 +8,7 @@
 //! [`recover`] says which of the addresses that a header lists is the client's, if whoever wrote
 //! it is to be believed.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -41,6 +41,9 @@ pub enum Carrier {
     XForwardedFor,
     /// The header fields `Forwarded` of the first request (RFC 7239).
     Forwarded,
+    /// In none: the header names a masquerade of the node, and the connection by which its writer, a
+    /// proxy on that node, got what it hands on tells who is behind it.
+    InboundConnection,
     /// A word of a later version.
     #[serde(other)]
     Unknown,
@@ -95,6 +98,12 @@ pub struct Chain {
     /// As listed: who is said to be farthest first. `None` is a hop that hides its address
     /// (`unknown`, `_name`) or says something else.
     pub hops: Vec<Option<IpAddr>>,
+    /// From which port the last of them spoke to whoever listed it, if that is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// To which of the writer's own sockets, if that is told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<SocketAddr>,
 }
 
 /// What the first bytes of a connection are.

@@ -18,9 +18,11 @@ use crate::words;
 mod anonymize;
 pub mod filter;
 mod join;
+mod through;
 
 pub use anonymize::anonymize;
 pub use join::{Key, half, join, node_of_other_half};
+pub use through::{Confidence, Proxy, Through, ThroughClient};
 
 /// The value of [`Record::schema`].
 pub const SCHEMA: Schema = Schema::Version1;
@@ -197,6 +199,10 @@ pub struct Record {
     pub front_door: FrontDoor,
     /// Who opened it.
     pub client: Client,
+    /// By which connection that one, a proxy on the observing node, got what it hands on by this
+    /// one; `None` if it is no proxy, or which it was is not known.
+    #[serde(default)]
+    pub through: Option<Through>,
     /// Who got it; `None` only if no endpoint was chosen.
     pub backend: Option<Backend>,
     /// The source address and port that the backend gets.

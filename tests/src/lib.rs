@@ -35,4 +35,5 @@ pub mod recording;
 pub mod run;
 pub mod scenario;
 pub mod scene;
+pub mod through;
 pub mod traffic;

@@ -51,6 +51,11 @@ impl Scene {
         Self::of("plugins", Settings::default().cluster_cidrs)
     }
 
+    /// A pod on node1 in which proxies are, by node ports of both policies, and what they lead to.
+    pub fn proxies() -> Self {
+        Self::of("proxies", Settings::default().cluster_cidrs)
+    }
+
     /// The cluster whose kube-proxy was recorded, and a second client, beyond its source ranges.
     /// Its IPv6 cluster CIDR is as wrong as it was there, and its `ServiceCIDR`s are those that
     /// its rules speak of.

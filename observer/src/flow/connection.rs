@@ -94,6 +94,11 @@ impl Connection {
         connection
     }
 
+    /// Whether this node itself opened it.
+    pub const fn is_own(&self) -> bool {
+        self.opened_at.is_some() && self.arrival.is_none()
+    }
+
     /// Whether its answer is missing, so that conntrack may know more.
     pub const fn is_unanswered(&self) -> bool {
         matches!(self.answer, Answer::None)

@@ -38,6 +38,11 @@ impl Interfaces {
         }
     }
 
+    /// Whether none is left out that packets may pass by.
+    pub(super) const fn are_all(&self) -> bool {
+        self.choice.0.is_empty()
+    }
+
     /// Attaches to the chosen ones of `links`; gives their names and the hook that they run by.
     pub(super) fn attach(
         &mut self,

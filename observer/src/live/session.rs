@@ -20,6 +20,7 @@ use super::clock::{epoch, moment, now};
 use super::first_bytes::{FirstBytes, Told};
 use super::interfaces::Interfaces;
 use super::missed::{Lost, Missed, Standing};
+use super::rewritten::{Rewritten, rewritten};
 use super::{Sink, handed_on, udp_ports};
 use crate::cluster::{IPVS_DEVICE, Snapshot};
 use crate::kernel::conntrack::{self, Conntrack};
@@ -32,7 +33,7 @@ use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
 use crate::observation::Conntrack::Untracked;
 use crate::observation::{Entry, Identity, Moment, Observation, Segment};
-use crate::observe::{Asking, Epoch, Event, Observer, Output};
+use crate::observe::{Asking, Epoch, Event, Observer, Output, Whose};
 use crate::payload::Reading;
 use crate::recording::Writer;
 
@@ -79,6 +80,8 @@ pub(super) struct Parts<S> {
     pub(super) all: bool,
     /// As the observer's.
     pub(super) asking: Asking,
+    /// As the observer's.
+    pub(super) node: String,
     pub(super) recorder: Option<Writer>,
     /// Set while conntrack's module is not loaded. Asking conntrack would load it.
     pub(super) awaited: Option<Awaited>,
@@ -152,6 +155,7 @@ pub struct Session<S> {
     ring_buffer_used: u64,
     is_ipvs_told: bool,
     first_bytes: FirstBytes,
+    rewritten: Rewritten,
     lost: Lost,
 }
 
@@ -170,6 +174,8 @@ impl<S: Sink> Session<S> {
             None => open_conntrack(),
             Some(_) => None,
         };
+        // Of what passes by another interface nothing is known.
+        let is_asked = parts.asking.whose != Whose::Off && parts.interfaces.are_all();
         Self {
             parts,
             conntrack,
@@ -178,6 +184,7 @@ impl<S: Sink> Session<S> {
             ring_buffer_used: 0,
             is_ipvs_told: false,
             first_bytes: FirstBytes::new(),
+            rewritten: Rewritten::new(is_asked),
             lost: Lost::default(),
         }
     }
@@ -215,6 +222,24 @@ impl<S: Sink> Session<S> {
         .context("cannot read the connections that exist already")?;
         self.read(ring)?;
         existing.into_iter().try_for_each(|event| self.feed(event))
+    }
+
+    /// Tells the observer of all connections whose source is rewritten, once it is time.
+    fn read_rewritten(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
+        if !self.rewritten.is_due() {
+            return Ok(());
+        }
+        // Without conntrack's module nothing is.
+        let rewritten = match self.parts.awaited {
+            Some(_) => Some(Vec::new()),
+            None => rewritten(),
+        };
+        // Without their word fewer connections are linked, and that is all.
+        let Some(rewritten) = rewritten else {
+            return Ok(());
+        };
+        self.read(ring)?;
+        self.feed(Event::Rewritten(rewritten))
     }
 
     /// Until Ctrl-C, SIGTERM, a closed terminal, the given moment, or until the sink is done. What
@@ -388,7 +413,10 @@ impl<S: Sink> Session<S> {
         {
             let ports = udp_ports(Some(&snapshot), self.parts.all);
             self.parts.programs.follow_udp(&ports)?;
-            let asked = handed_on(&self.parts.asking, Some(&snapshot), self.parts.all);
+            let Parts {
+                asking, node, all, ..
+            } = &self.parts;
+            let asked = handed_on(asking, Some(&snapshot), *all, node);
             self.parts.programs.hand_on(&asked)?;
             self.parts.interfaces.know(Arc::clone(&snapshot));
             self.parts.cluster = Some(Arc::clone(&snapshot));
@@ -445,6 +473,7 @@ impl<S: Sink> Session<S> {
         let now = self.read(ring)?.moment();
         self.read_segments(segments)?;
         self.notice_losses()?;
+        self.read_rewritten(ring)?;
         self.expire(now, self.parts.answer_timeout_ns)?;
         self.feed(Event::Tick(now))?;
         self.look_at_the_clock()?;
@@ -485,6 +514,7 @@ impl<S: Sink> Session<S> {
         let lost = self.parts.programs.observations_lost()?;
         if lost > self.observations_lost {
             self.observations_lost = lost;
+            self.rewritten.lost();
             self.feed(Event::Lost(now()?))?;
         }
         Ok(())
@@ -492,6 +522,11 @@ impl<S: Sink> Session<S> {
 
     /// Reads observations, [`READ_MAX`] at most.
     fn read(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Read> {
+        if self.parts.asking.whose != Whose::Off {
+            // Before what came after it: a whole ring is more than is read at a stretch, and a proxy
+            // may speak for one that was lost.
+            self.notice_losses()?;
+        }
         let mut until = now()?;
         let whole = Read::Whole(until);
         let mut bytes = 0;

@@ -10,7 +10,9 @@ use hashlink::LruCache;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{AddressKind, FrontDoorKind, Index, LocalAddresses, Protocol};
+use crate::cluster::{
+    AddressKind, Family, FrontDoorKind, Index, LocalAddresses, Protocol, ServiceEntry, ServiceType,
+};
 use crate::flow::{Answer, Connection};
 use crate::observation::{Identity, Moment};
 use crate::payload::{Reading, Reason, Recovered, Trust, recover};
@@ -23,6 +25,9 @@ const WAIT_NS: u64 = 4_000_000_000;
 /// what is more is judged without.
 const UNREAD_MAX: usize = 1 << 14;
 
+/// Pods of a node that are asked for as proxies; a node runs a few hundred.
+const REACHED_MAX: usize = 1 << 10;
+
 /// Whose first bytes are asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -30,8 +35,8 @@ pub enum Whose {
     /// Nobody's.
     #[default]
     Off,
-    /// Those of known load balancers, of nodes, and of the trusted networks: whose header would be
-    /// believed.
+    /// Those of known load balancers, of nodes, of the trusted networks, and of this node's pods
+    /// that outsiders reach by a Service: whose header would be believed.
     Known,
     /// Everybody's.
     On,
@@ -97,8 +102,8 @@ impl FromStr for Trusted {
 }
 
 impl Asking {
-    /// The networks whose connections' first bytes are asked for.
-    pub fn sources(&self, index: Option<&Index>) -> BTreeSet<IpNet> {
+    /// The networks whose connections' first bytes are asked for, on a node.
+    pub fn sources(&self, index: Option<&Index>, node: &str) -> BTreeSet<IpNet> {
         match self.whose {
             Whose::Off => BTreeSet::new(),
             Whose::On => everybody().into(),
@@ -107,6 +112,7 @@ impl Asking {
                 sources.extend(&self.load_balancers);
                 if let Some(index) = index {
                     sources.extend(of_services(index).into_iter().map(IpNet::from));
+                    sources.extend(reached(index, node).into_iter().map(IpNet::from));
                     let nodes = index.nodes().flat_map(|node| node.addresses.iter());
                     sources.extend(nodes.map(|address| IpNet::from(*address)));
                 }
@@ -150,6 +156,25 @@ pub(super) fn load_balancers(index: Option<&Index>, networks: &[IpNet]) -> LoadB
     }
 }
 
+/// The pods of a node that outsiders reach by a Service that has a door for them: ingress
+/// controllers and gateways are among those.
+pub(super) fn reached(index: &Index, node: &str) -> HashSet<IpAddr> {
+    let is_for_outsiders = |entry: &&ServiceEntry| {
+        entry.service.service_type != ServiceType::ClusterIP
+            || !entry.service.external_ips.is_empty()
+    };
+    let entries = index.entries().iter().filter(is_for_outsiders);
+    let endpoints = entries.flat_map(|entry| {
+        let families = [Family::V4, Family::V6].into_iter();
+        families.flat_map(|family| entry.endpoints(family))
+    });
+    let here = endpoints.filter(|endpoint| endpoint.node.as_deref() == Some(node));
+    here.map(|endpoint| endpoint.address)
+        .filter(|address| index.is_pod(*address))
+        .take(REACHED_MAX)
+        .collect()
+}
+
 /// What is known of addresses when a header is read.
 #[derive(Clone, Copy)]
 pub(super) struct Around<'a> {
@@ -157,6 +182,10 @@ pub(super) struct Around<'a> {
     pub(super) index: Option<&'a Index>,
     pub(super) local: &'a LocalAddresses,
     pub(super) load_balancers: &'a LoadBalancers,
+    /// This node's pods that outsiders reach.
+    pub(super) reached: &'a HashSet<IpAddr>,
+    /// Whether this node itself opened the connection.
+    pub(super) is_own: bool,
 }
 
 impl Around<'_> {
@@ -204,10 +233,10 @@ impl Around<'_> {
     fn believes(self, peer: IpAddr, door: &verdict::FrontDoor) -> bool {
         let is_straight =
             matches!(door.kind, None | Some(FrontDoorKind::Pod)) || self.is_endpoint(door.address);
-        self.is_trusted(peer) && !(is_straight && self.is_only_a_node(peer))
+        self.is_trusted(peer) && !(is_straight && !self.is_own && self.is_only_a_node(peer))
     }
 
-    fn trust(self, address: IpAddr) -> Trust {
+    pub(super) fn trust(self, address: IpAddr) -> Trust {
         match (self.is_trusted(address), self.is_only_a_node(address)) {
             (false, _) => Trust::None,
             (true, false) => Trust::Full,
@@ -257,6 +286,7 @@ impl Around<'_> {
             Whose::On => true,
             Whose::Known => {
                 self.load_balancers.contains(source)
+                    || self.reached.contains(&source)
                     || self
                         .index
                         .is_some_and(|index| index.has_node_address(source))

@@ -51,6 +51,7 @@ impl Observer {
                 port: front_door.address.port(),
             },
             client: self.client(connection, client, &front_door),
+            through: None,
             backend: backend.map(|backend| record::Backend {
                 ip: backend.address.ip().to_canonical(),
                 port: backend.address.port(),
@@ -114,10 +115,8 @@ impl Observer {
         door: &verdict::FrontDoor,
     ) -> record::Client {
         let reading = connection.first_bytes.as_ref();
-        let recovered = reading.map(|reading| {
-            self.around(self.held(connection))
-                .client(reading, client, door)
-        });
+        let around = self.around(connection, self.held(connection));
+        let recovered = reading.map(|reading| around.client(reading, client, door));
         let found = recovered.and_then(Result::ok);
         record::Client {
             ip: client.address.ip().to_canonical(),

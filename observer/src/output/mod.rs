@@ -7,6 +7,7 @@ mod summary;
 mod table;
 #[cfg(test)]
 mod tests;
+mod through;
 mod wide;
 
 pub use explanation::{Ground, Picture, SCHEMA as EXPLANATION, Style, Writer};

@@ -11,12 +11,13 @@
 //! Where it was lost more than once, the stages stand in the order of the way: `LOST before node1:
 //! load balancer 192.0.2.7; then again at node1, eth0: …`.
 //!
-//! A third has the path, where two nodes' records were joined.
+//! A third has the first part of the way, where the client is a proxy on the node; and one the path,
+//! where two nodes' records were joined.
 
 use std::net::{IpAddr, SocketAddr};
 
 use super::paint::{Page, Tone, bind, clean};
-use super::{microseconds, word};
+use super::{microseconds, through, word};
 use crate::cluster::Protocol;
 use crate::record::{Backend, From, HopCheck, Loss, Record};
 use crate::verdict::{
@@ -30,7 +31,10 @@ pub(super) fn render(record: &Record, page: Page) -> String {
     let path = path(record).map_or_else(String::new, |path| {
         format!("\n{}", page.wrap(&path, "    ", "      "))
     });
-    format!("{way}\n{verdict}{path}")
+    let through = through::line(record).map_or_else(String::new, |through| {
+        format!("\n{}", page.wrap(&through, "    ", "      "))
+    });
+    format!("{way}\n{verdict}{through}{path}")
 }
 
 /// `node1: eth0 → flannel.1 · node2: flannel.1 → cali1`, where more than one node observed.
@@ -187,11 +191,14 @@ fn stage(record: &Record, loss: &Loss, is_first: bool) -> String {
         RewriteOwner::Unknown => "rewritten, by whom is not known",
     };
     // Who stands in front is told by its address: it is the client that arrived.
-    let whose = if matches!(at.by, RewriteOwner::LoadBalancer | RewriteOwner::Proxy) && is_first {
-        format!(" {}", record.client.ip)
-    } else {
-        String::new()
+    let client = match &record.through {
+        Some(through) if through.source_ip == SourceIp::Lost => through.client.map(|it| it.ip),
+        _ => Some(record.client.ip),
     };
+    let is_in_front = matches!(at.by, RewriteOwner::LoadBalancer | RewriteOwner::Proxy);
+    let whose = client
+        .filter(|_| is_in_front && is_first)
+        .map_or_else(String::new, |client| format!(" {client}"));
     let why = match cause.code {
         CauseCode::ExternalTrafficPolicyCluster => "externalTrafficPolicy: Cluster",
         CauseCode::MasqueradeAll => "masqueradeAll",
@@ -325,7 +332,7 @@ fn outcome(record: &Record, page: Page) -> Option<String> {
     ))
 }
 
-fn service(service: &crate::record::Service) -> String {
+pub(super) fn service(service: &crate::record::Service) -> String {
     let port = service
         .port
         .as_ref()
@@ -352,6 +359,6 @@ fn place(backend: &Backend) -> String {
 }
 
 /// As URLs have it: IPv6 in brackets.
-fn socket(ip: IpAddr, port: u16) -> String {
+pub(super) fn socket(ip: IpAddr, port: u16) -> String {
     SocketAddr::new(ip, port).to_string()
 }

@@ -56,7 +56,12 @@ fn of_request(request: &Request) -> Reading {
     let chains: Vec<Chain> = chains
         .into_iter()
         .filter(|(_, hops)| !hops.is_empty())
-        .map(|(carrier, hops)| Chain { carrier, hops })
+        .map(|(carrier, hops)| Chain {
+            carrier,
+            port: hops.last().and_then(|hop| hop.as_ref()?.1),
+            hops: hops.into_iter().map(|hop| hop.map(|(ip, _)| ip)).collect(),
+            to: None,
+        })
         .collect();
     if chains.is_empty() {
         Reading::Nothing(Reason::NoHeader)
@@ -65,8 +70,11 @@ fn of_request(request: &Request) -> Reading {
     }
 }
 
+/// A hop, and its port if that is told.
+type Hop = (IpAddr, Option<u16>);
+
 /// The hops that one field `Forwarded` lists (RFC 7239, 4).
-fn elements(value: &[u8]) -> Vec<Option<IpAddr>> {
+fn elements(value: &[u8]) -> Vec<Option<Hop>> {
     let (elements, is_open) = split(value, b',');
     // Whoever appended without reading has its own element within the string that was left open.
     if is_open {
@@ -81,7 +89,7 @@ fn elements(value: &[u8]) -> Vec<Option<IpAddr>> {
 }
 
 /// Whom an element is `for`.
-fn node(element: &[u8]) -> Option<IpAddr> {
+fn node(element: &[u8]) -> Option<Hop> {
     let (pairs, _) = split(element, b';');
     let mut nodes = pairs.into_iter().filter_map(|pair| {
         let at = pair.iter().position(|byte| *byte == b'=')?;
@@ -119,11 +127,16 @@ fn split(value: &[u8], separator: u8) -> (Vec<&[u8]>, bool) {
 
 /// An address, perhaps with a port, as proxies write it: `192.0.2.1`, `192.0.2.1:80`,
 /// `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`. `None`: anything else.
-fn address(text: &[u8]) -> Option<IpAddr> {
+fn address(text: &[u8]) -> Option<Hop> {
     let text = str::from_utf8(text).ok()?;
     let bracketed = || text.strip_prefix('[')?.strip_suffix(']')?.parse().ok();
-    let with_port = || text.parse().ok().map(|address: SocketAddr| address.ip());
+    let with_port = || {
+        text.parse()
+            .ok()
+            .map(|at: SocketAddr| (at.ip(), Some(at.port())))
+    };
     let v6 = || bracketed().map(IpAddr::V6);
-    let address = text.parse().ok().or_else(v6).or_else(with_port)?;
-    Some(address.to_canonical())
+    let alone = text.parse().ok().or_else(v6).map(|ip| (ip, None));
+    let (ip, port) = alone.or_else(with_port)?;
+    Some((ip.to_canonical(), port))
 }

@@ -1,6 +1,6 @@
 //! The PROXY protocol, both versions (`HAProxy`, `doc/proxy-protocol.txt`).
 
-use std::net::IpAddr;
+use std::net::SocketAddr;
 
 use crc::{CRC_32_ISCSI, Crc};
 use ppp::{v1, v2};
@@ -31,10 +31,20 @@ pub(super) fn version_1(bytes: &[u8]) -> Option<Reading> {
     let addresses = v1::Header::try_from(line).map(|header| header.addresses);
     Some(match addresses {
         Ok(v1::Addresses::Tcp4(addresses)) => {
-            found(Carrier::ProxyV1, addresses.source_address.into())
+            let (from, to) = (addresses.source_address, addresses.destination_address);
+            found(
+                Carrier::ProxyV1,
+                (from, addresses.source_port).into(),
+                (to, addresses.destination_port).into(),
+            )
         }
         Ok(v1::Addresses::Tcp6(addresses)) => {
-            found(Carrier::ProxyV1, addresses.source_address.into())
+            let (from, to) = (addresses.source_address, addresses.destination_address);
+            found(
+                Carrier::ProxyV1,
+                (from, addresses.source_port).into(),
+                (to, addresses.destination_port).into(),
+            )
         }
         Ok(v1::Addresses::Unknown) => Reading::Nothing(Reason::Unspecified),
         Err(_) => Reading::Nothing(Reason::Unrecognised),
@@ -60,10 +70,20 @@ fn addressed(header: &v2::Header) -> Reading {
     }
     match (header.addresses, header.protocol) {
         (v2::Addresses::IPv4(addresses), v2::Protocol::Stream) => {
-            found(Carrier::ProxyV2, addresses.source_address.into())
+            let (from, to) = (addresses.source_address, addresses.destination_address);
+            found(
+                Carrier::ProxyV2,
+                (from, addresses.source_port).into(),
+                (to, addresses.destination_port).into(),
+            )
         }
         (v2::Addresses::IPv6(addresses), v2::Protocol::Stream) => {
-            found(Carrier::ProxyV2, addresses.source_address.into())
+            let (from, to) = (addresses.source_address, addresses.destination_address);
+            found(
+                Carrier::ProxyV2,
+                (from, addresses.source_port).into(),
+                (to, addresses.destination_port).into(),
+            )
         }
         (v2::Addresses::Unix(_), _) => Reading::Nothing(Reason::Unix),
         // Of something else than TCP, which this is.
@@ -106,9 +126,12 @@ fn is_right(header: &[u8], at: usize, value: &[u8]) -> bool {
     digest.finalize() == u32::from_be_bytes(said)
 }
 
-fn found(carrier: Carrier, client: IpAddr) -> Reading {
+fn found(carrier: Carrier, client: SocketAddr, to: SocketAddr) -> Reading {
+    let canonical = |at: SocketAddr| SocketAddr::new(at.ip().to_canonical(), at.port());
     Reading::Found(vec![Chain {
         carrier,
-        hops: vec![Some(client.to_canonical())],
+        hops: vec![Some(client.ip().to_canonical())],
+        port: Some(client.port()),
+        to: Some(canonical(to)),
     }])
 }

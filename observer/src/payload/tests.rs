@@ -1,6 +1,6 @@
 //! What first bytes tell, and that no bytes break it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crc::{CRC_32_ISCSI, Crc};
 use proptest::prelude::*;
@@ -12,9 +12,28 @@ fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
+/// The last hop perhaps with a port.
 fn found(carrier: Carrier, hops: &[&str]) -> Reading {
-    let hops = hops.iter().map(|hop| hop.parse().ok()).collect();
-    Reading::Found(vec![Chain { carrier, hops }])
+    let last: Option<SocketAddr> = hops.last().and_then(|hop| hop.parse().ok());
+    let address = |hop: &&str| {
+        let with_port = || hop.parse().ok().map(|at: SocketAddr| at.ip());
+        hop.parse().ok().or_else(with_port)
+    };
+    Reading::Found(vec![Chain {
+        carrier,
+        hops: hops.iter().map(address).collect(),
+        port: last.map(|last| last.port()),
+        to: None,
+    }])
+}
+
+/// As a PROXY header tells it.
+fn from_to(carrier: Carrier, from: &str, to: &str) -> Reading {
+    let mut reading = found(carrier, &[from]);
+    if let Reading::Found(chains) = &mut reading {
+        chains[0].to = to.parse().ok();
+    }
+    reading
 }
 
 const fn nothing(reason: Reason) -> Reading {
@@ -92,9 +111,9 @@ fn beginnings() -> Vec<(&'static str, Vec<u8>, Reading)> {
     let too_long = format!("PROXY UNKNOWN  {addresses}");
     vec![
         ("v1", b"PROXY TCP4 203.0.113.50 172.31.0.11 49508 80\r\nGET".to_vec(),
-            found(Carrier::ProxyV1, &["203.0.113.50"])),
+            from_to(Carrier::ProxyV1, "203.0.113.50:49508", "172.31.0.11:80")),
         ("v1, IPv6", b"PROXY TCP6 2001:db8::50 2001:db8::11 1 2\r\n".to_vec(),
-            found(Carrier::ProxyV1, &["2001:db8::50"])),
+            from_to(Carrier::ProxyV1, "[2001:db8::50]:1", "[2001:db8::11]:2")),
         ("v1, the longest", longest.into_bytes(), nothing(Reason::Unspecified)),
         ("v1, longer", too_long.into_bytes(), nothing(Reason::Unrecognised)),
         ("v1, without an end", [&b"PROXY TCP4 "[..], &[b'1'; 200]].concat(),
@@ -104,9 +123,9 @@ fn beginnings() -> Vec<(&'static str, Vec<u8>, Reading)> {
             nothing(Reason::Unrecognised)),
         ("v1, of the wrong family", b"PROXY TCP4 2001:db8::1 2001:db8::2 1 2\r\n".to_vec(),
             nothing(Reason::Unrecognised)),
-        ("v2", version_2(1, 0x11, &V4), found(Carrier::ProxyV2, &["203.0.113.50"])),
-        ("v2, IPv6", version_2(1, 0x21, &v6()), found(Carrier::ProxyV2, &["2001:db8::50"])),
-        ("v2, checked", with_checksum(true), found(Carrier::ProxyV2, &["203.0.113.50"])),
+        ("v2", version_2(1, 0x11, &V4), from_to(Carrier::ProxyV2, "203.0.113.50:49508", "172.31.0.11:80")),
+        ("v2, IPv6", version_2(1, 0x21, &v6()), from_to(Carrier::ProxyV2, "[2001:db8::50]:0", "[2001:db8::50]:0")),
+        ("v2, checked", with_checksum(true), from_to(Carrier::ProxyV2, "203.0.113.50:49508", "172.31.0.11:80")),
         ("v2, checked and wrong", with_checksum(false), nothing(Reason::BadChecksum)),
         ("v2, with a broken item", broken_item, nothing(Reason::Unrecognised)),
         ("v2, of a UNIX socket", unix, nothing(Reason::Unix)),
@@ -134,6 +153,12 @@ fn beginnings() -> Vec<(&'static str, Vec<u8>, Reading)> {
             b"GET / HTTP/1.1\r\nX-Forwarded-For: unknown,, [2001:db8::50]:80 ,203.0.113.50:80,::ffff:10.0.0.1\r\n\r\n"
                 .to_vec(),
             found(Carrier::XForwardedFor, &["unknown", "2001:db8::50", "203.0.113.50", "10.0.0.1"])),
+        ("HTTP, with a port at last",
+            b"GET / HTTP/1.1\r\nX-Forwarded-For: 203.0.113.9:1, 203.0.113.50:49508\r\n\r\n".to_vec(),
+            found(Carrier::XForwardedFor, &["203.0.113.9", "203.0.113.50:49508"])),
+        ("HTTP, RFC 7239, with a port at last",
+            b"GET / HTTP/1.1\r\nForwarded: for=_x, for=\"[2001:db8::50]:47011\"\r\n\r\n".to_vec(),
+            found(Carrier::Forwarded, &["_x", "[2001:db8::50]:47011"])),
         ("HTTP, RFC 7239",
             b"GET / HTTP/1.1\r\nForwarded: for=\"[2001:db8::50]:47011\";by=_x;proto=http, For=203.0.113.50;x=\"a,b;for=1.2.3.4\", for=_hidden, by=10.0.0.1\r\n\r\n"
                 .to_vec(),

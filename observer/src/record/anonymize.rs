@@ -20,17 +20,20 @@ pub fn anonymize(record: &mut Record) {
         record.client.recovered = Some(shortened(whole));
         rename(record, whole);
     }
-    // A load balancer is no person, and is asked about as the cluster is.
-    let is_of_cluster = matches!(
-        record.client.kind,
-        ClientKind::Pod | ClientKind::Node | ClientKind::LoadBalancer
-    );
+    if let Some(through) = &mut record.through
+        && let Some(client) = &mut through.client
+        && !is_of_cluster(client.kind)
+    {
+        let whole = client.ip;
+        client.ip = shortened(whole);
+        rename(record, whole);
+    }
     // What another node put in the client's place, and the other half is found by.
     let is_masquerade = record
         .cause
         .as_ref()
         .is_some_and(|cause| cause.code == CauseCode::MasqueradedBeforeThisNode);
-    if is_of_cluster || is_masquerade {
+    if is_of_cluster(record.client.kind) || is_masquerade {
         return;
     }
     let whole = record.client.ip;
@@ -51,10 +54,13 @@ fn rename(record: &mut Record, whole: IpAddr) {
         beyond,
         outcome_cause,
         findings,
+        through,
         ..
     } = record;
+    let of_through = through.iter_mut().filter_map(|it| it.cause.as_mut());
     let causes = cause
         .iter_mut()
+        .chain(of_through)
         .chain(losses.iter_mut().map(|it| &mut it.cause));
     let sentences = causes
         .map(|cause| &mut cause.explanation)
@@ -64,6 +70,14 @@ fn rename(record: &mut Record, whole: IpAddr) {
     for sentence in sentences {
         *sentence = without(sentence, whole);
     }
+}
+
+/// A load balancer is no person, and is asked about as the cluster is.
+const fn is_of_cluster(kind: ClientKind) -> bool {
+    matches!(
+        kind,
+        ClientKind::Pod | ClientKind::Node | ClientKind::LoadBalancer
+    )
 }
 
 /// A sentence in which an address is cut, wherever it stands by itself: not as the beginning of a
@@ -124,6 +138,8 @@ mod tests {
     fn the_clusters_own_addresses_stay() {
         let mut record = whole();
         record.client.kind = ClientKind::Pod;
+        let through = record.through.as_mut().expect("a proxy");
+        through.client.as_mut().expect("a client").kind = ClientKind::Pod;
         let before = record.clone();
         anonymize(&mut record);
         assert_eq!(record, before);

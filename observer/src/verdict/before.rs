@@ -275,6 +275,7 @@ const fn words(carrier: Carrier) -> &'static str {
         Carrier::ProxyV2 => "a PROXY header (v2)",
         Carrier::XForwardedFor => "X-Forwarded-For",
         Carrier::Forwarded => "Forwarded",
-        Carrier::Unknown => "a header",
+        // No header is of that kind.
+        Carrier::InboundConnection | Carrier::Unknown => "a header",
     }
 }

@@ -23,6 +23,8 @@ fn forwarded(hops: &[&str]) -> Reading {
     Reading::Found(vec![Chain {
         carrier: Carrier::XForwardedFor,
         hops: hops.iter().map(|hop| hop.parse().ok()).collect(),
+        port: None,
+        to: None,
     }])
 }
 
@@ -103,13 +105,15 @@ fn a_client_is_not_believed_of_itself() {
 #[test]
 fn a_node_is_believed_only_where_it_is_no_masquerade() {
     const NODE: &str = "172.31.0.11:40000";
-    let of_door = |door: Option<FrontDoorKind>, trusted: &[&str]| {
+    let of = |door: Option<FrontDoorKind>, trusted: &[&str], is_own: bool| {
         let observer = of(Whose::On, trusted);
         let around = Around {
             asking: &observer.settings.first_bytes,
             index: observer.cluster.at(Moment(1)).map(|held| &held.index),
             local: &LocalAddresses::new("node2", []),
             load_balancers: &observer.load_balancers,
+            reached: &observer.reached,
+            is_own,
         };
         let client = verdict::Client {
             address: socket(NODE),
@@ -122,10 +126,13 @@ fn a_node_is_believed_only_where_it_is_no_masquerade() {
         let recovered = around.client(&forwarded(&["203.0.113.50"]), client, &door);
         recovered.map(|recovered| recovered.address)
     };
+    let of_door = |door, trusted: &[&str]| of(door, trusted, false);
     let client = Ok(socket(CLIENT).ip());
     assert_eq!(of_door(Some(FrontDoorKind::ClusterIP), &["nodes"]), client);
     let straight = Some(FrontDoorKind::Pod);
     assert_eq!(of_door(straight, &["nodes"]), Err(Reason::UntrustedPeer));
+    // This node's own process is no masquerade.
+    assert_eq!(of(straight, &["nodes"], true), client);
     assert_eq!(of_door(straight, &["172.31.0.11"]), client);
     // A network that holds it does not speak of it.
     let by_network = of_door(straight, &["nodes", "172.31.0.0/16"]);
@@ -142,7 +149,7 @@ fn whose_first_bytes_are_asked_for() {
             trusted: vec!["10.0.0.0/8".parse().expect("a network"), Trusted::Pods],
             load_balancers: vec!["192.0.2.0/24".parse().expect("a network")],
         };
-        let sources = asked.sources(Some(&cluster.index));
+        let sources = asked.sources(Some(&cluster.index), "node1");
         sources.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(sources(Whose::Off), <[&str; 0]>::default());

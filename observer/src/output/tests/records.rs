@@ -92,6 +92,7 @@ pub(super) fn lost() -> Record {
             not_recovered: None,
             server_name: None,
         },
+        through: None,
         backend: Some(backend("10.244.2.5:8080", Some("web-7f9c"), Some("node2"))),
         source_seen: Some(Endpoint::from(socket("172.31.0.11:50513"))),
         source_ip: SourceIp::Lost,

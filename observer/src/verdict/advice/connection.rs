@@ -70,21 +70,22 @@ pub(crate) fn of_connection(seen: Seen<'_>) -> Vec<Change> {
 /// What the first bytes of a connection from a load balancer or proxy say: what can be read of
 /// them, or, where no object knows better, that it sends nothing.
 fn by_first_bytes(seen: Seen<'_>, is_all: bool) -> Option<ChangeCode> {
-    if let Some(carrier) = seen.carrier {
-        let is_list = matches!(carrier, Carrier::XForwardedFor | Carrier::Forwarded);
-        let is_header = matches!(carrier, Carrier::ProxyV1 | Carrier::ProxyV2);
-        return is_list
-            .then_some(ChangeCode::ReadForwardedFor)
-            .or(is_header.then_some(ChangeCode::ReadProxyProtocol));
-    }
-    let is_without = matches!(
-        seen.reading,
-        Some(
-            Reading::TlsTo(_)
-                | Reading::Nothing(
-                    Reason::Tls | Reason::Http2 | Reason::NoHeader | Reason::Unrecognised
+    match seen.carrier {
+        Some(Carrier::XForwardedFor | Carrier::Forwarded) => Some(ChangeCode::ReadForwardedFor),
+        Some(Carrier::ProxyV1 | Carrier::ProxyV2) => Some(ChangeCode::ReadProxyProtocol),
+        // That is in no bytes.
+        Some(Carrier::InboundConnection | Carrier::Unknown) => None,
+        None => {
+            let is_without = matches!(
+                seen.reading,
+                Some(
+                    Reading::TlsTo(_)
+                        | Reading::Nothing(
+                            Reason::Tls | Reason::Http2 | Reason::NoHeader | Reason::Unrecognised
+                        )
                 )
-        )
-    );
-    (is_all && is_without).then_some(ChangeCode::SendProxyProtocol)
+            );
+            (is_all && is_without).then_some(ChangeCode::SendProxyProtocol)
+        }
+    }
 }

@@ -46,6 +46,8 @@ fn listing(carrier: Carrier, hops: &[&str]) -> Reading {
     Reading::Found(vec![Chain {
         carrier,
         hops: hops.iter().map(|hop| hop.parse().ok()).collect(),
+        port: None,
+        to: None,
     }])
 }
 

@@ -1,0 +1,254 @@
+//! Connections to proxies on this node, kept so that what a proxy opens for one of them can be told
+//! to be for it.
+//!
+//! A proxy writes into its header whom its own socket saw: the source that the connection to it was
+//! shown as, after any masquerade. So connections are kept by the proxy that got them and by that
+//! address. Of a PROXY header, and of some others, the port is known too, which only one connection
+//! has at a time.
+//!
+//! PURE. Nothing tells when a connection ends, and one may be kept alive for hours. So they are
+//! forgotten for room only, those longest ago first; and what those that are forgotten had in common
+//! is kept.
+
+mod link;
+mod stage;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+
+use hashlink::LruCache;
+
+pub(super) use self::stage::Stage;
+use crate::flow::Connection;
+use crate::observation::{Identity, Tuple};
+
+/// Connections that are kept, in all; what was not asked for longest makes room.
+const INBOUND_MAX: usize = 1 << 14;
+/// Those that one proxy got from one address.
+const INBOUND_OF_ONE_MAX: usize = 32;
+/// Pairs of a proxy and a masquerade.
+const MASQUERADED_MAX: usize = 1 << 8;
+
+/// Where a proxy on this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Proxy {
+    /// In the node's network: it has every address of the node.
+    Host,
+    /// In a pod of its own network, of this address.
+    Pod(IpAddr),
+}
+
+/// Whom a proxy got connections from, as it was shown them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Key {
+    pub(super) proxy: Proxy,
+    pub(super) shown: IpAddr,
+}
+
+/// A connection to a proxy.
+#[derive(Clone, Debug)]
+pub(super) struct Inbound {
+    /// Without its first bytes.
+    pub(super) connection: Connection,
+    /// Proxy → whom its socket sees.
+    pub(super) reply: Tuple,
+    /// From which port it was shown to come; `None` if the proxy goes by a header that has none.
+    pub(super) port: Option<u16>,
+    /// Whether what the proxy is shown is the address in a header that came by it, not its source.
+    pub(super) by_header: bool,
+    /// What became of it, once that is known.
+    pub(super) stage: Option<Box<Stage>>,
+}
+
+/// Connections that one proxy got from one address, the newest last.
+#[derive(Debug, Default)]
+struct Way {
+    kept: VecDeque<Inbound>,
+    forgotten: u64,
+    /// What those have in common.
+    of_forgotten: Option<Stage>,
+}
+
+/// All that is kept.
+#[derive(Debug)]
+pub(super) struct Memory {
+    ways: LruCache<Key, Way>,
+    /// Those whose address is a masquerade: others may be behind it, so none may be forgotten
+    /// without a word.
+    masqueraded: HashMap<Key, Way>,
+    /// How many connections are in `ways`.
+    number: usize,
+    /// Whether every connection from behind a masquerade is known, those of before the observation
+    /// included.
+    is_complete: bool,
+    /// Those that stood before, until it is known where they went.
+    standing: Option<Vec<(Identity, Tuple)>>,
+}
+
+/// The connections that a proxy may speak for.
+#[derive(Debug)]
+pub(super) struct Candidates<'memory> {
+    pub(super) kept: Vec<&'memory mut Inbound>,
+    pub(super) forgotten: u64,
+    /// What the forgotten ones have in common.
+    pub(super) of_forgotten: Option<&'memory Stage>,
+    /// Whether the header names the port, too.
+    pub(super) by_port: bool,
+    /// Whether nobody else than the clients of these can be behind the address.
+    pub(super) is_all: bool,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            ways: LruCache::new_unbounded(),
+            masqueraded: HashMap::new(),
+            number: 0,
+            is_complete: false,
+            standing: None,
+        }
+    }
+}
+
+impl Memory {
+    /// All connections from behind a masquerade that stood before what came was heard of.
+    pub(super) fn stood(&mut self, standing: Vec<(Identity, Tuple)>) {
+        self.standing = Some(standing);
+    }
+
+    /// Those, once.
+    pub(super) const fn take_standing(&mut self) -> Option<Vec<(Identity, Tuple)>> {
+        self.standing.take()
+    }
+
+    /// Whether from now on every connection from behind a masquerade is known.
+    pub(super) const fn set_complete(&mut self, is_complete: bool) {
+        self.is_complete = is_complete;
+    }
+
+    /// Whether a connection between these sockets is kept.
+    pub(super) fn has(&self, key: &Key, reply: Tuple) -> bool {
+        let way = self.masqueraded.get(key);
+        way.is_some_and(|way| way.kept.iter().any(|known| known.reply == reply))
+    }
+
+    /// Connections may have come unnoticed: those known may be over, their ports another's.
+    pub(super) fn lost(&mut self) {
+        *self = Self::default();
+    }
+
+    /// How many are kept.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        let masqueraded = self.masqueraded.values().map(|way| way.kept.len());
+        self.number + masqueraded.sum::<usize>()
+    }
+
+    /// Keeps a connection; what is known of it already makes room for what is known now.
+    pub(super) fn keep(&mut self, key: Key, is_masquerade: bool, inbound: Inbound) {
+        if let Some(way) = self.masqueraded.get_mut(&key) {
+            way.keep(inbound);
+            return;
+        }
+        if is_masquerade {
+            if self.masqueraded.len() < MASQUERADED_MAX {
+                let mut way = self.ways.remove(&key).unwrap_or_default();
+                self.number -= way.kept.len();
+                way.keep(inbound);
+                self.masqueraded.insert(key, way);
+                return;
+            }
+            self.is_complete = false;
+        }
+        let way = self.ways.entry(key).or_insert_with(Way::default);
+        let before = way.kept.len();
+        way.keep(inbound);
+        self.number = self.number + way.kept.len() - before;
+        while self.number > INBOUND_MAX
+            && let Some((_, way)) = self.ways.remove_lru()
+        {
+            self.number -= way.kept.len();
+        }
+    }
+
+    /// The connections that a proxy may mean by an address, and a port and its own end if it names
+    /// those: what came before `outbound`. `None` if there are none.
+    pub(super) fn candidates(
+        &mut self,
+        key: &Key,
+        (port, to): (Option<u16>, Option<SocketAddr>),
+        outbound: &Connection,
+    ) -> Option<Candidates<'_>> {
+        let is_complete = self.is_complete;
+        let (way, is_all) = match self.masqueraded.get_mut(key) {
+            // Processes of this node reach each other unseen.
+            Some(way) => (way, is_complete && key.proxy != Proxy::Host),
+            None => (self.ways.get_mut(key)?, true),
+        };
+        let before = way.kept.iter_mut().filter(|inbound| {
+            let Connection {
+                identity,
+                opened_at,
+                ..
+            } = inbound.connection;
+            identity != outbound.identity && opened_at <= outbound.opened_at
+        });
+        // Of several between the same two sockets only the newest can still be open.
+        let mut pairs = HashSet::new();
+        let mut kept: Vec<_> = before
+            .rev()
+            .filter(|inbound| pairs.insert(inbound.reply))
+            .collect();
+        let has = |port: Option<u16>| move |inbound: &&mut Inbound| inbound.port == port;
+        let by_port = port.is_some() && kept.iter().any(has(port));
+        if by_port {
+            kept.retain(has(port));
+        } else if port.is_some() {
+            kept.retain(has(None));
+        }
+        // It names another where it goes by what was in front of it.
+        let is_to = |inbound: &&mut Inbound| to == Some(canonical(inbound.reply.source));
+        if kept.iter().any(is_to) {
+            kept.retain(is_to);
+        }
+        let is_port_told = port.is_some();
+        (!kept.is_empty()).then_some(Candidates {
+            kept,
+            forgotten: if is_port_told { 0 } else { way.forgotten },
+            of_forgotten: way.of_forgotten.as_ref().filter(|_| !is_port_told),
+            by_port,
+            is_all,
+        })
+    }
+}
+
+fn canonical(at: SocketAddr) -> SocketAddr {
+    SocketAddr::new(at.ip().to_canonical(), at.port())
+}
+
+impl Way {
+    fn keep(&mut self, inbound: Inbound) {
+        let identity = inbound.connection.identity;
+        let known = self.kept.iter_mut().rev();
+        let mut same = known.filter(|known| known.connection.identity == identity);
+        if let Some(known) = same.next() {
+            *known = inbound;
+            return;
+        }
+        self.kept.push_back(inbound);
+        if self.kept.len() > INBOUND_OF_ONE_MAX
+            && let Some(oldest) = self.kept.pop_front()
+        {
+            self.forgotten += 1;
+            let client = oldest.connection.identity.original.source.ip();
+            let bare = || Stage::from_client(client.to_canonical());
+            let stage = oldest.stage.map_or_else(bare, |stage| *stage);
+            self.of_forgotten = Some(match self.of_forgotten.take() {
+                Some(before) => before.in_common(&stage),
+                None => stage,
+            });
+        }
+    }
+}
