@@ -149,21 +149,7 @@ impl Stage {
 
     /// Connects from an address of the client's.
     pub fn connect(&self, from: IpAddr, to: SocketAddr) -> Result<TcpStream> {
-        self.lab.client().run(|| {
-            let family = match to {
-                SocketAddr::V4(_) => AddressFamily::Inet,
-                SocketAddr::V6(_) => AddressFamily::Inet6,
-            };
-            let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-            setsockopt(&socket, ReuseAddr, &true)?;
-            let source = SocketAddr::new(from, 0);
-            bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
-            connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
-            let stream = TcpStream::from(socket);
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            Ok(stream)
-        })?
+        self.lab.client().run(|| connect_from(from, to))?
     }
 
     /// Connects, sends parts with a pause before each but the first, and waits for an answer.
@@ -234,6 +220,23 @@ impl Stage {
         };
         self.ears.iter().flat_map(of_ear).collect()
     }
+}
+
+/// Connects from an address of the namespace that the calling thread is in.
+pub fn connect_from(from: IpAddr, to: SocketAddr) -> Result<TcpStream> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, ReuseAddr, &true)?;
+    let source = SocketAddr::new(from, 0);
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    Ok(stream)
 }
 
 /// Whether a record is of what a pod got.

@@ -1,0 +1,420 @@
+//! The rows, live: one lab, every front, and a hundred connections through each.
+
+use std::{
+    collections::BTreeMap,
+    io::{Read, Write},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
+use tempfile::NamedTempFile;
+use tokio_rustls::rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+
+use super::{
+    Listen, Passage, Proxy, Server, forward, haproxy, nginx_at,
+    objects::{self, Placed},
+    rows::{Backend, Front, Node, Row, Target},
+};
+use crate::{
+    cluster::Cluster,
+    ear::Ear,
+    kubeproxy::{Family, Settings},
+    lab::{Lab, Options},
+    netns::Namespace,
+    observer_process::ObserverProcess,
+    payload,
+};
+
+/// How many connections go through each row.
+pub const CONNECTIONS: usize = 100;
+/// So many rows at a time.
+const LANES: usize = 6;
+/// Where fronts listen: from here, a port for each row.
+const PORTS: u16 = 7_000;
+/// Clients, of both families.
+const CLIENTS: [&str; 4] = [
+    "203.0.113.50/24",
+    "203.0.113.51/24",
+    "2001:db8:113::50/64",
+    "2001:db8:113::51/64",
+];
+/// Their networks.
+const CLIENT_NETWORKS: [&str; 2] = ["203.0.113.0/24", "2001:db8:113::/64"];
+/// The networks of whoever stands in front, as an observer is told.
+const FRONT_NETWORKS: &str = "192.0.2.0/24,2001:db8:192::/64";
+/// How long the records of what is over may take.
+const SOON: Duration = Duration::from_secs(1);
+
+/// A raised lab with everything in front of it.
+#[derive(Debug)]
+pub struct Stage {
+    // In the order of the dismantling.
+    proxies: Vec<Proxy>,
+    ears: Vec<(usize, Ear)>,
+    servers: BTreeMap<&'static str, Server>,
+    _front: Namespace,
+    lab: Lab,
+    objects: NamedTempFile,
+    kube_proxy: NamedTempFile,
+    rows: Vec<Placed>,
+    family: Family,
+}
+
+/// A connection that came to a pod.
+#[derive(Clone, Debug)]
+pub struct Came {
+    /// The number of its row.
+    pub row: usize,
+    /// Who really connected.
+    pub client: IpAddr,
+    /// The peer of the pod's socket.
+    pub peer: SocketAddr,
+    /// Whose address the pod could read.
+    pub carried: Option<IpAddr>,
+}
+
+impl Front {
+    /// Its address.
+    fn address(self, family: Family) -> IpAddr {
+        let of_player = match (self, family) {
+            (Self::Alb, Family::V4) => "192.0.2.7",
+            (Self::Alb, Family::V6) => "2001:db8:192::7",
+            (Self::Nlb, Family::V4) => FORWARDERS[0],
+            (Self::Nlb, Family::V6) => FORWARDERS[1],
+            (_, Family::V4) => "192.0.2.8",
+            (_, Family::V6) => "2001:db8:192::8",
+        };
+        of_player.parse().expect("a literal address")
+    }
+}
+
+/// Of those who keep addresses, in both families.
+const FORWARDERS: [&str; 2] = ["192.0.2.9", "2001:db8:192::9"];
+
+impl Placed {
+    /// What passes on its connections.
+    fn passage(&self) -> Passage {
+        let to = match self.row.target {
+            Target::Instance => (self.row.entry().address(self.family), self.node_port()),
+            Target::Ip => self.endpoint(),
+        };
+        Passage {
+            at: SocketAddr::new(self.row.front.address(self.family), PORTS + self.number),
+            to: to.into(),
+        }
+    }
+}
+
+impl Stage {
+    /// Raises it.
+    pub fn raise(rows: Vec<Row>, kube_proxy: Settings, family: Family) -> Result<Self> {
+        let rows: Vec<Placed> = rows
+            .into_iter()
+            .zip(1..)
+            .map(|(row, number)| Placed {
+                row,
+                number,
+                family,
+            })
+            .collect();
+        let list = objects::list(&rows).to_string();
+        let objects = written(&list)?;
+        let config = written(&kube_proxy.to_string())?;
+        let clients = CLIENTS.iter().map(|text| text.parse());
+        let options = Options {
+            client: clients.collect::<Result<_, _>>()?,
+            kube_proxy,
+            ..Options::default()
+        };
+        let mut lab = Lab::raise(Cluster::parse(&list)?, options)?;
+        for node in [Node::Node1, Node::Node2] {
+            for backend in [Backend::Pod, Backend::Host] {
+                lab.silence(&objects::pod_name(backend, node));
+            }
+        }
+        let front = raise_front(&lab, &rows, family)?;
+        let mut stage = Self {
+            proxies: Vec::new(),
+            ears: Vec::new(),
+            servers: BTreeMap::new(),
+            _front: front,
+            lab,
+            objects,
+            kube_proxy: config,
+            rows,
+            family,
+        };
+        stage.listen()?;
+        stage.stand_in_front()?;
+        Ok(stage)
+    }
+
+    /// The file of the objects.
+    pub fn objects(&self) -> &NamedTempFile {
+        &self.objects
+    }
+
+    /// The rows.
+    pub fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().map(|placed| &placed.row)
+    }
+
+    /// Where the pod of a row listens.
+    pub fn endpoint(&self, row: usize) -> SocketAddr {
+        self.rows[row].endpoint().into()
+    }
+
+    /// The address of whoever stands in front of a row.
+    pub fn front(&self, row: usize) -> IpAddr {
+        self.rows[row].row.front.address(self.family)
+    }
+
+    /// That of a node.
+    pub fn node(&self, node: Node) -> IpAddr {
+        node.address(self.family)
+    }
+
+    /// Starts what the pods run: whatever keeps what it got, by what it must understand.
+    fn listen(&mut self) -> Result<()> {
+        let mut served: BTreeMap<&'static str, Vec<(Listen, SocketAddr)>> = BTreeMap::new();
+        for (number, placed) in self.rows.iter().enumerate() {
+            let Row {
+                front,
+                backend,
+                endpoint,
+                ..
+            } = placed.row;
+            let at = placed.endpoint().into();
+            if let Some(listen) = front.pod() {
+                ensure!(backend == Backend::Pod, "web servers are in pods only");
+                let of_node = served.entry(endpoint.name()).or_default();
+                of_node.push((listen, at));
+            } else {
+                let namespace = self.namespace(backend, endpoint)?;
+                self.ears.push((number, Ear::start(namespace, at)?));
+            }
+        }
+        for (node, listens) in served {
+            let node_of = if node == Node::Node1.name() {
+                Node::Node1
+            } else {
+                Node::Node2
+            };
+            let server = Server::start(self.namespace(Backend::Pod, node_of)?, &listens)?;
+            self.servers.insert(node, server);
+        }
+        Ok(())
+    }
+
+    fn namespace(&self, backend: Backend, node: Node) -> Result<&Namespace> {
+        match backend {
+            Backend::Host => Ok(&self.lab.node(node.name())?.namespace),
+            Backend::Pod => {
+                let name = objects::pod_name(backend, node);
+                let pod = self.lab.pod(&name, node.name());
+                Ok(&pod.context("the lab has no such pod")?.namespace)
+            }
+        }
+    }
+
+    fn stand_in_front(&mut self) -> Result<()> {
+        let of_front = |wanted: Front| -> Vec<Passage> {
+            let rows = self.rows.iter();
+            let rows = rows.filter(|placed| placed.row.front == wanted);
+            rows.map(Placed::passage).collect()
+        };
+        let by_haproxy: Vec<_> = self
+            .rows
+            .iter()
+            .filter_map(|placed| Some((placed.row.front.haproxy()?, placed.passage())))
+            .collect();
+        forward(&self._front, &of_front(Front::Nlb))?;
+        let proxies = [
+            nginx_at(&self._front, &of_front(Front::Alb))?,
+            haproxy(&self._front, &by_haproxy)?,
+        ];
+        self.proxies.extend(proxies);
+        Ok(())
+    }
+
+    /// Observes both nodes while connections go through every row; what came to the pods, and the
+    /// records of each node.
+    pub fn observe(&self) -> Result<(Vec<Came>, BTreeMap<String, Vec<Value>>)> {
+        let path = self.kube_proxy.path().to_str().context("no text")?;
+        let arguments = [
+            "--payload",
+            "known",
+            "--trusted-proxies",
+            FRONT_NETWORKS,
+            "--kube-proxy-config",
+            path,
+        ];
+        let start = |node| ObserverProcess::start(node, self.objects.path(), &arguments);
+        let observers: Vec<_> = self.lab.nodes().iter().map(start).collect::<Result<_>>()?;
+        let before = self.came()?.len();
+        ensure!(before == 0, "{before} came before the first");
+        self.connect_through_all()?;
+        thread::sleep(SOON);
+        let mut records = BTreeMap::new();
+        for (node, observer) in self.lab.nodes().iter().zip(observers) {
+            let finished = observer.stop()?;
+            ensure!(finished.status.success(), "{}", finished.stderr);
+            records.insert(node.plan.name.clone(), finished.records);
+        }
+        Ok((self.came()?, records))
+    }
+
+    fn connect_through_all(&self) -> Result<()> {
+        let clients: Vec<IpAddr> = self
+            .lab
+            .client_addresses()
+            .into_iter()
+            .filter(|address| self.family.holds(*address))
+            .collect();
+        let lane = |lane: usize| -> Result<()> {
+            for placed in self.rows.iter().skip(lane).step_by(LANES) {
+                self.connect_through(placed, &clients)
+                    .with_context(|| format!("through {}", placed.row.name()))?;
+            }
+            Ok(())
+        };
+        thread::scope(|scope| {
+            let lanes: Vec<_> = (0..LANES)
+                .map(|number| scope.spawn(move || self.lab.client().run(|| lane(number))))
+                .collect();
+            for lane in lanes {
+                let Ok(went) = lane.join() else {
+                    bail!("a lane panicked")
+                };
+                went??;
+            }
+            Ok(())
+        })
+    }
+
+    /// From the namespace that the calling thread is in: the client's.
+    fn connect_through(&self, placed: &Placed, clients: &[IpAddr]) -> Result<()> {
+        let front = placed.row.front;
+        let tls = if front.is_passed_tls() {
+            Some(self.tls(placed.row.endpoint)?)
+        } else {
+            None
+        };
+        let to = placed.passage().at;
+        for (number, client) in (0..CONNECTIONS).zip(clients.iter().cycle()) {
+            let request = format!("GET /{client}/{number} HTTP/1.1\r\nHost: shop\r\n\r\n");
+            let stream = payload::connect_from(*client, to)?;
+            match &tls {
+                None => ask(stream, &request)?,
+                Some(config) => {
+                    let name = ServerName::try_from("shop")?;
+                    let session = ClientConnection::new(Arc::clone(config), name)?;
+                    ask(StreamOwned::new(session, stream), &request)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What makes a client believe the pod of a node.
+    fn tls(&self, node: Node) -> Result<Arc<ClientConfig>> {
+        let server = self.servers.get(node.name()).context("no server")?;
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(server.certificate())?)?;
+        let config = ClientConfig::builder().with_root_certificates(roots);
+        Ok(Arc::new(config.with_no_client_auth()))
+    }
+
+    /// What came to the pods so far.
+    fn came(&self) -> Result<Vec<Came>> {
+        let mut came = Vec::new();
+        for (row, ear) in &self.ears {
+            for heard in ear.heard() {
+                let text = String::from_utf8_lossy(&heard.bytes);
+                // Whoever only looks whether somebody listens asks nothing.
+                let Some((_, request)) = text.split_once("GET ") else {
+                    continue;
+                };
+                came.push(Came {
+                    row: *row,
+                    client: who_asked(request)?,
+                    peer: heard.peer,
+                    carried: payload::carried(&heard.bytes),
+                });
+            }
+        }
+        for request in self.servers.values().map(Server::requests) {
+            for request in request? {
+                let is_it = |row: &usize| self.endpoint(*row) == request.at;
+                came.push(Came {
+                    row: (0..self.rows.len()).find(is_it).context("no such row")?,
+                    client: who_asked(&request.path)?,
+                    peer: request.peer,
+                    carried: request.client,
+                });
+            }
+        }
+        Ok(came)
+    }
+}
+
+/// The namespace of everything that stands in front, beside the nodes and the client.
+fn raise_front(lab: &Lab, rows: &[Placed], family: Family) -> Result<Namespace> {
+    let mut addresses: Vec<IpAddr> = rows
+        .iter()
+        .map(|placed| placed.row.front.address(family))
+        .collect();
+    addresses.sort();
+    addresses.dedup();
+    let front = lab.beside("front", &addresses)?;
+    let mut to_fronts = String::new();
+    for address in &addresses {
+        to_fronts.push_str(&format!("route replace {address} dev eth0\n"));
+    }
+    lab.client().ip(&to_fronts)?;
+    // What a load balancer keeps the source of must come back by it.
+    for node in lab.nodes() {
+        let mut back = String::new();
+        for (network, forwarder) in CLIENT_NETWORKS.iter().zip(FORWARDERS) {
+            if addresses.contains(&forwarder.parse()?) {
+                back.push_str(&format!(
+                    "route replace {network} via {forwarder} dev eth0 onlink\n"
+                ));
+            }
+        }
+        node.namespace.ip(&back)?;
+    }
+    Ok(front)
+}
+
+fn written(text: &str) -> Result<NamedTempFile> {
+    let mut file = NamedTempFile::new().context("failed to make a temporary file")?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
+}
+
+/// Asks, and waits for the answer.
+fn ask(mut stream: impl Read + Write, request: &str) -> Result<()> {
+    stream.write_all(request.as_bytes())?;
+    let mut answer = Vec::new();
+    let mut more = [0; 1_024];
+    while !answer.ends_with(b"ok\n") {
+        let length = stream.read(&mut more)?;
+        ensure!(length > 0, "no answer, but {:?}", String::from_utf8_lossy(&answer));
+        answer.extend(&more[..length]);
+    }
+    Ok(())
+}
+
+/// The client that a request names.
+fn who_asked(path: &str) -> Result<IpAddr> {
+    let name = path.split('/').nth(1).context("no client is named")?;
+    Ok(name.parse()?)
+}
