@@ -19,6 +19,7 @@ use crate::{
 pub mod announced;
 mod forwarder;
 mod haproxy;
+pub mod judge;
 mod nginx;
 mod objects;
 pub mod rows;
@@ -81,7 +82,7 @@ impl Proxy {
             .with_context(|| format!("failed to start {command:?}"))?;
         let child = ChildGuard::new(child);
         // It listens everywhere before it serves anyone.
-        if let Some(at) = listens.last() {
+        if let Some(at) = listens.first() {
             let is_there = || {
                 let connected = namespace.run(|| TcpStream::connect_timeout(at, READY));
                 matches!(connected, Ok(Ok(_))).then_some(())

@@ -1,22 +1,41 @@
-//! Every row of the comparison, live: what stands in front × where it leads × where the pod lives ×
-//! the policy.
+//! What people put in front of a cluster, by the real programs: every row of the comparison.
+//!
+//! Goal: for hostNetwork × externalTrafficPolicy × ALB and NLB × instance and IP mode, a hundred
+//! connections each, in both proxy modes and families, the client recovered is the one that really
+//! connected wherever the bytes carry it, and `unknown` with the reason where they do not; every
+//! loss is told, in the order of the way; and what `explain` predicts is what happens. Method: run
+//! nginx, `HAProxy` and NAT in front of one lab, and compare four answers for each row: documents,
+//! sockets, `trace`, `explain`.
+
+use rstest::rstest;
 use tests::{
-    fronts::{rows, stage::Stage},
+    explained::{explain, run},
+    fronts::{judge, rows, stage::Stage},
     kubeproxy::{Backend, Family, Mode, Settings},
+    privilege,
 };
 
-#[test]
-fn scratch() {
-    let stage = Stage::raise(
-        rows::all().expect("rows"),
-        Settings::of(Mode::Iptables(Backend::Nft)),
-        Family::V4,
-    )
-    .expect("raised");
-    std::fs::copy(stage.objects().path(), "/tmp/wf-objects.json").expect("copied");
-    let start = std::time::Instant::now();
-    let (came, records) = stage.observe().expect("observed");
-    let text = format!("{:?}\n{came:#?}\n", start.elapsed());
-    std::fs::write("/tmp/wf-came.txt", text).expect("w");
-    std::fs::write("/tmp/wf-records.json", serde_json::to_string(&records).expect("j")).expect("w");
+#[rstest]
+fn every_row_is_told_as_it_happens(
+    #[values(Mode::Iptables(Backend::Nft), Mode::Nftables)] mode: Mode,
+    #[values(Family::V4, Family::V6)] family: Family,
+) {
+    if !privilege::granted("every_row_is_told_as_it_happens") {
+        return;
+    }
+    let rows = rows::all().expect("rows");
+    let stage = Stage::raise(rows, Settings::of(mode), family).expect("raised");
+    let objects = stage.objects().path().to_str().expect("text");
+    let kube_proxy = stage.kube_proxy().path().to_str().expect("text");
+    let arguments = ["-f", objects, "--kube-proxy-config", kube_proxy, "-o", "json"];
+    let said = run(explain(&arguments).expect("an observer"), "").expect("ends");
+    let explanation = said.json().expect("explained");
+    let observed = stage.observe().expect("observed");
+    let complaints = judge::complaints(&stage, &observed, &explanation);
+    assert!(
+        complaints.is_empty(),
+        "{} complaints:\n{}",
+        complaints.len(),
+        complaints.join("\n")
+    );
 }

@@ -265,12 +265,6 @@ impl Placed {
     }
 }
 
-impl Front {
-    fn is_alb(self) -> bool {
-        matches!(self, Self::Alb | Self::AlbTls | Self::AlbHttp2)
-    }
-}
-
 impl Target {
     fn word(self) -> &'static str {
         match self {

@@ -154,6 +154,12 @@ impl Row {
         words.to_lowercase()
     }
 
+    /// Whether there is such a thing for `explain` to know: a Classic Load Balancer, the one that
+    /// speaks version 1, has no pods for targets.
+    pub fn is_on_aws(&self) -> bool {
+        !(self.front == Front::NlbProxyV1 && self.target == Target::Ip)
+    }
+
     /// The node that a connection enters by: of a target's own address, its own.
     pub fn entry(&self) -> Node {
         match self.target {
@@ -164,9 +170,9 @@ impl Row {
 }
 
 impl Front {
-    /// Whether the address of a client comes through it.
-    pub fn preserves(self) -> bool {
-        self == Self::Nlb
+    /// Whether an Ingress asks for it.
+    pub fn is_alb(self) -> bool {
+        matches!(self, Self::Alb | Self::AlbTls | Self::AlbHttp2)
     }
 
     /// How `HAProxy` plays it; none if another does.
@@ -190,6 +196,16 @@ impl Front {
             Self::AlbTls | Self::NlbTls => Some(Listen::Tls),
             Self::AlbHttp2 => Some(Listen::Http2),
             Self::NlbProxyV2Tls => Some(Listen::ProxyTls),
+        }
+    }
+
+    /// By what the pod itself can learn the client's address, past what hides it from a node.
+    pub fn carrier(self) -> Option<Carrier> {
+        match self {
+            Self::Alb | Self::AlbTls | Self::AlbHttp2 => Some(Carrier::XForwardedFor),
+            Self::NlbProxyV1 => Some(Carrier::ProxyV1),
+            Self::NlbProxyV2 | Self::NlbProxyV2Tls => Some(Carrier::ProxyV2),
+            Self::Nlb | Self::NlbReplacing | Self::NlbTls => None,
         }
     }
 
@@ -241,6 +257,11 @@ impl Cause {
             Self::UpstreamLoadBalancer => "upstream-load-balancer",
             Self::ExternalTrafficPolicyCluster => "external-traffic-policy-cluster",
         }
+    }
+
+    /// Whether a node does it.
+    pub fn is_of_node(self) -> bool {
+        self == Self::ExternalTrafficPolicyCluster
     }
 
     /// Who does it, in the word of the record.

@@ -29,7 +29,7 @@ use crate::{
     lab::{Lab, Options},
     netns::Namespace,
     observer_process::ObserverProcess,
-    payload,
+    payload, run,
 };
 
 /// How many connections go through each row.
@@ -59,12 +59,23 @@ pub struct Stage {
     proxies: Vec<Proxy>,
     ears: Vec<(usize, Ear)>,
     servers: BTreeMap<&'static str, Server>,
-    _front: Namespace,
+    front: Namespace,
     lab: Lab,
     objects: NamedTempFile,
     kube_proxy: NamedTempFile,
     rows: Vec<Placed>,
     family: Family,
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Observed {
+    /// What came to the pods.
+    pub came: Vec<Came>,
+    /// The records of each node, by its name.
+    pub records: BTreeMap<String, Vec<Value>>,
+    /// All of them, joined.
+    pub joined: Vec<Value>,
 }
 
 /// A connection that came to a pod.
@@ -144,7 +155,7 @@ impl Stage {
             proxies: Vec::new(),
             ears: Vec::new(),
             servers: BTreeMap::new(),
-            _front: front,
+            front,
             lab,
             objects,
             kube_proxy: config,
@@ -159,6 +170,11 @@ impl Stage {
     /// The file of the objects.
     pub fn objects(&self) -> &NamedTempFile {
         &self.objects
+    }
+
+    /// The file of kube-proxy's configuration.
+    pub fn kube_proxy(&self) -> &NamedTempFile {
+        &self.kube_proxy
     }
 
     /// The rows.
@@ -235,18 +251,17 @@ impl Stage {
             .iter()
             .filter_map(|placed| Some((placed.row.front.haproxy()?, placed.passage())))
             .collect();
-        forward(&self._front, &of_front(Front::Nlb))?;
+        forward(&self.front, &of_front(Front::Nlb))?;
         let proxies = [
-            nginx_at(&self._front, &of_front(Front::Alb))?,
-            haproxy(&self._front, &by_haproxy)?,
+            nginx_at(&self.front, &of_front(Front::Alb))?,
+            haproxy(&self.front, &by_haproxy)?,
         ];
         self.proxies.extend(proxies);
         Ok(())
     }
 
-    /// Observes both nodes while connections go through every row; what came to the pods, and the
-    /// records of each node.
-    pub fn observe(&self) -> Result<(Vec<Came>, BTreeMap<String, Vec<Value>>)> {
+    /// Observes both nodes while connections go through every row.
+    pub fn observe(&self) -> Result<Observed> {
         let path = self.kube_proxy.path().to_str().context("no text")?;
         let arguments = [
             "--payload",
@@ -262,13 +277,18 @@ impl Stage {
         ensure!(before == 0, "{before} came before the first");
         self.connect_through_all()?;
         thread::sleep(SOON);
-        let mut records = BTreeMap::new();
+        let (mut records, mut printed) = (BTreeMap::new(), BTreeMap::new());
         for (node, observer) in self.lab.nodes().iter().zip(observers) {
             let finished = observer.stop()?;
             ensure!(finished.status.success(), "{}", finished.stderr);
             records.insert(node.plan.name.clone(), finished.records);
+            printed.insert(node.plan.name.clone(), finished.stdout);
         }
-        Ok((self.came()?, records))
+        Ok(Observed {
+            came: self.came()?,
+            records,
+            joined: run::joined(&printed)?,
+        })
     }
 
     fn connect_through_all(&self) -> Result<()> {
