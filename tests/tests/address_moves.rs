@@ -108,11 +108,12 @@ impl Stage {
     fn announce(&self, node: &str) -> Result<Announced> {
         let namespace = &self.lab.node(node)?.namespace;
         let announced = Announced::at(namespace, self.lab.wire(), &self.addresses())?;
-        let link = |of: &str, what: &[&str]| {
-            command::run(Command::new("ip").args(["-n", of]).args(what))
-        };
+        let link =
+            |of: &str, what: &[&str]| command::run(Command::new("ip").args(["-n", of]).args(what));
         let own = link(namespace.name(), &["-o", "link", "show", self.lab.wire()])?;
-        let mut words = own.split_whitespace().skip_while(|word| *word != "link/ether");
+        let mut words = own
+            .split_whitespace()
+            .skip_while(|word| *word != "link/ether");
         let mac = words.nth(1).context("no link address")?;
         let client = self.lab.client().name();
         for address in self.addresses() {
@@ -131,7 +132,11 @@ impl Stage {
     /// Opens connections to each address, by the node that has them.
     fn open(&self, log: &mut Log, number: usize, entry: &str) -> Result<Vec<TcpStream>> {
         let mut streams = Vec::new();
-        let doors: Vec<_> = self.doors.iter().filter(|door| door.entry == entry).collect();
+        let doors: Vec<_> = self
+            .doors
+            .iter()
+            .filter(|door| door.entry == entry)
+            .collect();
         ensure!(doors.len() == SERVICES.len(), "{} doors", doors.len());
         for door in doors {
             for _ in 0..number {
@@ -156,7 +161,10 @@ impl Stage {
         for (pod, at, ear) in &self.ears {
             for heard in ear.heard() {
                 let text = String::from_utf8_lossy(&heard.bytes);
-                let number = text.split('/').nth(1).and_then(|rest| rest.split(' ').next());
+                let number = text
+                    .split('/')
+                    .nth(1)
+                    .and_then(|rest| rest.split(' ').next());
                 let number: usize = number.context("no number")?.parse()?;
                 let before = answers.insert(number, (pod.clone(), *at, heard.peer));
                 ensure!(before.is_none(), "{number} came twice");

@@ -10,10 +10,16 @@
 use rstest::rstest;
 use tests::{
     explained::{explain, run},
-    fronts::{judge, rows, stage::Stage},
+    fronts::{
+        judge, rows,
+        stage::{Known, Stage},
+    },
     kubeproxy::{Backend, Family, Mode, Settings},
     privilege,
 };
+
+const CONNECTIONS: usize = 100;
+const SOME: usize = 10;
 
 #[rstest]
 fn every_row_is_told_as_it_happens(
@@ -27,15 +33,28 @@ fn every_row_is_told_as_it_happens(
     let stage = Stage::raise(rows, Settings::of(mode), family).expect("raised");
     let objects = stage.objects().path().to_str().expect("text");
     let kube_proxy = stage.kube_proxy().path().to_str().expect("text");
-    let arguments = ["-f", objects, "--kube-proxy-config", kube_proxy, "-o", "json"];
+    let arguments = [
+        "-f",
+        objects,
+        "--kube-proxy-config",
+        kube_proxy,
+        "-o",
+        "json",
+    ];
     let said = run(explain(&arguments).expect("an observer"), "").expect("ends");
     let explanation = said.json().expect("explained");
-    let observed = stage.observe().expect("observed");
-    let complaints = judge::complaints(&stage, &observed, &explanation);
-    assert!(
-        complaints.is_empty(),
-        "{} complaints:\n{}",
-        complaints.len(),
-        complaints.join("\n")
-    );
+    // Told whom to trust, and no more, an observer knows what they say.
+    for (known, connections) in [
+        (Known::AsLoadBalancers, CONNECTIONS),
+        (Known::AsTrusted, SOME),
+    ] {
+        let observed = stage.observe(known, connections).expect("observed");
+        let complaints = judge::complaints(&stage, &observed, &explanation);
+        assert!(
+            complaints.is_empty(),
+            "{known:?}: {} complaints:\n{}",
+            complaints.len(),
+            complaints.join("\n")
+        );
+    }
 }

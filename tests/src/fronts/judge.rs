@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     rows::{Cause, Front, Node, Row, Target},
-    stage::{CONNECTIONS, Came, Observed, Stage},
+    stage::{Came, Known, Observed, Stage},
 };
 use crate::{
     manifest::{Carrier, Seen},
@@ -34,9 +34,13 @@ pub fn complaints(stage: &Stage, observed: &Observed, explanation: &Value) -> Ve
     let mut complaints = Vec::new();
     let mut must_be = 0;
     for (number, row) in stage.rows().enumerate() {
-        let came: Vec<&Came> = observed.came.iter().filter(|came| came.row == number).collect();
+        let came: Vec<&Came> = observed
+            .came
+            .iter()
+            .filter(|came| came.row == number)
+            .collect();
         let mut wrong = Vec::new();
-        if came.len() != CONNECTIONS {
+        if came.len() != observed.connections {
             wrong.push(format!("{} connections came", came.len()));
         }
         for came in came {
@@ -46,6 +50,7 @@ pub fn complaints(stage: &Stage, observed: &Observed, explanation: &Value) -> Ve
                 came,
                 front: stage.front(number),
                 entry: stage.node(row.entry()),
+                known: observed.known,
             };
             at.sockets(&mut wrong);
             let key = (Some(came.peer), Some(endpoint));
@@ -66,7 +71,11 @@ pub fn complaints(stage: &Stage, observed: &Observed, explanation: &Value) -> Ve
         row.explained(explanation, &mut wrong);
         let more = wrong.len().saturating_sub(EXAMPLES);
         wrong.truncate(EXAMPLES);
-        complaints.extend(wrong.into_iter().map(|wrong| format!("{}: {wrong}", row.name())));
+        complaints.extend(
+            wrong
+                .into_iter()
+                .map(|wrong| format!("{}: {wrong}", row.name())),
+        );
         if more > 0 {
             complaints.push(format!("{}: and {more} more", row.name()));
         }
@@ -95,13 +104,17 @@ struct Place<'run> {
     /// The address of whoever stands in front, and of the node that was entered.
     front: IpAddr,
     entry: IpAddr,
+    known: Known,
 }
 
 impl Place<'_> {
     /// The nodes that see it, and whether each is the one that is entered.
     fn nodes(&self) -> impl Iterator<Item = (&'static str, bool)> {
         let (entry, endpoint) = (self.row.entry(), self.row.endpoint);
-        let nodes = [Some((entry, true)), (endpoint != entry).then_some((endpoint, false))];
+        let nodes = [
+            Some((entry, true)),
+            (endpoint != entry).then_some((endpoint, false)),
+        ];
         let name = |(node, first): (Node, bool)| (node.name(), first);
         nodes.into_iter().flatten().map(name)
     }
@@ -131,10 +144,11 @@ impl Place<'_> {
             Target::Instance => ("NodePort", json!(true)),
             Target::Ip => ("Pod", Value::Null),
         };
-        let arrived = if row.front == Front::Nlb {
-            (came.client, "external")
-        } else {
-            (self.front, "load-balancer")
+        let is_told = self.known == Known::AsLoadBalancers || row.recovered_from.is_some();
+        let arrived = match row.front {
+            Front::Nlb => (came.client, "external"),
+            _ if is_told => (self.front, "load-balancer"),
+            _ => (self.front, "external"),
         };
         let mut expected = self.of_the_client();
         expected.extend(self.of_the_way());
@@ -185,31 +199,57 @@ impl Place<'_> {
     }
 
     fn of_the_way(&self) -> Vec<(&'static str, Value)> {
-        let Self { row, .. } = self;
-        let source = if row.seen == Seen::Client {
+        let losses = self.losses();
+        let source = if losses.is_empty() {
             "preserved"
         } else {
             "lost"
         };
-        let first = row.losses.first();
+        let first = losses.first();
+        let codes = losses.iter().map(|loss| loss.code);
         vec![
             ("/source_ip", json!(source)),
-            ("/lost_at/by", json!(first.map(|cause| cause.by()))),
-            (
-                "/lost_at/node",
-                json!(first.filter(|cause| cause.is_of_node()).map(|_| row.entry().name())),
-            ),
-            ("/cause/code", json!(first.map(|cause| cause.as_str()))),
-            ("/losses", self.losses()),
+            ("/lost_at/by", json!(first.map(|loss| loss.by))),
+            ("/lost_at/node", json!(first.and_then(|loss| loss.node))),
+            ("/cause/code", json!(first.map(|loss| loss.code))),
+            ("/losses", Value::from_iter(codes)),
             ("/outcome", json!("answered")),
-            ("/extra_hops", json!(row.hops)),
+            ("/extra_hops", json!(self.row.hops)),
         ]
     }
 
-    fn losses(&self) -> Value {
-        let codes = self.row.losses.iter().map(|cause| cause.as_str());
-        Value::from_iter(codes)
+    /// What an observer can know of the losses: of a load balancer that it is not told of, only
+    /// what that says itself.
+    fn losses(&self) -> Vec<Loss> {
+        let Self { row, known, .. } = self;
+        let in_front = |code, by| Loss {
+            code,
+            by,
+            node: None,
+        };
+        let loss = |cause: &Cause| match (cause, known, row.recovered_from) {
+            (Cause::ExternalTrafficPolicyCluster, ..) => Some(Loss {
+                code: "external-traffic-policy-cluster",
+                by: "kube-proxy",
+                node: Some(row.entry().name()),
+            }),
+            (_, Known::AsTrusted, None) => None,
+            (_, Known::AsTrusted, Some(Carrier::XForwardedFor)) => {
+                Some(in_front("l7-proxy", "proxy"))
+            }
+            (Cause::UpstreamLoadBalancer, ..) => {
+                Some(in_front("upstream-load-balancer", "load-balancer"))
+            }
+        };
+        row.losses.iter().filter_map(loss).collect()
     }
+}
+
+/// A stage at which an address is replaced, in the words of the record.
+struct Loss {
+    code: &'static str,
+    by: &'static str,
+    node: Option<&'static str>,
 }
 
 /// A list of losses is compared by its codes.
@@ -223,7 +263,10 @@ fn differences(
         let said = match *field {
             "/losses" => {
                 let losses = record["losses"].as_array();
-                let codes = losses.into_iter().flatten().map(|loss| &loss["cause"]["code"]);
+                let codes = losses
+                    .into_iter()
+                    .flatten()
+                    .map(|loss| &loss["cause"]["code"]);
                 codes.cloned().collect()
             }
             field => record.pointer(field).cloned().unwrap_or_default(),
@@ -243,8 +286,7 @@ impl Row {
         let ways = self.ways(explanation);
         let lost_by = match self.losses.first() {
             None => None,
-            // Its load balancer is one.
-            Some(Cause::L7Proxy | Cause::UpstreamLoadBalancer) => Some("load-balancer"),
+            Some(Cause::UpstreamLoadBalancer) => Some("load-balancer"),
             Some(Cause::ExternalTrafficPolicyCluster) => Some("kube-proxy"),
         };
         let carrier: Vec<Carrier> = self.front.carrier().into_iter().collect();
@@ -259,7 +301,11 @@ impl Row {
         };
         let agreeing = ways.iter().filter(says_so).count();
         // An Ingress' load balancer enters by any node, and its ways do not say which.
-        let enough = if self.front.is_alb() { 1 } else { ways.len().max(1) };
+        let enough = if self.front.is_alb() {
+            1
+        } else {
+            ways.len().max(1)
+        };
         if agreeing < enough {
             let said: Vec<String> = ways.iter().map(|way| in_short(way)).collect();
             wrong.push(format!("explained otherwise: {said:?}"));
@@ -271,7 +317,11 @@ impl Row {
         let list = |value: &'a Value| value.as_array().map_or(&[][..], Vec::as_slice);
         let services = list(&explanation["services"]).iter();
         let own = services.filter(|service| service["service"]["name"] == *self.name());
-        let door = if self.front.is_alb() { "Proxy" } else { "LoadBalancer" };
+        let door = if self.front.is_alb() {
+            "Proxy"
+        } else {
+            "LoadBalancer"
+        };
         own.flat_map(|service| list(&service["ways"]))
             .filter(|way| {
                 let nodes = list(&way["nodes"]);
@@ -284,7 +334,14 @@ impl Row {
 }
 
 fn in_short(way: &Value) -> String {
-    let fields = ["nodes", "seen", "lost_by", "recoverable", "extra_hops", "outcome"];
+    let fields = [
+        "nodes",
+        "seen",
+        "lost_by",
+        "recoverable",
+        "extra_hops",
+        "outcome",
+    ];
     let said: Vec<String> = fields.iter().map(|field| way[field].to_string()).collect();
     said.join(" ")
 }

@@ -40,9 +40,7 @@ impl Node {
         let number = self.number();
         match family {
             Family::V4 => Ipv4Addr::new(10, 244, number, 5).into(),
-            Family::V6 => {
-                Ipv6Addr::new(0xfd00, 0x10, 0x244, number.into(), 0, 0, 0, 5).into()
-            }
+            Family::V6 => Ipv6Addr::new(0xfd00, 0x10, 0x244, number.into(), 0, 0, 0, 5).into(),
         }
     }
 

@@ -103,8 +103,6 @@ pub enum Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {
-    /// A proxy opened a connection of its own.
-    L7Proxy,
     /// A load balancer replaced the address.
     UpstreamLoadBalancer,
     /// kube-proxy did.
@@ -245,31 +243,6 @@ impl Node {
         match self {
             Self::Node1 => 1,
             Self::Node2 => 2,
-        }
-    }
-}
-
-impl Cause {
-    /// The word of the record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::L7Proxy => "l7-proxy",
-            Self::UpstreamLoadBalancer => "upstream-load-balancer",
-            Self::ExternalTrafficPolicyCluster => "external-traffic-policy-cluster",
-        }
-    }
-
-    /// Whether a node does it.
-    pub fn is_of_node(self) -> bool {
-        self == Self::ExternalTrafficPolicyCluster
-    }
-
-    /// Who does it, in the word of the record.
-    pub fn by(self) -> &'static str {
-        match self {
-            Self::L7Proxy => "proxy",
-            Self::UpstreamLoadBalancer => "load-balancer",
-            Self::ExternalTrafficPolicyCluster => "kube-proxy",
         }
     }
 }

@@ -32,8 +32,6 @@ use crate::{
     payload, run,
 };
 
-/// How many connections go through each row.
-pub const CONNECTIONS: usize = 100;
 /// So many rows at a time.
 const LANES: usize = 6;
 /// Where fronts listen: from here, a port for each row.
@@ -76,10 +74,32 @@ pub struct Observed {
     pub records: BTreeMap<String, Vec<Value>>,
     /// All of them, joined.
     pub joined: Vec<Value>,
+    /// How the observers knew who stood in front.
+    pub known: Known,
+    /// How many connections went through each row.
+    pub connections: usize,
+}
+
+/// How observers know who stands in front.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Known {
+    /// They are told that these are load balancers.
+    AsLoadBalancers,
+    /// They are told whose headers to believe, and no more.
+    AsTrusted,
+}
+
+impl Known {
+    fn option(self) -> &'static str {
+        match self {
+            Self::AsLoadBalancers => "--load-balancer",
+            Self::AsTrusted => "--trusted-proxies",
+        }
+    }
 }
 
 /// A connection that came to a pod.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Came {
     /// The number of its row.
     pub row: usize,
@@ -260,22 +280,21 @@ impl Stage {
         Ok(())
     }
 
-    /// Observes both nodes while connections go through every row.
-    pub fn observe(&self) -> Result<Observed> {
+    /// Observes both nodes while so many connections go through every row.
+    pub fn observe(&self, known: Known, connections: usize) -> Result<Observed> {
         let path = self.kube_proxy.path().to_str().context("no text")?;
         let arguments = [
             "--payload",
             "known",
-            "--trusted-proxies",
+            known.option(),
             FRONT_NETWORKS,
             "--kube-proxy-config",
             path,
         ];
         let start = |node| ObserverProcess::start(node, self.objects.path(), &arguments);
         let observers: Vec<_> = self.lab.nodes().iter().map(start).collect::<Result<_>>()?;
-        let before = self.came()?.len();
-        ensure!(before == 0, "{before} came before the first");
-        self.connect_through_all()?;
+        let before = self.came()?;
+        self.connect_through_all(connections)?;
         thread::sleep(SOON);
         let (mut records, mut printed) = (BTreeMap::new(), BTreeMap::new());
         for (node, observer) in self.lab.nodes().iter().zip(observers) {
@@ -284,14 +303,18 @@ impl Stage {
             records.insert(node.plan.name.clone(), finished.records);
             printed.insert(node.plan.name.clone(), finished.stdout);
         }
+        let mut came = self.came()?;
+        came.retain(|came| !before.contains(came));
         Ok(Observed {
-            came: self.came()?,
+            came,
             records,
             joined: run::joined(&printed)?,
+            known,
+            connections,
         })
     }
 
-    fn connect_through_all(&self) -> Result<()> {
+    fn connect_through_all(&self, connections: usize) -> Result<()> {
         let clients: Vec<IpAddr> = self
             .lab
             .client_addresses()
@@ -300,7 +323,7 @@ impl Stage {
             .collect();
         let lane = |lane: usize| -> Result<()> {
             for placed in self.rows.iter().skip(lane).step_by(LANES) {
-                self.connect_through(placed, &clients)
+                self.connect_through(placed, &clients, connections)
                     .with_context(|| format!("through {}", placed.row.name()))?;
             }
             Ok(())
@@ -320,7 +343,12 @@ impl Stage {
     }
 
     /// From the namespace that the calling thread is in: the client's.
-    fn connect_through(&self, placed: &Placed, clients: &[IpAddr]) -> Result<()> {
+    fn connect_through(
+        &self,
+        placed: &Placed,
+        clients: &[IpAddr],
+        connections: usize,
+    ) -> Result<()> {
         let front = placed.row.front;
         let tls = if front.is_passed_tls() {
             Some(self.tls(placed.row.endpoint)?)
@@ -328,7 +356,7 @@ impl Stage {
             None
         };
         let to = placed.passage().at;
-        for (number, client) in (0..CONNECTIONS).zip(clients.iter().cycle()) {
+        for (number, client) in (0..connections).zip(clients.iter().cycle()) {
             let request = format!("GET /{client}/{number} HTTP/1.1\r\nHost: shop\r\n\r\n");
             let stream = payload::connect_from(*client, to)?;
             match &tls {
@@ -427,7 +455,11 @@ fn ask(mut stream: impl Read + Write, request: &str) -> Result<()> {
     let mut more = [0; 1_024];
     while !answer.ends_with(b"ok\n") {
         let length = stream.read(&mut more)?;
-        ensure!(length > 0, "no answer, but {:?}", String::from_utf8_lossy(&answer));
+        ensure!(
+            length > 0,
+            "no answer, but {:?}",
+            String::from_utf8_lossy(&answer)
+        );
         answer.extend(&more[..length]);
     }
     Ok(())
