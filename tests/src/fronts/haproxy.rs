@@ -48,7 +48,7 @@ impl Haproxy {
             Self::SendProxy => "send-proxy",
             Self::SendProxyV2 => "send-proxy-v2",
             Self::SendProxyV2Checked => {
-                "send-proxy-v2 proxy-v2-options crc32c,unique-id check check-send-proxy inter 200"
+                "send-proxy-v2 proxy-v2-options crc32c,unique-id check check-send-proxy inter 50"
             }
             Self::ForwardForTls => "ssl verify none",
             Self::ForwardForHttp2 => "proto h2",

@@ -98,7 +98,7 @@ impl Server {
                 .arg(&certificate),
         )?;
         let mut http = "log_format told '[$server_addr]:$server_port [$remote_addr]:$remote_port \
-                        $request_uri $proxy_protocol_addr,$http_x_forwarded_for';\n\
+                        $request_uri $proxy_protocol_addr $http_x_forwarded_for';\n\
                         access_log DIRECTORY/log told;\n\
                         ssl_protocols TLSv1.2 TLSv1.3;\n\
                         ssl_certificate DIRECTORY/certificate;\n\
@@ -138,14 +138,16 @@ impl Server {
 impl Request {
     /// A line of the log.
     fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split(' ');
-        let [at, peer, path] = [words.next()?, words.next()?, words.next()?];
-        let carried = words.next()?.trim_matches(['-', ',']);
+        let mut words = line.splitn(5, ' ');
+        let [at, peer, path, before, listed] = std::array::from_fn(|_| words.next());
+        // nginx writes a dash for what there is not.
+        let listed = listed?.rsplit(',').next()?.trim();
+        let carried = before.filter(|before| *before != "-").unwrap_or(listed);
         Some(Self {
-            at: end(at)?,
-            peer: end(peer)?,
-            client: carried.rsplit(',').next()?.parse().ok(),
-            path: path.to_owned(),
+            at: end(at?)?,
+            peer: end(peer?)?,
+            client: carried.parse().ok(),
+            path: path?.to_owned(),
         })
     }
 }

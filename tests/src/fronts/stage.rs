@@ -47,6 +47,8 @@ const CLIENTS: [&str; 4] = [
 const CLIENT_NETWORKS: [&str; 2] = ["203.0.113.0/24", "2001:db8:113::/64"];
 /// The networks of whoever stands in front, as an observer is told.
 const FRONT_NETWORKS: &str = "192.0.2.0/24,2001:db8:192::/64";
+/// What a client invents.
+const FORGED: &str = "X-Forwarded-For: 198.51.100.66, 192.0.2.66\r\n";
 /// How long the records of what is over may take.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -357,7 +359,13 @@ impl Stage {
         };
         let to = placed.passage().at;
         for (number, client) in (0..connections).zip(clients.iter().cycle()) {
-            let request = format!("GET /{client}/{number} HTTP/1.1\r\nHost: shop\r\n\r\n");
+            // Where nobody says who connects, whoever connects is not asked either.
+            let forged = if front.carrier().is_some() && number % 3 == 0 {
+                FORGED
+            } else {
+                ""
+            };
+            let request = format!("GET /{client}/{number} HTTP/1.1\r\nHost: shop\r\n{forged}\r\n");
             let stream = payload::connect_from(*client, to)?;
             match &tls {
                 None => ask(stream, &request)?,
