@@ -16,7 +16,7 @@ pub enum Haproxy {
     SendProxy,
     /// Behind one of version 2.
     SendProxyV2,
-    /// The same, with a checksum and more.
+    /// The same, with a checksum and more, and checks of its own.
     SendProxyV2Checked,
     /// As HTTP, with `option forwardfor`.
     ForwardFor,
@@ -58,9 +58,9 @@ impl Haproxy {
     /// What its frontend and its backend are beside.
     fn proxy(self) -> &'static str {
         match self {
-            Self::Plain | Self::SendProxy | Self::SendProxyV2 | Self::SendProxyV2Checked => {
-                "mode tcp"
-            }
+            Self::Plain | Self::SendProxy | Self::SendProxyV2 => "mode tcp",
+            // One that only connects resets the connection before anybody has read the header.
+            Self::SendProxyV2Checked => "mode tcp\n  option httpchk",
             // A connection of each client's own.
             Self::ForwardFor | Self::ForwardForTls | Self::ForwardForHttp2 => {
                 "mode http\n  option forwardfor\n  http-reuse never"
