@@ -17,13 +17,16 @@ use crate::{
 };
 
 pub mod announced;
+pub mod answers;
 mod forwarder;
 mod haproxy;
 pub mod judge;
 mod nginx;
 mod objects;
+mod predicted;
 pub mod rows;
 pub mod stage;
+mod through;
 
 pub use forwarder::forward;
 pub use haproxy::{Haproxy, haproxy};

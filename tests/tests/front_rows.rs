@@ -7,6 +7,8 @@
 //! nginx, `HAProxy` and NAT in front of one lab, and compare four answers for each row: documents,
 //! sockets, `trace`, `explain`.
 
+use std::{env, fs::OpenOptions, io::Write as _};
+
 use rstest::rstest;
 use tests::{
     explained::{explain, run},
@@ -20,6 +22,16 @@ use tests::{
 
 const CONNECTIONS: usize = 100;
 const SOME: usize = 10;
+
+/// A test that passes prints nothing; `cargo xtask test` prints this.
+fn show(table: &str) {
+    if let Some(path) = env::var_os("SCENARIO_TABLE") {
+        let mut file = OpenOptions::new();
+        let file = file.create(true).append(true).open(path);
+        let mut file = file.expect("a file");
+        file.write_all(table.as_bytes()).expect("written");
+    }
+}
 
 #[rstest]
 fn every_row_is_told_as_it_happens(
@@ -49,7 +61,11 @@ fn every_row_is_told_as_it_happens(
         (Known::AsTrusted, SOME),
     ] {
         let observed = stage.observe(known, connections).expect("observed");
-        let complaints = judge::complaints(&stage, &observed, &explanation);
+        let report = judge::judge(&stage, &observed, &explanation);
+        let complaints = &report.complaints;
+        if known == Known::AsLoadBalancers && family == Family::V4 {
+            show(&format!("mode {mode}:\n{}\n", report.table(&stage)));
+        }
         assert!(
             complaints.is_empty(),
             "{known:?}: {} complaints:\n{}",

@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use super::{
+    answers::{Answers, Report, recorded, seen_and_read},
     rows::{Cause, Front, Node, Row, Target},
     stage::{Came, Known, Observed, Stage},
 };
@@ -17,74 +18,61 @@ use crate::{
     oracle,
 };
 
-/// So many examples of what is wrong in a row are enough.
-const EXAMPLES: usize = 3;
-
 /// Records by whom the pod saw, and where it listens.
 type Found<'run> = HashMap<(Option<SocketAddr>, Option<SocketAddr>), Vec<&'run Value>>;
 
-/// What is wrong, row by row; empty if nothing is.
-pub fn complaints(stage: &Stage, observed: &Observed, explanation: &Value) -> Vec<String> {
-    let records: BTreeMap<&str, Found<'_>> = observed
-        .records
-        .iter()
-        .map(|(node, records)| (node.as_str(), found(records)))
-        .collect();
-    let joined = found(&observed.joined);
-    let mut complaints = Vec::new();
+/// What observers told of a run.
+struct Told<'run> {
+    by_node: BTreeMap<&'run str, Found<'run>>,
+    joined: Found<'run>,
+}
+
+/// Compares what was told, and what is explained, with what came.
+pub fn judge(stage: &Stage, observed: &Observed, explanation: &Value) -> Report {
+    let by_node = observed.records.iter();
+    let told = Told {
+        by_node: by_node
+            .map(|(node, records)| (node.as_str(), found(records)))
+            .collect(),
+        joined: found(&observed.joined),
+    };
+    let mut report = Report {
+        complaints: Vec::new(),
+        answers: Vec::new(),
+    };
     let mut must_be = 0;
     for (number, row) in stage.rows().enumerate() {
-        let came: Vec<&Came> = observed
-            .came
-            .iter()
-            .filter(|came| came.row == number)
-            .collect();
+        let of_row = |came: &&Came| came.row == number;
+        let came: Vec<&Came> = observed.came.iter().filter(of_row).collect();
         let mut wrong = Vec::new();
+        let mut answers = Answers::default();
         if came.len() != observed.connections {
             wrong.push(format!("{} connections came", came.len()));
         }
         for came in came {
-            let endpoint = stage.endpoint(number);
             let at = Place {
                 row,
                 came,
+                endpoint: stage.endpoint(number),
                 front: stage.front(number),
                 entry: stage.node(row.entry()),
                 known: observed.known,
             };
+            must_be += at.nodes().count();
             at.sockets(&mut wrong);
-            let key = (Some(came.peer), Some(endpoint));
-            for (node, first) in at.nodes() {
-                must_be += 1;
-                let records = records.get(node).and_then(|records| records.get(&key));
-                match records.map_or(&[][..], Vec::as_slice) {
-                    [record] if first => at.first(record, &mut wrong),
-                    [record] => at.second(record, &mut wrong),
-                    records => wrong.push(format!("{node} told {} times", records.len())),
-                }
-            }
-            match joined.get(&key).map_or(&[][..], Vec::as_slice) {
-                [record] => at.whole(record, &mut wrong),
-                records => wrong.push(format!("joined: told {} times", records.len())),
-            }
+            answers.sockets.insert(at.in_short());
+            at.told(&told, &mut answers, &mut wrong);
         }
-        row.explained(explanation, &mut wrong);
-        let more = wrong.len().saturating_sub(EXAMPLES);
-        wrong.truncate(EXAMPLES);
-        complaints.extend(
-            wrong
-                .into_iter()
-                .map(|wrong| format!("{}: {wrong}", row.name())),
-        );
-        if more > 0 {
-            complaints.push(format!("{}: and {more} more", row.name()));
-        }
+        answers.explain = row.explained(explanation, &mut wrong);
+        report.complain(row, wrong);
+        report.answers.push(answers);
     }
     let told: usize = observed.records.values().map(Vec::len).sum();
     if told != must_be {
-        complaints.push(format!("{told} records, not {must_be}"));
+        let complaint = format!("{told} records, not {must_be}");
+        report.complaints.push(complaint);
     }
-    complaints
+    report
 }
 
 fn found(records: &[Value]) -> Found<'_> {
@@ -101,6 +89,7 @@ fn found(records: &[Value]) -> Found<'_> {
 struct Place<'run> {
     row: &'run Row,
     came: &'run Came,
+    endpoint: SocketAddr,
     /// The address of whoever stands in front, and of the node that was entered.
     front: IpAddr,
     entry: IpAddr,
@@ -133,6 +122,39 @@ impl Place<'_> {
         let read = row.front.carrier().map(|_| came.client);
         if came.carried != read {
             wrong.push(format!("the pod read {:?}, not {read:?}", came.carried));
+        }
+    }
+
+    /// Whom the socket saw, and by what the pod could read who connected.
+    fn in_short(&self) -> String {
+        let Self { row, came, .. } = self;
+        let seen = match came.peer.ip() {
+            client if client == came.client => "client",
+            front if front == self.front => "load-balancer",
+            node if node == self.entry => "entry-node",
+            _ => "somebody else",
+        };
+        let read = came.carried == Some(came.client);
+        seen_and_read(seen, row.front.carrier().filter(|_| read))
+    }
+
+    /// What the nodes told of it: each once, and together once.
+    fn told(&self, told: &Told<'_>, answers: &mut Answers, wrong: &mut Vec<String>) {
+        let key = (Some(self.came.peer), Some(self.endpoint));
+        for (node, first) in self.nodes() {
+            let of_node = told.by_node.get(node).and_then(|found| found.get(&key));
+            match of_node.map_or(&[][..], Vec::as_slice) {
+                [record] if first => {
+                    answers.trace.insert(recorded(record));
+                    self.first(record, wrong);
+                }
+                [record] => self.second(record, wrong),
+                records => wrong.push(format!("{node} told {} times", records.len())),
+            }
+        }
+        match told.joined.get(&key).map_or(&[][..], Vec::as_slice) {
+            [record] => self.whole(record, wrong),
+            records => wrong.push(format!("joined: told {} times", records.len())),
         }
     }
 
@@ -252,6 +274,12 @@ struct Loss {
     node: Option<&'static str>,
 }
 
+/// The codes of a record's losses.
+pub(super) fn losses(record: &Value) -> Vec<Value> {
+    let losses = record["losses"].as_array().into_iter().flatten();
+    losses.map(|loss| loss["cause"]["code"].clone()).collect()
+}
+
 /// A list of losses is compared by its codes.
 fn differences(
     record: &Value,
@@ -261,87 +289,11 @@ fn differences(
 ) {
     for (field, expected) in expected {
         let said = match *field {
-            "/losses" => {
-                let losses = record["losses"].as_array();
-                let codes = losses
-                    .into_iter()
-                    .flatten()
-                    .map(|loss| &loss["cause"]["code"]);
-                codes.cloned().collect()
-            }
+            "/losses" => losses(record).into(),
             field => record.pointer(field).cloned().unwrap_or_default(),
         };
         if said != *expected {
             wrong.push(format!("{which}{field} is {said}, not {expected}"));
         }
     }
-}
-
-impl Row {
-    /// Whether what is explained from the objects is the row.
-    fn explained(&self, explanation: &Value, wrong: &mut Vec<String>) {
-        if !self.is_on_aws() {
-            return;
-        }
-        let ways = self.ways(explanation);
-        let lost_by = match self.losses.first() {
-            None => None,
-            Some(Cause::UpstreamLoadBalancer) => Some("load-balancer"),
-            Some(Cause::ExternalTrafficPolicyCluster) => Some("kube-proxy"),
-        };
-        let carrier: Vec<Carrier> = self.front.carrier().into_iter().collect();
-        let says_so = |way: &&&Value| {
-            let hops = |end: &str| way["extra_hops"][end].as_u64();
-            way["seen"] == json!(self.seen)
-                && way["lost_by"] == json!(lost_by)
-                && way["recoverable"] == json!(carrier)
-                && way["outcome"] == "answered"
-                && hops("least") <= Some(self.hops.into())
-                && hops("most") >= Some(self.hops.into())
-        };
-        let agreeing = ways.iter().filter(says_so).count();
-        // An Ingress' load balancer enters by any node, and its ways do not say which.
-        let enough = if self.front.is_alb() {
-            1
-        } else {
-            ways.len().max(1)
-        };
-        if agreeing < enough {
-            let said: Vec<String> = ways.iter().map(|way| in_short(way)).collect();
-            wrong.push(format!("explained otherwise: {said:?}"));
-        }
-    }
-
-    /// The ways that are the row's.
-    fn ways<'a>(&self, explanation: &'a Value) -> Vec<&'a Value> {
-        let list = |value: &'a Value| value.as_array().map_or(&[][..], Vec::as_slice);
-        let services = list(&explanation["services"]).iter();
-        let own = services.filter(|service| service["service"]["name"] == *self.name());
-        let door = if self.front.is_alb() {
-            "Proxy"
-        } else {
-            "LoadBalancer"
-        };
-        own.flat_map(|service| list(&service["ways"]))
-            .filter(|way| {
-                let nodes = list(&way["nodes"]);
-                way["door"] == door
-                    && way["client"] == "external"
-                    && (nodes.is_empty() || nodes.contains(&json!(self.entry().name())))
-            })
-            .collect()
-    }
-}
-
-fn in_short(way: &Value) -> String {
-    let fields = [
-        "nodes",
-        "seen",
-        "lost_by",
-        "recoverable",
-        "extra_hops",
-        "outcome",
-    ];
-    let said: Vec<String> = fields.iter().map(|field| way[field].to_string()).collect();
-    said.join(" ")
 }

@@ -2,20 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    io::{Read, Write},
+    io::Write as _,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
     thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tempfile::NamedTempFile;
-use tokio_rustls::rustls::{
-    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
-    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
-};
 
 use super::{
     Listen, Passage, Proxy, Server, forward, haproxy, nginx_at,
@@ -32,8 +27,6 @@ use crate::{
     payload, run,
 };
 
-/// So many rows at a time.
-const LANES: usize = 6;
 /// Where fronts listen: from here, a port for each row.
 const PORTS: u16 = 7_000;
 /// Clients, of both families.
@@ -47,8 +40,6 @@ const CLIENTS: [&str; 4] = [
 const CLIENT_NETWORKS: [&str; 2] = ["203.0.113.0/24", "2001:db8:113::/64"];
 /// The networks of whoever stands in front, as an observer is told.
 const FRONT_NETWORKS: &str = "192.0.2.0/24,2001:db8:192::/64";
-/// What a client invents.
-const FORGED: &str = "X-Forwarded-For: 198.51.100.66, 192.0.2.66\r\n";
 /// How long the records of what is over may take.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -58,13 +49,13 @@ pub struct Stage {
     // In the order of the dismantling.
     proxies: Vec<Proxy>,
     ears: Vec<(usize, Ear)>,
-    servers: BTreeMap<&'static str, Server>,
+    pub(super) servers: BTreeMap<&'static str, Server>,
     front: Namespace,
-    lab: Lab,
+    pub(super) lab: Lab,
     objects: NamedTempFile,
     kube_proxy: NamedTempFile,
-    rows: Vec<Placed>,
-    family: Family,
+    pub(super) rows: Vec<Placed>,
+    pub(super) family: Family,
 }
 
 /// What a run came to.
@@ -133,7 +124,7 @@ const FORWARDERS: [&str; 2] = ["192.0.2.9", "2001:db8:192::9"];
 
 impl Placed {
     /// What passes on its connections.
-    fn passage(&self) -> Passage {
+    pub(super) fn passage(&self) -> Passage {
         let to = match self.row.target {
             Target::Instance => (self.row.entry().address(self.family), self.node_port()),
             Target::Ip => self.endpoint(),
@@ -316,78 +307,6 @@ impl Stage {
         })
     }
 
-    fn connect_through_all(&self, connections: usize) -> Result<()> {
-        let clients: Vec<IpAddr> = self
-            .lab
-            .client_addresses()
-            .into_iter()
-            .filter(|address| self.family.holds(*address))
-            .collect();
-        let lane = |lane: usize| -> Result<()> {
-            for placed in self.rows.iter().skip(lane).step_by(LANES) {
-                self.connect_through(placed, &clients, connections)
-                    .with_context(|| format!("through {}", placed.row.name()))?;
-            }
-            Ok(())
-        };
-        thread::scope(|scope| {
-            let lanes: Vec<_> = (0..LANES)
-                .map(|number| scope.spawn(move || self.lab.client().run(|| lane(number))))
-                .collect();
-            for lane in lanes {
-                let Ok(went) = lane.join() else {
-                    bail!("a lane panicked")
-                };
-                went??;
-            }
-            Ok(())
-        })
-    }
-
-    /// From the namespace that the calling thread is in: the client's.
-    fn connect_through(
-        &self,
-        placed: &Placed,
-        clients: &[IpAddr],
-        connections: usize,
-    ) -> Result<()> {
-        let front = placed.row.front;
-        let tls = if front.is_passed_tls() {
-            Some(self.tls(placed.row.endpoint)?)
-        } else {
-            None
-        };
-        let to = placed.passage().at;
-        for (number, client) in (0..connections).zip(clients.iter().cycle()) {
-            // Where nobody says who connects, whoever connects is not asked either.
-            let forged = if front.carrier().is_some() && number % 3 == 0 {
-                FORGED
-            } else {
-                ""
-            };
-            let request = format!("GET /{client}/{number} HTTP/1.1\r\nHost: shop\r\n{forged}\r\n");
-            let stream = payload::connect_from(*client, to)?;
-            match &tls {
-                None => ask(stream, &request)?,
-                Some(config) => {
-                    let name = ServerName::try_from("shop")?;
-                    let session = ClientConnection::new(Arc::clone(config), name)?;
-                    ask(StreamOwned::new(session, stream), &request)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// What makes a client believe the pod of a node.
-    fn tls(&self, node: Node) -> Result<Arc<ClientConfig>> {
-        let server = self.servers.get(node.name()).context("no server")?;
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(server.certificate())?)?;
-        let config = ClientConfig::builder().with_root_certificates(roots);
-        Ok(Arc::new(config.with_no_client_auth()))
-    }
-
     /// What came to the pods so far.
     fn came(&self) -> Result<Vec<Came>> {
         let mut came = Vec::new();
@@ -454,23 +373,6 @@ fn written(text: &str) -> Result<NamedTempFile> {
     let mut file = NamedTempFile::new().context("failed to make a temporary file")?;
     file.write_all(text.as_bytes())?;
     Ok(file)
-}
-
-/// Asks, and waits for the answer.
-fn ask(mut stream: impl Read + Write, request: &str) -> Result<()> {
-    stream.write_all(request.as_bytes())?;
-    let mut answer = Vec::new();
-    let mut more = [0; 1_024];
-    while !answer.ends_with(b"ok\n") {
-        let length = stream.read(&mut more)?;
-        ensure!(
-            length > 0,
-            "no answer, but {:?}",
-            String::from_utf8_lossy(&answer)
-        );
-        answer.extend(&more[..length]);
-    }
-    Ok(())
 }
 
 /// The client that a request names.
