@@ -58,7 +58,7 @@ pub fn judge(stage: &Stage, observed: &Observed, explanation: &Value) -> Report 
                 entry: stage.node(row.entry()),
                 known: observed.known,
             };
-            must_be += at.nodes().count();
+            must_be += row.nodes().count();
             at.sockets(&mut wrong);
             answers.sockets.insert(at.in_short());
             at.told(&told, &mut answers, &mut wrong);
@@ -97,17 +97,6 @@ struct Place<'run> {
 }
 
 impl Place<'_> {
-    /// The nodes that see it, and whether each is the one that is entered.
-    fn nodes(&self) -> impl Iterator<Item = (&'static str, bool)> {
-        let (entry, endpoint) = (self.row.entry(), self.row.endpoint);
-        let nodes = [
-            Some((entry, true)),
-            (endpoint != entry).then_some((endpoint, false)),
-        ];
-        let name = |(node, first): (Node, bool)| (node.name(), first);
-        nodes.into_iter().flatten().map(name)
-    }
-
     /// Whether the row is what the pod's own socket saw and read.
     fn sockets(&self, wrong: &mut Vec<String>) {
         let Self { row, came, .. } = self;
@@ -141,7 +130,8 @@ impl Place<'_> {
     /// What the nodes told of it: each once, and together once.
     fn told(&self, told: &Told<'_>, answers: &mut Answers, wrong: &mut Vec<String>) {
         let key = (Some(self.came.peer), Some(self.endpoint));
-        for (node, first) in self.nodes() {
+        for node in self.row.nodes() {
+            let (first, node) = (node == self.row.entry(), node.name());
             let of_node = told.by_node.get(node).and_then(|found| found.get(&key));
             match of_node.map_or(&[][..], Vec::as_slice) {
                 [record] if first => {
@@ -201,7 +191,7 @@ impl Place<'_> {
         let mut expected = self.of_the_client();
         expected.extend(self.of_the_way());
         differences(record, "joined: ", &expected, wrong);
-        let nodes: Vec<&str> = self.nodes().map(|(node, _)| node).collect();
+        let nodes: Vec<&str> = self.row.nodes().map(Node::name).collect();
         if oracle::nodes(record) != nodes {
             wrong.push(format!("joined: the path is {}", record["path"]));
         }

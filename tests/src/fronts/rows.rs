@@ -165,6 +165,13 @@ impl Row {
             Target::Ip => self.endpoint,
         }
     }
+
+    /// The nodes that it passes, the one that it enters by first.
+    pub fn nodes(&self) -> impl Iterator<Item = Node> {
+        let (entry, endpoint) = (self.entry(), self.endpoint);
+        let second = (endpoint != entry).then_some(endpoint);
+        [Some(entry), second].into_iter().flatten()
+    }
 }
 
 impl Front {

@@ -287,7 +287,7 @@ impl Stage {
         let start = |node| ObserverProcess::start(node, self.objects.path(), &arguments);
         let observers: Vec<_> = self.lab.nodes().iter().map(start).collect::<Result<_>>()?;
         let before = self.came()?;
-        self.connect_through_all(connections)?;
+        self.connect_through_all(&observers, connections)?;
         thread::sleep(SOON);
         let (mut records, mut printed) = (BTreeMap::new(), BTreeMap::new());
         for (node, observer) in self.lab.nodes().iter().zip(observers) {

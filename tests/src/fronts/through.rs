@@ -1,6 +1,7 @@
 //! Clients that connect through every front.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::IpAddr,
     sync::Arc,
@@ -14,7 +15,7 @@ use tokio_rustls::rustls::{
 };
 
 use super::{objects::Placed, rows::Node, stage::Stage};
-use crate::payload;
+use crate::{observer_process::ObserverProcess, payload};
 
 /// So many rows at a time.
 const LANES: usize = 6;
@@ -22,30 +23,57 @@ const LANES: usize = 6;
 const FORGED: &str = "X-Forwarded-For: 198.51.100.66, 192.0.2.66\r\n";
 
 impl Stage {
-    /// Connects so many times through each row, by every client in turn.
-    pub(super) fn connect_through_all(&self, connections: usize) -> Result<()> {
+    /// Connects so many times through each row, by every client in turn; after a few rows waits
+    /// until the observers, one on each node, have told all of it. What they can keep of first bytes
+    /// is bounded, and a machine may be too busy to let them read.
+    pub(super) fn connect_through_all(
+        &self,
+        observers: &[ObserverProcess],
+        connections: usize,
+    ) -> Result<()> {
         let clients: Vec<IpAddr> = self
             .lab
             .client_addresses()
             .into_iter()
             .filter(|address| self.family.holds(*address))
             .collect();
-        let lane = |lane: usize| -> Result<()> {
-            for placed in self.rows.iter().skip(lane).step_by(LANES) {
-                self.connect_through(placed, &clients, connections)
-                    .with_context(|| format!("through {}", placed.row.name()))?;
+        let mut told = BTreeMap::new();
+        for rows in self.rows.chunks(LANES) {
+            self.connect_through_some(rows, &clients, connections)?;
+            for node in rows.iter().flat_map(|placed| placed.row.nodes()) {
+                *told.entry(node.name()).or_default() += connections;
             }
-            Ok(())
+            for (node, observer) in self.lab.nodes().iter().zip(observers) {
+                let must_be = told.get(&*node.plan.name).copied().unwrap_or_default();
+                observer
+                    .wait_for_records(must_be)
+                    .with_context(|| format!("the observer of {}", node.plan.name))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All at once.
+    fn connect_through_some(
+        &self,
+        rows: &[Placed],
+        clients: &[IpAddr],
+        connections: usize,
+    ) -> Result<()> {
+        let through = |placed| {
+            let work = || self.connect_through(placed, clients, connections);
+            self.lab.client().run(work)?
         };
         thread::scope(|scope| {
-            let lanes: Vec<_> = (0..LANES)
-                .map(|number| scope.spawn(move || self.lab.client().run(|| lane(number))))
+            let lanes: Vec<_> = rows
+                .iter()
+                .map(|placed| (placed, scope.spawn(move || through(placed))))
                 .collect();
-            for lane in lanes {
+            for (placed, lane) in lanes {
                 let Ok(went) = lane.join() else {
                     bail!("a lane panicked")
                 };
-                went??;
+                went.with_context(|| format!("through {}", placed.row.name()))?;
             }
             Ok(())
         })
