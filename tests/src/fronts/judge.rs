@@ -203,10 +203,7 @@ impl Place<'_> {
         vec![
             ("/client/recovered", json!(recovered)),
             ("/client/recovered_from", json!(row.recovered_from)),
-            (
-                "/client/not_recovered",
-                json!(row.not_recovered.map(|reason| reason.as_str())),
-            ),
+            ("/client/not_recovered", json!(row.not_recovered)),
         ]
     }
 
@@ -224,7 +221,7 @@ impl Place<'_> {
             ("/lost_at/by", json!(first.map(|loss| loss.by))),
             ("/lost_at/node", json!(first.and_then(|loss| loss.node))),
             ("/cause/code", json!(first.map(|loss| loss.code))),
-            ("/losses", Value::from_iter(codes)),
+            ("/losses", codes.collect()),
             ("/outcome", json!("answered")),
             ("/extra_hops", json!(self.row.hops)),
         ]

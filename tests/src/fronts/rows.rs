@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, fmt, fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Haproxy, Listen};
 use crate::manifest::{Carrier, Seen};
@@ -37,7 +37,7 @@ pub struct Row {
 }
 
 /// What stands in front.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Front {
     /// An application load balancer.
@@ -90,7 +90,7 @@ pub enum Policy {
 }
 
 /// A node of the lab.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Node {
     /// By which instance mode enters.
@@ -110,7 +110,7 @@ pub enum Cause {
 }
 
 /// Why nothing was recovered, in the words of the record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum NotRecovered {
     /// There is none.
@@ -250,17 +250,6 @@ impl Node {
         match self {
             Self::Node1 => 1,
             Self::Node2 => 2,
-        }
-    }
-}
-
-impl NotRecovered {
-    /// The word of the record.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoHeader => "no-header",
-            Self::Tls => "tls",
-            Self::Http2 => "http2",
         }
     }
 }

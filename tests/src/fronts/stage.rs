@@ -49,7 +49,7 @@ pub struct Stage {
     // In the order of the dismantling.
     proxies: Vec<Proxy>,
     ears: Vec<(usize, Ear)>,
-    pub(super) servers: BTreeMap<&'static str, Server>,
+    pub(super) servers: BTreeMap<Node, Server>,
     front: Namespace,
     pub(super) lab: Lab,
     objects: NamedTempFile,
@@ -212,7 +212,7 @@ impl Stage {
 
     /// Starts what the pods run: whatever keeps what it got, by what it must understand.
     fn listen(&mut self) -> Result<()> {
-        let mut served: BTreeMap<&'static str, Vec<(Listen, SocketAddr)>> = BTreeMap::new();
+        let mut in_nginx: BTreeMap<Node, Vec<(Listen, SocketAddr)>> = BTreeMap::new();
         for (number, placed) in self.rows.iter().enumerate() {
             let Row {
                 front,
@@ -223,20 +223,14 @@ impl Stage {
             let at = placed.endpoint().into();
             if let Some(listen) = front.pod() {
                 ensure!(backend == Backend::Pod, "web servers are in pods only");
-                let of_node = served.entry(endpoint.name()).or_default();
-                of_node.push((listen, at));
+                in_nginx.entry(endpoint).or_default().push((listen, at));
             } else {
                 let namespace = self.namespace(backend, endpoint)?;
                 self.ears.push((number, Ear::start(namespace, at)?));
             }
         }
-        for (node, listens) in served {
-            let node_of = if node == Node::Node1.name() {
-                Node::Node1
-            } else {
-                Node::Node2
-            };
-            let server = Server::start(self.namespace(Backend::Pod, node_of)?, &listens)?;
+        for (node, listens) in in_nginx {
+            let server = Server::start(self.namespace(Backend::Pod, node)?, &listens)?;
             self.servers.insert(node, server);
         }
         Ok(())
@@ -349,22 +343,18 @@ fn raise_front(lab: &Lab, rows: &[Placed], family: Family) -> Result<Namespace> 
     addresses.sort();
     addresses.dedup();
     let front = lab.beside("front", &addresses)?;
-    let mut to_fronts = String::new();
     for address in &addresses {
-        to_fronts.push_str(&format!("route replace {address} dev eth0\n"));
+        lab.client()
+            .ip(&format!("route replace {address} dev eth0\n"))?;
     }
-    lab.client().ip(&to_fronts)?;
     // What a load balancer keeps the source of must come back by it.
-    for node in lab.nodes() {
-        let mut back = String::new();
-        for (network, forwarder) in CLIENT_NETWORKS.iter().zip(FORWARDERS) {
-            if addresses.contains(&forwarder.parse()?) {
-                back.push_str(&format!(
-                    "route replace {network} via {forwarder} dev eth0 onlink\n"
-                ));
-            }
+    for (network, forwarder) in CLIENT_NETWORKS.iter().zip(FORWARDERS) {
+        if addresses.contains(&forwarder.parse()?) {
+            let back = format!("route replace {network} via {forwarder} dev eth0 onlink\n");
+            lab.nodes()
+                .iter()
+                .try_for_each(|node| node.namespace.ip(&back))?;
         }
-        node.namespace.ip(&back)?;
     }
     Ok(front)
 }

@@ -116,7 +116,7 @@ impl Stage {
 
     /// What makes a client believe the pod of a node.
     fn tls(&self, node: Node) -> Result<Arc<ClientConfig>> {
-        let server = self.servers.get(node.name()).context("no server")?;
+        let server = self.servers.get(&node).context("no server")?;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_file(server.certificate())?)?;
         let config = ClientConfig::builder().with_root_certificates(roots);
