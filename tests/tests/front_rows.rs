@@ -3,7 +3,8 @@
 //! Goal: for hostNetwork × externalTrafficPolicy × ALB and NLB × instance and IP mode, a hundred
 //! connections each, in both proxy modes and families, the client recovered is the one that really
 //! connected wherever the bytes carry it, and `unknown` with the reason where they do not; every
-//! loss is told, in the order of the way; and what `explain` predicts is what happens. Method: run
+//! loss is told, in the order of the way; a client that writes headers itself is not believed; and
+//! what `explain` predicts is what happens. Method: run
 //! nginx, `HAProxy` and NAT in front of one lab, and compare four answers for each row: documents,
 //! sockets, `trace`, `explain`.
 
@@ -59,6 +60,7 @@ fn every_row_is_told_as_it_happens(
     for (known, connections) in [
         (Known::AsLoadBalancers, CONNECTIONS),
         (Known::AsTrusted, SOME),
+        (Known::AsUntrusted, SOME),
     ] {
         let observed = stage.observe(known, connections).expect("observed");
         let report = judge::judge(&stage, &observed, &explanation);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     answers::{Answers, Report, recorded, seen_and_read},
-    rows::{Cause, Front, Node, Row, Target},
+    rows::{Cause, Front, Node, NotRecovered, Row, Target},
     stage::{Came, Known, Observed, Stage},
 };
 use crate::{
@@ -109,7 +109,9 @@ impl Place<'_> {
             wrong.push(format!("the socket saw {}, not {seen}", came.peer));
         }
         let read = row.front.carrier().map(|_| came.client);
-        if came.carried != read {
+        // What a client invents comes through whoever adds nothing.
+        let is_sure = read.is_some() || self.known != Known::AsUntrusted;
+        if is_sure && came.carried != read {
             wrong.push(format!("the pod read {:?}, not {read:?}", came.carried));
         }
     }
@@ -156,7 +158,7 @@ impl Place<'_> {
             Target::Instance => ("NodePort", json!(true)),
             Target::Ip => ("Pod", Value::Null),
         };
-        let is_told = self.known == Known::AsLoadBalancers || row.recovered_from.is_some();
+        let is_told = self.known != Known::AsTrusted || row.recovered_from.is_some();
         let arrived = match row.front {
             Front::Nlb => (came.client, "external"),
             _ if is_told => (self.front, "load-balancer"),
@@ -199,11 +201,19 @@ impl Place<'_> {
 
     fn of_the_client(&self) -> Vec<(&'static str, Value)> {
         let Self { row, came, .. } = self;
-        let recovered = row.recovered_from.map(|_| came.client);
+        let (from, reason) = match (self.known, row.not_recovered) {
+            // Whose client's first bytes nobody looks at, and what hides whatever is there.
+            (Known::AsUntrusted, _) if row.front == Front::Nlb => (None, Value::Null),
+            (Known::AsUntrusted, Some(why @ (NotRecovered::Tls | NotRecovered::Http2))) => {
+                (None, json!(why))
+            }
+            (Known::AsUntrusted, _) => (None, json!("untrusted-peer")),
+            (_, why) => (row.recovered_from, json!(why)),
+        };
         vec![
-            ("/client/recovered", json!(recovered)),
-            ("/client/recovered_from", json!(row.recovered_from)),
-            ("/client/not_recovered", json!(row.not_recovered)),
+            ("/client/recovered", json!(from.map(|_| came.client))),
+            ("/client/recovered_from", json!(from)),
+            ("/client/not_recovered", reason),
         ]
     }
 

@@ -80,13 +80,22 @@ pub enum Known {
     AsLoadBalancers,
     /// They are told whose headers to believe, and no more.
     AsTrusted,
+    /// They are told that these are load balancers, whose headers are not to be believed; and every
+    /// client writes one itself.
+    AsUntrusted,
 }
 
 impl Known {
-    fn option(self) -> &'static str {
+    fn options(self) -> &'static [&'static str] {
         match self {
-            Self::AsLoadBalancers => "--load-balancer",
-            Self::AsTrusted => "--trusted-proxies",
+            Self::AsLoadBalancers => &["--load-balancer", FRONT_NETWORKS],
+            Self::AsTrusted => &["--trusted-proxies", FRONT_NETWORKS],
+            Self::AsUntrusted => &[
+                "--load-balancer",
+                FRONT_NETWORKS,
+                "--trusted-proxies",
+                "pods",
+            ],
         }
     }
 }
@@ -270,18 +279,12 @@ impl Stage {
     /// Observes both nodes while so many connections go through every row.
     pub fn observe(&self, known: Known, connections: usize) -> Result<Observed> {
         let path = self.kube_proxy.path().to_str().context("no text")?;
-        let arguments = [
-            "--payload",
-            "known",
-            known.option(),
-            FRONT_NETWORKS,
-            "--kube-proxy-config",
-            path,
-        ];
+        let arguments = ["--payload", "known", "--kube-proxy-config", path];
+        let arguments = [&arguments, known.options()].concat();
         let start = |node| ObserverProcess::start(node, self.objects.path(), &arguments);
         let observers: Vec<_> = self.lab.nodes().iter().map(start).collect::<Result<_>>()?;
         let before = self.came()?;
-        self.connect_through_all(&observers, connections)?;
+        self.connect_through_all(&observers, known, connections)?;
         thread::sleep(SOON);
         let (mut records, mut printed) = (BTreeMap::new(), BTreeMap::new());
         for (node, observer) in self.lab.nodes().iter().zip(observers) {

@@ -14,7 +14,11 @@ use tokio_rustls::rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
 };
 
-use super::{objects::Placed, rows::Node, stage::Stage};
+use super::{
+    objects::Placed,
+    rows::Node,
+    stage::{Known, Stage},
+};
 use crate::{observer_process::ObserverProcess, payload};
 
 /// So many rows at a time.
@@ -29,6 +33,7 @@ impl Stage {
     pub(super) fn connect_through_all(
         &self,
         observers: &[ObserverProcess],
+        known: Known,
         connections: usize,
     ) -> Result<()> {
         let clients: Vec<IpAddr> = self
@@ -39,7 +44,9 @@ impl Stage {
             .collect();
         let mut told = BTreeMap::new();
         for rows in self.rows.chunks(LANES) {
-            self.connect_through_some(rows, &clients, connections)?;
+            self.connect_through_some(rows, |placed| {
+                self.connect_through(placed, &clients, known, connections)
+            })?;
             for node in rows.iter().flat_map(|placed| placed.row.nodes()) {
                 *told.entry(node.name()).or_default() += connections;
             }
@@ -57,13 +64,10 @@ impl Stage {
     fn connect_through_some(
         &self,
         rows: &[Placed],
-        clients: &[IpAddr],
-        connections: usize,
+        through: impl Fn(&Placed) -> Result<()> + Sync,
     ) -> Result<()> {
-        let through = |placed| {
-            let work = || self.connect_through(placed, clients, connections);
-            self.lab.client().run(work)?
-        };
+        let through = |placed| self.lab.client().run(|| through(placed))?;
+        let through = &through;
         thread::scope(|scope| {
             let lanes: Vec<_> = rows
                 .iter()
@@ -84,6 +88,7 @@ impl Stage {
         &self,
         placed: &Placed,
         clients: &[IpAddr],
+        known: Known,
         connections: usize,
     ) -> Result<()> {
         let front = placed.row.front;
@@ -94,8 +99,10 @@ impl Stage {
         };
         let to = placed.passage().at;
         for (number, client) in (0..connections).zip(clients.iter().cycle()) {
-            // Where nobody says who connects, whoever connects is not asked either.
-            let forged = if front.carrier().is_some() && number % 3 == 0 {
+            // Where nobody says who connects, and yet is believed, whoever connects is: so only
+            // where one of the two is otherwise.
+            let is_told = front.carrier().is_some() && number % 3 == 0;
+            let forged = if is_told || known == Known::AsUntrusted {
                 FORGED
             } else {
                 ""
