@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     answers::{Answers, Report, recorded, seen_and_read},
-    rows::{Cause, Front, Node, NotRecovered, Row, Target},
+    rows::{Cause, Front, Node, NotRecovered, Policy, Row, Target},
     stage::{Came, Known, Observed, Stage},
 };
 use crate::{
@@ -172,6 +172,9 @@ impl Place<'_> {
             ("/client/kind", json!(arrived.1)),
             ("/as_expected", as_expected),
         ]);
+        if self.known == Known::AsLoadBalancers {
+            expected.push(("/findings", self.findings()));
+        }
         differences(record, "", &expected, wrong);
     }
 
@@ -237,6 +240,23 @@ impl Place<'_> {
         ]
     }
 
+    /// Policy Local cannot keep what a load balancer replaces anyway.
+    fn findings(&self) -> Value {
+        let Row {
+            front,
+            target,
+            policy,
+            ..
+        } = self.row;
+        match (front, target, policy) {
+            (Front::Nlb, ..) => json!([]),
+            (_, Target::Instance, Policy::Local) => {
+                json!(["local-behind-replacing-load-balancer"])
+            }
+            _ => json!([]),
+        }
+    }
+
     /// What an observer can know of the losses: of a load balancer that it is not told of, only
     /// what that says itself.
     fn losses(&self) -> Vec<Loss> {
@@ -273,11 +293,17 @@ struct Loss {
 
 /// The codes of a record's losses.
 pub(super) fn losses(record: &Value) -> Vec<Value> {
-    let losses = record["losses"].as_array().into_iter().flatten();
-    losses.map(|loss| loss["cause"]["code"].clone()).collect()
+    codes(record, "losses", "/cause/code")
 }
 
-/// A list of losses is compared by its codes.
+fn codes(record: &Value, list: &str, code: &str) -> Vec<Value> {
+    let items = record[list].as_array().into_iter().flatten();
+    items
+        .filter_map(|item| item.pointer(code).cloned())
+        .collect()
+}
+
+/// Lists are compared by the codes in them.
 fn differences(
     record: &Value,
     which: &str,
@@ -287,6 +313,7 @@ fn differences(
     for (field, expected) in expected {
         let said = match *field {
             "/losses" => losses(record).into(),
+            "/findings" => codes(record, "findings", "/code").into(),
             field => record.pointer(field).cloned().unwrap_or_default(),
         };
         if said != *expected {

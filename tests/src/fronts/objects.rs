@@ -223,13 +223,16 @@ impl Placed {
             _ => "preserve_client_ip.enabled=false",
         };
         let prefix = "service.beta.kubernetes.io/aws-load-balancer";
-        json!({
+        let mut annotations = json!({
             (format!("{prefix}-type")): "external",
             (format!("{prefix}-nlb-target-type")): target.word(),
             (format!("{prefix}-scheme")): "internet-facing",
-            (format!("{prefix}-ip-address-type")): "dualstack",
             (format!("{prefix}-target-group-attributes")): attributes,
-        })
+        });
+        if self.family == Family::V6 {
+            annotations[format!("{prefix}-ip-address-type")] = json!("dualstack");
+        }
+        annotations
     }
 
     fn ingress(&self) -> Option<Value> {
@@ -237,9 +240,11 @@ impl Placed {
         let prefix = "alb.ingress.kubernetes.io";
         let mut annotations = json!({
             (format!("{prefix}/scheme")): "internet-facing",
-            (format!("{prefix}/ip-address-type")): "dualstack",
             (format!("{prefix}/target-type")): target.word(),
         });
+        if self.family == Family::V6 {
+            annotations[format!("{prefix}/ip-address-type")] = json!("dualstack");
+        }
         match front {
             Front::Alb => {}
             Front::AlbTls => annotations[format!("{prefix}/backend-protocol")] = json!("HTTPS"),

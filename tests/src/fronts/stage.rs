@@ -101,7 +101,7 @@ impl Known {
 }
 
 /// A connection that came to a pod.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub struct Came {
     /// The number of its row.
     pub row: usize,
@@ -293,8 +293,18 @@ impl Stage {
             records.insert(node.plan.name.clone(), finished.records);
             printed.insert(node.plan.name.clone(), finished.stdout);
         }
+        // Of each row, what came later is behind. Ports are used again: two may look alike.
+        let mut of_before = BTreeMap::new();
+        for came in before {
+            *of_before.entry(came.row).or_insert(0) += 1;
+        }
         let mut came = self.came()?;
-        came.retain(|came| !before.contains(came));
+        came.retain(|came| {
+            let left = of_before.entry(came.row).or_insert(0);
+            let is_new = *left == 0;
+            *left -= i32::from(!is_new);
+            is_new
+        });
         Ok(Observed {
             came,
             records,
