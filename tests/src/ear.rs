@@ -6,15 +6,17 @@
 use std::{
     io::{self, Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    sync::{Arc, Mutex, PoisonError},
     thread::{self, JoinHandle},
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+};
 
 use crate::netns::Namespace;
 
@@ -22,8 +24,6 @@ use crate::netns::Namespace;
 const PATIENCE: Duration = Duration::from_millis(300);
 /// How long a connection is kept for its first byte.
 const IDLE: Duration = Duration::from_secs(5);
-/// How often it is looked whether all is to end.
-const LOOK: Duration = Duration::from_millis(20);
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nok\n";
 
 /// What came by one connection.
@@ -39,7 +39,8 @@ pub struct Heard {
 #[derive(Debug)]
 pub struct Ear {
     heard: Arc<Mutex<Vec<Heard>>>,
-    stop: Arc<AtomicBool>,
+    /// Closing it ends the thread.
+    stop: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -47,27 +48,22 @@ impl Ear {
     /// Listens in a namespace.
     pub fn start(namespace: &Namespace, at: SocketAddr) -> Result<Self> {
         let heard = Arc::<Mutex<Vec<Heard>>>::default();
-        let stop = Arc::<AtomicBool>::default();
-        let (keeps, stopped) = (Arc::clone(&heard), Arc::clone(&stop));
+        let (stop, stopped) = UnixStream::pair().context("failed to make a pipe")?;
+        let keeps = Arc::clone(&heard);
         let thread = namespace.spawn(move || {
             let listener =
                 TcpListener::bind(at).with_context(|| format!("failed to listen at {at}"))?;
             listener.set_nonblocking(true)?;
             Ok(move || {
-                while !stopped.load(Ordering::Relaxed) {
-                    match listener.accept() {
-                        Ok((stream, peer)) => {
-                            let keeps = Arc::clone(&keeps);
-                            thread::spawn(move || serve(stream, peer, &keeps));
-                        }
-                        Err(_) => thread::sleep(LOOK),
-                    }
+                while let Some((stream, peer)) = next(&listener, &stopped) {
+                    let keeps = Arc::clone(&keeps);
+                    thread::spawn(move || serve(stream, peer, &keeps));
                 }
             })
         })?;
         Ok(Self {
             heard,
-            stop,
+            stop: Some(stop),
             thread: Some(thread),
         })
     }
@@ -80,8 +76,27 @@ impl Ear {
 
 impl Drop for Ear {
     fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
+        drop(self.stop.take());
         let _its_panic_was_told = self.thread.take().map(JoinHandle::join);
+    }
+}
+
+/// The next connection; none once all is to end.
+fn next(listener: &TcpListener, stopped: &UnixStream) -> Option<(TcpStream, SocketAddr)> {
+    loop {
+        let watched = |of| PollFd::new(of, PollFlags::POLLIN);
+        let mut watched = [watched(listener.as_fd()), watched(stopped.as_fd())];
+        match poll(&mut watched, PollTimeout::NONE) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(_) => return None,
+        }
+        if watched[1].any() == Some(true) {
+            return None;
+        }
+        // It may be gone already.
+        if let Ok(accepted) = listener.accept() {
+            return Some(accepted);
+        }
     }
 }
 

@@ -77,8 +77,7 @@ pub struct Lab {
     nodes: Vec<LabNode>,
     outsiders: Vec<Namespace>,
     client: Namespace,
-    /// Held for the bridge in it.
-    _switch: Namespace,
+    switch: Namespace,
     options: Options,
     cluster: Cluster,
     plan: Plan,
@@ -140,7 +139,7 @@ impl Lab {
             nodes,
             outsiders,
             client,
-            _switch: switch,
+            switch,
             options,
             cluster,
             plan,
@@ -229,6 +228,15 @@ impl Lab {
     pub fn route_vip(&self, address: IpAddr, node: &str) -> Result<()> {
         let node = &self.node(node)?.plan;
         wiring::route_vip(&self.client, address, node, self.options.network)
+    }
+
+    /// Puts somebody beside the client and the nodes, who knows the way to the pods: a load
+    /// balancer. It must go before the lab does.
+    pub fn beside(&self, role: &str, addresses: &[IpAddr]) -> Result<Namespace> {
+        let namespace = Namespace::create(role)?;
+        let (nodes, network) = (&self.plan.nodes, self.options.network);
+        wiring::outsider(&namespace, addresses, nodes, &self.switch, network)?;
+        Ok(namespace)
     }
 
     /// Takes a pod off its node and joins it again, by an interface of the same name and another
@@ -342,7 +350,8 @@ fn raise_outsider(
 ) -> Result<Namespace> {
     let raise = || -> Result<Namespace> {
         let namespace = Namespace::create("outsider")?;
-        wiring::outsider(&namespace, outsider.address, &plan.nodes, switch, network)?;
+        let addresses = [outsider.address];
+        wiring::outsider(&namespace, &addresses, &plan.nodes, switch, network)?;
         Ok(namespace)
     };
     raise().with_context(|| format!("failed to raise the endpoint {}", outsider.address))

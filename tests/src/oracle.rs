@@ -143,6 +143,12 @@ impl Crossing {
     }
 }
 
+/// The address and port at one `end` of a record, as `/client`; none if it is not written as
+/// RFC 5952 says.
+pub fn end(record: &Value, end: &str) -> Option<SocketAddr> {
+    records::address(record, end)
+}
+
 /// The nodes on the path of a record.
 pub fn nodes(record: &Value) -> Vec<String> {
     let path = record.pointer("/path").and_then(Value::as_array);

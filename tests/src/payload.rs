@@ -149,21 +149,7 @@ impl Stage {
 
     /// Connects from an address of the client's.
     pub fn connect(&self, from: IpAddr, to: SocketAddr) -> Result<TcpStream> {
-        self.lab.client().run(|| {
-            let family = match to {
-                SocketAddr::V4(_) => AddressFamily::Inet,
-                SocketAddr::V6(_) => AddressFamily::Inet6,
-            };
-            let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-            setsockopt(&socket, ReuseAddr, &true)?;
-            let source = SocketAddr::new(from, 0);
-            bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
-            connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
-            let stream = TcpStream::from(socket);
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            Ok(stream)
-        })?
+        self.lab.client().run(|| connect_from(from, to))?
     }
 
     /// Connects, sends parts with a pause before each but the first, and waits for an answer.
@@ -192,7 +178,7 @@ impl Stage {
         let state = demo::cluster_file();
         let start = |node| ObserverProcess::start(node, &state, more);
         let observers: Vec<_> = self.lab.nodes().iter().map(start).collect::<Result<_>>()?;
-        let before = self.heard();
+        let before: Vec<usize> = self.ears.iter().map(|(_, ear)| ear.heard().len()).collect();
         work()?;
         // A pod keeps it before it answers; an observer tells it soon.
         thread::sleep(Duration::from_millis(500));
@@ -203,10 +189,16 @@ impl Stage {
             records.extend(finished.records);
         }
         let mut told = Vec::new();
-        let mut heard = self.heard();
-        heard.retain(|heard| !before.contains(heard));
+        let heard = self
+            .ears
+            .iter()
+            .zip(before)
+            .flat_map(|((pod, ear), before)| {
+                let heard = ear.heard().into_iter().skip(before);
+                heard.map(move |heard| (pod, heard))
+            });
         for (pod, heard) in heard {
-            let of_it = records.iter().filter(|record| is_of(record, &pod, &heard));
+            let of_it = records.iter().filter(|record| is_of(record, pod, &heard));
             for record in of_it {
                 let recovered = recovered(record);
                 ensure!(
@@ -222,18 +214,23 @@ impl Stage {
         }
         Ok(told)
     }
+}
 
-    /// What all pods got, with the addresses of each.
-    fn heard(&self) -> Vec<(Vec<IpAddr>, Heard)> {
-        let of_ear = |(addresses, ear): &(Vec<IpAddr>, Ear)| {
-            let heard = ear.heard();
-            let addresses = addresses.clone();
-            heard
-                .into_iter()
-                .map(move |heard| (addresses.clone(), heard))
-        };
-        self.ears.iter().flat_map(of_ear).collect()
-    }
+/// Connects from an address of the namespace that the calling thread is in.
+pub fn connect_from(from: IpAddr, to: SocketAddr) -> Result<TcpStream> {
+    let family = match to {
+        SocketAddr::V4(_) => AddressFamily::Inet,
+        SocketAddr::V6(_) => AddressFamily::Inet6,
+    };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, ReuseAddr, &true)?;
+    let source = SocketAddr::new(from, 0);
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(source))?;
+    connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
+    let stream = TcpStream::from(socket);
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(TIMEOUT))?;
+    Ok(stream)
 }
 
 /// Whether a record is of what a pod got.

@@ -135,19 +135,7 @@ impl Run {
 
     /// The records of all nodes, joined by `observer join`.
     pub fn joined(&self) -> Result<Vec<Value>> {
-        let printed = TempDir::new().context("failed to make a directory for records")?;
-        let files = self
-            .printed
-            .iter()
-            .map(|(node, records)| {
-                let file = printed.path().join(node);
-                fs::write(&file, records).context("failed to write records")?;
-                Ok(file)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let joined = join(&files, &["-o", "json"])?;
-        let parse = |line| serde_json::from_str(line).with_context(|| format!("no record: {line}"));
-        joined.lines().map(parse).collect()
+        joined(&self.printed)
     }
 
     /// Demands that those connections are joined that two nodes must have seen, and no others, with
@@ -211,6 +199,22 @@ impl Run {
             self.beside()
         );
     }
+}
+
+/// What observers printed, by node, joined by `observer join`.
+pub fn joined(printed: &BTreeMap<String, String>) -> Result<Vec<Value>> {
+    let folder = TempDir::new().context("failed to make a directory for records")?;
+    let files = printed
+        .iter()
+        .map(|(node, records)| {
+            let file = folder.path().join(node);
+            fs::write(&file, records).context("failed to write records")?;
+            Ok(file)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let joined = join(&files, &["-o", "json"])?;
+    let parse = |line| serde_json::from_str(line).with_context(|| format!("no record: {line}"));
+    joined.lines().map(parse).collect()
 }
 
 /// The first complaints of each kind, and how many there are.

@@ -6,7 +6,9 @@
 //! got.
 
 use std::{
+    fmt::Display,
     io::{Read as _, Write as _},
+    net::{IpAddr, SocketAddr},
     thread,
     time::Duration,
 };
@@ -21,62 +23,112 @@ use tests::{
 
 const TRUSTING: [&str; 4] = ["--payload", "on", TRUSTED[0], TRUSTED[1]];
 const PAUSE: Duration = Duration::from_millis(15);
-const CLIENT: &str = "203.0.113.50";
-const LINE: &[u8] = b"PROXY TCP4 203.0.113.50 172.31.0.11 49508 30080\r\n";
-/// As long as one can be (107 bytes).
+/// The last line there is room for (107 bytes).
 const LONGEST: &[u8] = b"PROXY UNKNOWN ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff \
                          ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff 65535 65535\r\n";
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
-const FORWARDED: &[u8] = b"GET / HTTP/1.1\r\nX-Forwarded-For: 203.0.113.50\r\n\r\n";
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
 fn stage() -> Stage {
     Stage::raise(Mode::Iptables(Backend::Nft), Family::V4).expect("raised")
 }
 
-/// What the entry node says of one connection from the trusted proxy that sends these parts.
-fn told_of(stage: &Stage, parts: &[&[u8]], pause: Duration) -> Value {
-    let (front, door) = (stage.front().expect("one"), stage.door().expect("one"));
-    let told = stage.observe(&TRUSTING, || stage.say(front, door, parts, pause));
-    let told = told.expect("observed");
-    let [Told { record, .. }] = &told[..] else {
-        panic!("one connection: {told:?}")
+/// Version 1 of the PROXY protocol.
+fn line(client: IpAddr, door: SocketAddr) -> Vec<u8> {
+    let family = if client.is_ipv4() { "TCP4" } else { "TCP6" };
+    let (to, port) = (door.ip(), door.port());
+    format!("PROXY {family} {client} {to} 49508 {port}\r\n").into_bytes()
+}
+
+/// Version 2.
+fn binary(client: IpAddr, door: SocketAddr) -> Vec<u8> {
+    let (family, addresses) = match (client, door.ip()) {
+        (IpAddr::V4(client), IpAddr::V4(to)) => (0x11, [client.octets(), to.octets()].concat()),
+        (IpAddr::V6(client), IpAddr::V6(to)) => (0x21, [client.octets(), to.octets()].concat()),
+        other => panic!("of two families: {other:?}"),
     };
-    record.clone()
+    let length = u8::try_from(addresses.len() + 4).expect("short");
+    let ports = [0xc1, 0x64, 0x75, 0x80];
+    [SIGNATURE, &[0x21, family, 0, length], &addresses, &ports].concat()
 }
 
-fn assert_recovered(record: &Value, from: &str) {
-    assert_eq!(record["client"]["recovered"], CLIENT, "{record}");
-    assert_eq!(record["client"]["recovered_from"], from, "{record}");
-    assert_eq!(record["outcome"], "answered", "{record}");
+/// A request by which somebody is named.
+fn forwarded(client: impl Display) -> Vec<u8> {
+    format!("GET / HTTP/1.1\r\nX-Forwarded-For: {client}\r\n\r\n").into_bytes()
 }
 
-#[test]
-fn however_a_header_comes_it_is_read() {
+/// What comes of a connection from the trusted proxy that sends each of these, in parts.
+fn told_of(stage: &Stage, connections: &[Vec<&[u8]>]) -> Vec<Told> {
+    let (front, door) = (stage.front().expect("one"), stage.door().expect("one"));
+    let say = || {
+        let mut connections = connections.iter();
+        connections.try_for_each(|parts| stage.say(front, door, parts, PAUSE))
+    };
+    let told = stage.observe(&TRUSTING, say).expect("observed");
+    assert_eq!(told.len(), connections.len(), "{told:?}");
+    told
+}
+
+/// Every case has a client of its own, by whom its record is found again.
+#[rstest]
+fn however_a_header_comes_it_is_read(
+    #[values(Mode::Iptables(Backend::Nft), Mode::Nftables)] mode: Mode,
+    #[values(Family::V4, Family::V6)] family: Family,
+) {
     if !privilege::granted("however_a_header_comes_it_is_read") {
         return;
     }
-    let stage = stage();
-    let whole = [LINE, REQUEST].concat();
-    let byte_by_byte: Vec<&[u8]> = whole.chunks(1).collect();
-    assert_recovered(&told_of(&stage, &byte_by_byte, PAUSE), "proxy-v1");
-    let record = told_of(&stage, &[b"PROXY", &LINE[5..], REQUEST], PAUSE);
-    assert_recovered(&record, "proxy-v1");
-    let v2 = [
-        SIGNATURE,
-        &[
-            0x21, 0x11, 0, 12, 203, 0, 113, 50, 172, 31, 0, 11, 1, 2, 3, 4,
-        ],
-    ]
-    .concat();
-    let record = told_of(&stage, &[&v2[..9], &v2[9..20], &v2[20..], REQUEST], PAUSE);
-    assert_recovered(&record, "proxy-v2");
-    let record = told_of(&stage, &[&FORWARDED[..30], &FORWARDED[30..]], PAUSE);
-    assert_recovered(&record, "x-forwarded-for");
-    // Pipelined, another client behind: the first counts.
-    let second = b"GET / HTTP/1.1\r\nX-Forwarded-For: 203.0.113.51\r\n\r\n";
-    let record = told_of(&stage, &[&[FORWARDED, second].concat()], PAUSE);
-    assert_recovered(&record, "x-forwarded-for");
+    let stage = Stage::raise(mode, family).expect("raised");
+    let door = stage.door().expect("one");
+    let other = stage.clients()[1];
+    let [a, b, c, d, e, f, g, h] = std::array::from_fn(|number| -> IpAddr {
+        let address = match family {
+            Family::V4 => format!("203.0.113.{}", 100 + number),
+            Family::V6 => format!("2001:db8:113::{}", 100 + number),
+        };
+        address.parse().expect("an address")
+    });
+    let byte_by_byte = [line(a, door), REQUEST.to_vec()].concat();
+    let (torn, whole) = (line(b, door), [line(c, door), REQUEST.to_vec()].concat());
+    let torn_binary = binary(d, door);
+    // What the client itself writes comes after what the proxy does.
+    let forged = [binary(e, door), forwarded(other)].concat();
+    let torn_request = forwarded(f);
+    let pipelined = [forwarded(g), forwarded(other)].concat();
+    let listed = forwarded(format_args!("{other}, {h}"));
+    let cases: [(IpAddr, &str, Vec<&[u8]>); 8] = [
+        (a, "proxy-v1", byte_by_byte.chunks(1).collect()),
+        (b, "proxy-v1", vec![&torn[..5], &torn[5..], REQUEST]),
+        (c, "proxy-v1", vec![&whole]),
+        (
+            d,
+            "proxy-v2",
+            vec![
+                &torn_binary[..9],
+                &torn_binary[9..20],
+                &torn_binary[20..],
+                REQUEST,
+            ],
+        ),
+        (e, "proxy-v2", vec![&forged]),
+        (
+            f,
+            "x-forwarded-for",
+            vec![&torn_request[..30], &torn_request[30..]],
+        ),
+        (g, "x-forwarded-for", vec![&pipelined]),
+        (h, "x-forwarded-for", vec![&listed]),
+    ];
+    let parts: Vec<_> = cases.iter().map(|(.., parts)| parts.clone()).collect();
+    let told = told_of(&stage, &parts);
+    for (client, from, _) in cases {
+        let of_it = told
+            .iter()
+            .find(|told| recovered(&told.record) == Some(client));
+        let Told { record, .. } = of_it.unwrap_or_else(|| panic!("{client}: {told:?}"));
+        assert_eq!(record["client"]["recovered_from"], from, "{record}");
+        assert_eq!(record["outcome"], "answered", "{record}");
+    }
 }
 
 #[test]
@@ -86,16 +138,18 @@ fn a_header_may_come_late_and_not_too_late() {
     }
     let stage = stage();
     let (front, door) = (stage.front().expect("one"), stage.door().expect("one"));
+    let client = stage.clients()[0];
+    let request = forwarded(client);
     let told = stage.observe(&TRUSTING, || {
         for seconds in [1, 2] {
             let mut stream = stage.connect(front, door)?;
             thread::sleep(Duration::from_secs(seconds));
-            stream.write_all(FORWARDED)?;
+            stream.write_all(&request)?;
             stream.read_exact(&mut [0; 10])?;
         }
         let mut stream = stage.connect(front, door)?;
         thread::sleep(Duration::from_millis(3_600));
-        stream.write_all(FORWARDED)?;
+        stream.write_all(&request)?;
         stream.read_exact(&mut [0; 10])?;
         Ok(())
     });
@@ -109,7 +163,7 @@ fn a_header_may_come_late_and_not_too_late() {
             )
         })
         .collect();
-    let client = Some(CLIENT.parse().expect("an address"));
+    let client = Some(client);
     let silent = Value::from("silent");
     let mut expected = vec![
         (client, &Value::Null),
@@ -142,7 +196,8 @@ fn of_several_requests_the_first_counts() {
     let [Told { record, .. }] = &told[..] else {
         panic!("one connection: {told:?}")
     };
-    assert_recovered(record, "x-forwarded-for");
+    assert_eq!(record["client"]["recovered"], "203.0.113.50", "{record}");
+    assert_eq!(record["client"]["recovered_from"], "x-forwarded-for");
 }
 
 #[test]
@@ -153,17 +208,25 @@ fn what_names_nobody_is_called_what_it_is() {
     let stage = stage();
     let unix = [SIGNATURE, &[0x21, 0x31, 0, 216], &[b'/'; 216], REQUEST].concat();
     let local = [SIGNATURE, &[0x20, 0, 0, 0], REQUEST].concat();
-    let long = [
-        b"GET / HTTP/1.1\r\nCookie: ",
-        &[b'a'; 3_000][..],
-        b"\r\n\r\n",
+    let unspecified = [SIGNATURE, &[0x21, 0, 0, 0], REQUEST].concat();
+    let v3 = [SIGNATURE, &[0x31, 0x11, 0, 0], REQUEST].concat();
+    // A checksum that is none (PROXY protocol, 2.2.3).
+    let addresses = [203, 0, 113, 50, 172, 31, 0, 11, 0xc1, 0x64, 0x75, 0x80];
+    let checksum = [3, 0, 4, 1, 2, 3, 4];
+    let wrong = [
+        SIGNATURE,
+        &[0x21, 0x11, 0, 19],
+        &addresses,
+        &checksum,
+        REQUEST,
     ]
     .concat();
-    let hidden = b"GET / HTTP/1.1\r\nX-Forwarded-For: 203.0.113.50, unknown\r\n\r\n";
-    let disagree =
-        b"GET / HTTP/1.1\r\nForwarded: for=192.0.2.1\r\nX-Forwarded-For: 203.0.113.50\r\n\r\n";
+    let announced = [SIGNATURE, &[0x21, 0x11, 0, 200], &addresses].concat();
+    let cookie = [b'a'; 3_000];
+    let long = [b"GET / HTTP/1.1\r\nCookie: ", &cookie[..], b"\r\n\r\n"].concat();
+    let endless = [b"PROXY TCP4 ", &[b'1'; 200][..], b"\r\n"].concat();
     assert_eq!(LONGEST.len(), 107, "the longest line there is");
-    let cases: [(&[u8], &str); 12] = [
+    let cases: [(&[u8], &str); 17] = [
         (REQUEST, "no-header"),
         (
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0",
@@ -172,16 +235,35 @@ fn what_names_nobody_is_called_what_it_is() {
         (&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0], "tls"),
         (&unix, "unix"),
         (&local, "local"),
+        (&unspecified, "unspecified"),
         (LONGEST, "unspecified"),
-        (b"PROXY TCP4 203.0.113.50 and so on\r\n", "unrecognised"),
-        (b"\r\n\r\n\0\r\nQUIT\n\x31\x11\0\0", "unrecognised"),
-        (b"\x01\x02\x03 garbage\r\n\r\n", "unrecognised"),
+        (&wrong, "bad-checksum"),
+        (&announced, "unfinished"),
         (&long, "too-long"),
-        (hidden, "hidden-hop"),
-        (disagree, "headers-disagree"),
+        // Garbage that begins like a header.
+        (b"PROXY TCP4 203.0.113.50 and so on\r\n", "unrecognised"),
+        (
+            b"PROXY TCP4 203.0.113.50 172.31.0.11 99999 30080\r\n",
+            "unrecognised",
+        ),
+        (&endless, "unrecognised"),
+        (&v3, "unrecognised"),
+        (b"\x01\x02\x03 garbage\r\n\r\n", "unrecognised"),
+        (
+            b"GET / HTTP/1.1\r\nX-Forwarded-For: 203.0.113.50, unknown\r\n\r\n",
+            "hidden-hop",
+        ),
+        (
+            b"GET / HTTP/1.1\r\nForwarded: for=192.0.2.1\r\nX-Forwarded-For: 203.0.113.50\r\n\r\n",
+            "headers-disagree",
+        ),
     ];
+    let parts: Vec<Vec<&[u8]>> = cases.iter().map(|(bytes, _)| vec![*bytes]).collect();
+    let told = told_of(&stage, &parts);
     for (bytes, reason) in cases {
-        let record = told_of(&stage, &[bytes], PAUSE);
+        let came = |told: &&Told| bytes.starts_with(&told.heard.bytes);
+        let of_it = told.iter().find(came);
+        let Told { record, .. } = of_it.unwrap_or_else(|| panic!("{reason}: {told:?}"));
         let client = &record["client"];
         assert_eq!(client["recovered"], Value::Null, "{reason}: {record}");
         assert_eq!(client["not_recovered"], reason, "{record}");
@@ -199,10 +281,12 @@ fn who_is_not_trusted_is_not_believed(
     }
     let stage = Stage::raise(mode, family).expect("raised");
     let door = stage.door().expect("a door");
-    let forged: [&[u8]; 3] = [
-        FORWARDED,
+    let other = stage.clients()[0];
+    let forged: [&[u8]; 4] = [
+        &forwarded(other),
         b"GET / HTTP/1.1\r\nForwarded: for=192.0.2.7\r\n\r\n",
-        LINE,
+        &line(other, door),
+        &binary(other, door),
     ];
     let told = stage.observe(&TRUSTING, || {
         for client in stage.clients() {
@@ -247,7 +331,7 @@ fn bytes_are_nowhere() {
     say().expect("answered");
     observer.wait_for_records(1).expect("told");
     let finished = observer.stop().expect("ended");
-    assert_recovered(&finished.records[0], "x-forwarded-for");
+    assert_eq!(recovered(&finished.records[0]), Some(stage.clients()[0]));
     let kept = std::fs::read_to_string(&recording).expect("text");
     for secret in ["a-secret", "GET", "other"] {
         assert!(!kept.contains(secret), "{secret} is in the recording");

@@ -9,7 +9,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use rstest::rstest;
 use tests::{
-    fronts::{Haproxy, nginx},
+    fronts::{Haproxy, Passage, haproxy, nginx},
     kubeproxy::{Backend, Family, Mode},
     payload::{Stage, TRUSTED, Told, carried, recovered},
     privilege,
@@ -17,28 +17,78 @@ use tests::{
 
 const CONNECTIONS: usize = 100;
 const PORT: u16 = 8_000;
-const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: shop.example\r\nCookie: a=b\r\n\r\n";
 /// What a client invents.
-const FORGED: &[u8] =
-    b"GET / HTTP/1.1\r\nHost: shop.example\r\nX-Forwarded-For: 192.0.2.66\r\n\r\n";
+const FORGED: &str = "X-Forwarded-For: 192.0.2.66\r\n";
 
 const TRUSTING: [&str; 4] = ["--payload", "known", TRUSTED[0], TRUSTED[1]];
 
-fn clients_of(told: &[Told]) -> usize {
-    told.iter()
-        .filter(|told| recovered(&told.record).is_some())
-        .count()
+/// A raised lab, where somebody may stand in front, and the door that is behind.
+struct Front {
+    stage: Stage,
+    at: SocketAddr,
+    door: SocketAddr,
 }
 
-/// Connects through the front by every client in turn.
-fn through(stage: &Stage, front: SocketAddr, requests: &[&[u8]]) -> anyhow::Result<()> {
-    let clients = stage.clients();
-    for number in 0..CONNECTIONS {
-        let request = requests[number % requests.len()];
-        let client = clients[number % clients.len()];
-        stage.say(client, front, &[request], Duration::ZERO)?;
+impl Front {
+    /// None where there is no lab.
+    fn raise(test: &str, mode: Mode, family: Family) -> Option<Self> {
+        if !privilege::granted(test) {
+            return None;
+        }
+        let stage = Stage::raise(mode, family).expect("raised");
+        let at = SocketAddr::new(stage.front().expect("an address"), PORT);
+        let door = stage.door().expect("a door");
+        Some(Self { stage, at, door })
     }
-    Ok(())
+
+    /// Connects by every client in turn, each with the next of these requests.
+    fn through(&self, at: SocketAddr, requests: &[Vec<u8>; 2]) -> anyhow::Result<()> {
+        let clients = self.stage.clients();
+        (0..CONNECTIONS).try_for_each(|number| {
+            let client = clients[number % clients.len()];
+            let request = &requests[number / clients.len() % requests.len()];
+            self.stage.say(client, at, &[request], Duration::ZERO)
+        })
+    }
+
+    /// What comes of such connections, of which every other claims to be for another.
+    fn told(&self, at: SocketAddr, arguments: &[&str]) -> Vec<Told> {
+        let requests = ["", FORGED].map(|more| request("", more));
+        let through = || self.through(at, &requests);
+        self.stage.observe(arguments, through).expect("observed")
+    }
+
+    /// Demands that each record names the client that the bytes carry, one of those that connected.
+    fn assert_recovered(&self, told: &[Told]) {
+        assert_eq!(told.len(), CONNECTIONS);
+        for Told { heard, record } in told {
+            let client = carried(&heard.bytes).expect("the proxy says");
+            assert!(self.stage.clients().contains(&client), "{record}");
+            assert_eq!(recovered(record), Some(client), "{record}");
+        }
+    }
+}
+
+fn request(path: &str, more: &str) -> Vec<u8> {
+    format!("GET /{path} HTTP/1.1\r\nHost: shop.example\r\n{more}\r\n").into_bytes()
+}
+
+/// Those of a request that begins so.
+fn of_request(told: &[Told], begin: &str) -> Vec<Told> {
+    let is_it = |told: &&Told| String::from_utf8_lossy(&told.heard.bytes).contains(begin);
+    told.iter().filter(is_it).cloned().collect()
+}
+
+/// From which header the client is recovered, or why it is not.
+fn recovered_from(how: Haproxy) -> Result<&'static str, &'static str> {
+    match how {
+        Haproxy::Plain => Err("no-header"),
+        Haproxy::SendProxy => Ok("proxy-v1"),
+        Haproxy::SendProxyV2 | Haproxy::SendProxyV2Checked => Ok("proxy-v2"),
+        Haproxy::ForwardFor => Ok("x-forwarded-for"),
+        Haproxy::ForwardForTls => Err("tls"),
+        Haproxy::ForwardForHttp2 => Err("http2"),
+    }
 }
 
 #[rstest]
@@ -46,49 +96,57 @@ fn the_client_behind_haproxy_is_recovered(
     #[values(Mode::Iptables(Backend::Nft), Mode::Nftables)] mode: Mode,
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
-    if !privilege::granted("the_client_behind_haproxy_is_recovered") {
+    let Some(front) = Front::raise("the_client_behind_haproxy_is_recovered", mode, family) else {
         return;
-    }
-    let stage = Stage::raise(mode, family).expect("raised");
-    let (front, door) = (
-        stage.front().expect("an address"),
-        stage.door().expect("a door"),
-    );
-    for (how, port) in Haproxy::ALL.into_iter().zip(PORT..) {
-        let at = SocketAddr::new(front, port);
-        let _proxy = how.start(stage.lab().client(), at, door).expect("starts");
-        // A client's own field is passed on before the proxy's.
-        let requests: &[&[u8]] = match how {
-            Haproxy::ForwardFor => &[REQUEST, FORGED],
-            _ => &[REQUEST],
-        };
-        let told = stage.observe(&TRUSTING, || through(&stage, at, requests));
-        let told = told.expect("observed");
-        assert!(told.len() >= CONNECTIONS, "{how:?}: {} told", told.len());
-        let clients = stage.clients();
-        let mut of_clients = 0;
-        for Told { heard, record } in &told {
-            let said = &record["client"];
-            let carried = carried(&heard.bytes);
-            assert_eq!(recovered(record), carried, "{how:?}: {record}");
-            assert_eq!(said["ip"], front.to_string(), "{record}");
-            match how {
-                Haproxy::Plain => assert_eq!(said["not_recovered"], "no-header", "{record}"),
-                _ if carried.is_none() => assert_eq!(said["not_recovered"], "local", "{record}"),
-                Haproxy::SendProxy => assert_eq!(said["recovered_from"], "proxy-v1"),
-                Haproxy::SendProxyV2 | Haproxy::SendProxyV2Checked => {
-                    assert_eq!(said["recovered_from"], "proxy-v2");
-                }
-                Haproxy::ForwardFor => assert_eq!(said["recovered_from"], "x-forwarded-for"),
-            }
-            of_clients += usize::from(carried.is_some_and(|address| clients.contains(&address)));
+    };
+    let at = |port| SocketAddr::new(front.at.ip(), port);
+    let ways = Haproxy::ALL.into_iter().zip(PORT..);
+    let passages: Vec<_> = ways
+        .clone()
+        .map(|(how, port)| {
+            let (at, to) = (at(port), front.door);
+            (how, Passage { at, to })
+        })
+        .collect();
+    let _proxy = haproxy(front.stage.lab().client(), &passages).expect("starts");
+    let through = || {
+        for (how, port) in ways.clone() {
+            // A client's own field is passed on before the proxy's.
+            let forged = if how == Haproxy::ForwardFor {
+                FORGED
+            } else {
+                ""
+            };
+            let requests = ["", forged].map(|more| request(&format!("{how:?}"), more));
+            front.through(at(port), &requests)?;
         }
-        let expected = if how == Haproxy::Plain {
-            0
-        } else {
-            CONNECTIONS
-        };
-        assert_eq!(of_clients, expected, "{how:?}");
+        Ok(())
+    };
+    let told = front.stage.observe(&TRUSTING, through).expect("observed");
+    for Told { record, .. } in &told {
+        assert_eq!(record["client"]["ip"], at(0).ip().to_string(), "{record}");
+    }
+    for how in Haproxy::ALL {
+        let path = format!("GET /{how:?} ");
+        let told = of_request(&told, &path);
+        match recovered_from(how) {
+            Ok(_) => front.assert_recovered(&told),
+            Err(_) => assert_eq!(told.len(), CONNECTIONS, "{how:?}"),
+        }
+        for Told { record, .. } in &told {
+            let client = &record["client"];
+            let (said, expected) = match recovered_from(how) {
+                Ok(from) => (&client["recovered_from"], from),
+                Err(reason) => (&client["not_recovered"], reason),
+            };
+            assert_eq!(said, expected, "{how:?}: {record}");
+        }
+    }
+    // It looks after its server, too, and says that it speaks for itself.
+    let own = of_request(&told, "OPTIONS / ");
+    assert_ne!(own.len(), 0);
+    for Told { record, .. } in own {
+        assert_eq!(record["client"]["not_recovered"], "local", "{record}");
     }
 }
 
@@ -97,23 +155,14 @@ fn the_client_behind_nginx_is_recovered_whatever_it_claims(
     #[values(Mode::Iptables(Backend::Nft), Mode::Nftables)] mode: Mode,
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
-    if !privilege::granted("the_client_behind_nginx_is_recovered_whatever_it_claims") {
+    let test = "the_client_behind_nginx_is_recovered_whatever_it_claims";
+    let Some(front) = Front::raise(test, mode, family) else {
         return;
-    }
-    let stage = Stage::raise(mode, family).expect("raised");
-    let (front, door) = (
-        stage.front().expect("an address"),
-        stage.door().expect("a door"),
-    );
-    let at = SocketAddr::new(front, PORT);
-    let _proxy = nginx(stage.lab().client(), at, door).expect("starts");
-    let told = stage.observe(&TRUSTING, || through(&stage, at, &[REQUEST, FORGED]));
-    let told = told.expect("observed");
-    assert_eq!(clients_of(&told), CONNECTIONS);
+    };
+    let _proxy = nginx(front.stage.lab().client(), front.at, front.door).expect("starts");
+    let told = front.told(front.at, &TRUSTING);
+    front.assert_recovered(&told);
     for Told { heard, record } in &told {
-        let client = carried(&heard.bytes).expect("nginx says");
-        assert!(stage.clients().contains(&client), "{record}");
-        assert_eq!(recovered(record), Some(client), "{record}");
         let forged = String::from_utf8_lossy(&heard.bytes).contains("192.0.2.66");
         let hops = if forged { 2 } else { 1 };
         assert_eq!(record["client"]["hops_listed"], hops, "{record}");
@@ -126,22 +175,17 @@ fn whom_an_ingress_of_the_node_speaks_for_is_recovered(
     #[values(Mode::Iptables(Backend::Nft), Mode::Nftables)] mode: Mode,
     #[values(Family::V4, Family::V6)] family: Family,
 ) {
-    if !privilege::granted("whom_an_ingress_of_the_node_speaks_for_is_recovered") {
+    let test = "whom_an_ingress_of_the_node_speaks_for_is_recovered";
+    let Some(front) = Front::raise(test, mode, family) else {
         return;
-    }
-    let stage = Stage::raise(mode, family).expect("raised");
-    let node = stage.lab().node("node1").expect("a node");
-    let at = SocketAddr::new(stage.door().expect("a door").ip(), PORT);
-    let service = stage.cluster_ip().expect("an address");
+    };
+    let node = front.stage.lab().node("node1").expect("a node");
+    let at = SocketAddr::new(front.door.ip(), PORT);
+    let service = front.stage.cluster_ip().expect("an address");
     let _proxy = nginx(&node.namespace, at, service).expect("starts");
-    let arguments = ["--payload", "known"];
-    let told = stage.observe(&arguments, || through(&stage, at, &[REQUEST, FORGED]));
-    let told = told.expect("observed");
-    assert_eq!(clients_of(&told), CONNECTIONS);
-    for Told { heard, record } in &told {
-        let client = carried(&heard.bytes).expect("nginx says");
-        assert!(stage.clients().contains(&client), "{record}");
-        assert_eq!(recovered(record), Some(client), "{record}");
+    let told = front.told(at, &["--payload", "known"]);
+    front.assert_recovered(&told);
+    for Told { record, .. } in &told {
         assert_eq!(record["client"]["kind"], "node", "{record}");
     }
 }
@@ -149,26 +193,18 @@ fn whom_an_ingress_of_the_node_speaks_for_is_recovered(
 /// A proxy that nobody trusts is a client as any other.
 #[test]
 fn whom_nobody_trusts_nobody_believes() {
-    if !privilege::granted("whom_nobody_trusts_nobody_believes") {
+    let (mode, family) = (Mode::Iptables(Backend::Nft), Family::V4);
+    let Some(front) = Front::raise("whom_nobody_trusts_nobody_believes", mode, family) else {
         return;
-    }
-    let stage = Stage::raise(Mode::Iptables(Backend::Nft), Family::V4).expect("raised");
-    let (front, door) = (
-        stage.front().expect("an address"),
-        stage.door().expect("a door"),
-    );
-    let at = SocketAddr::new(front, PORT);
+    };
     let _proxy = Haproxy::SendProxy
-        .start(stage.lab().client(), at, door)
+        .start(front.stage.lab().client(), front.at, front.door)
         .expect("starts");
-    let arguments = ["--payload", "on"];
-    let told = stage.observe(&arguments, || through(&stage, at, &[REQUEST]));
-    let told = told.expect("observed");
+    let told = front.told(front.at, &["--payload", "on"]);
     assert_eq!(told.len(), CONNECTIONS);
     for Told { record, .. } in told {
-        assert_eq!(
-            record["client"]["not_recovered"], "untrusted-peer",
-            "{record}"
-        );
+        let client = &record["client"];
+        assert_eq!(client["recovered"], serde_json::Value::Null, "{record}");
+        assert_eq!(client["not_recovered"], "untrusted-peer", "{record}");
     }
 }

@@ -23,7 +23,11 @@ pub(crate) const LAB: [(&str, &str); 7] = [
 ];
 
 /// What the lab puts in front of a cluster, and Debian's packages of them; not in virtual machines.
-const FRONTS: [(&str, &str); 2] = [("haproxy", "haproxy"), ("nginx", "nginx-light")];
+const FRONTS: [(&str, &str); 3] = [
+    ("haproxy", "haproxy"),
+    ("nginx", "nginx-light"),
+    ("openssl", "openssl"),
+];
 
 /// The tools that make and run the virtual machines of `cargo xtask kernels`.
 const MACHINES: [(&str, &str); 4] = [

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use ipnet::IpNet;
 
 use super::{
@@ -110,23 +110,25 @@ pub(super) fn node(
     }
 }
 
-/// An endpoint that is on no node, beside the client.
+/// Somebody on no node, beside the client.
 pub(super) fn outsider(
     namespace: &Namespace,
-    address: IpAddr,
+    addresses: &[IpAddr],
     nodes: &[NodePlan],
     switch: &Namespace,
     network: Network,
 ) -> Result<()> {
     namespace.set_parameters(&[("ipv6/bindv6only", "1")])?;
     set_ipv6_parameters(namespace)?;
-    let port = pods::interface(&address.to_string());
+    let first = addresses.first().context("somebody without an address")?;
+    let port = pods::interface(&first.to_string());
     plug(switch, &port, namespace, WIRE)?;
     uplink::raise_outside(namespace, network)?;
     let interface = network.outside();
-    let mut script = on_the_link(&[address], interface);
+    let mut script = on_the_link(addresses, interface);
     script.push_str(&routes(nodes.iter(), interface, |cidr| {
-        cidr.is_ipv4() == address.is_ipv4()
+        let same = |address: &IpAddr| cidr.is_ipv4() == address.is_ipv4();
+        addresses.iter().any(same)
     }));
     namespace.ip(&script)
 }
