@@ -271,17 +271,17 @@ fn behind_the_gateway_this_nodes_own_masquerade_is_known() {
 fn a_gateway_is_one_wherever_it_is_seen() {
     for arrives in [true, false] {
         let mut connection = answered(GATEWAY, LOCAL_DOOR, LOCAL_POD, GATEWAY);
-        connection.arrival = arrival_by(3).filter(|_| arrives);
+        connection.arrival = arrives.then(|| arrival_by(3));
         let verdict = seen(&connection, Said::Nothing);
         assert_eq!(code(&verdict), Some(CauseCode::GatewayMasquerade));
     }
 }
 
-fn arrival_by(interface: u32) -> Option<Arrival> {
-    Some(Arrival {
+fn arrival_by(interface: u32) -> Arrival {
+    Arrival {
         interface: IfIndex(interface),
         ..arrival()
-    })
+    }
 }
 
 #[test]
