@@ -20,6 +20,49 @@ fn validator() -> Validator {
         .expect("the schema is one")
 }
 
+/// The first part of a way through a proxy.
+fn through() -> Through {
+    let ip = |text: &str| text.parse().expect("the test's address parses");
+    Through {
+        proxy: Proxy {
+            ip: ip("10.244.1.9"),
+            pod: Some("ingress-5d4c".to_owned()),
+            node: "node1".to_owned(),
+        },
+        client: Some(ThroughClient {
+            ip: ip("203.0.113.50"),
+            port: Some(49507),
+            kind: ClientKind::External,
+        }),
+        front_door: Some(FrontDoor {
+            kind: Some(FrontDoorKind::NodePort),
+            ip: ip("172.31.0.11"),
+            port: 30443,
+        }),
+        service: Some(Service {
+            namespace: "ingress".to_owned(),
+            name: "nginx".to_owned(),
+            port: None,
+            external_traffic_policy: Some(TrafficPolicy::Cluster),
+        }),
+        source_ip: SourceIp::Lost,
+        lost_at: Some(LostAt {
+            node: Some("node1".to_owned()),
+            interface: Some("cali1".to_owned()),
+            by: RewriteOwner::KubeProxy,
+        }),
+        cause: Some(Cause {
+            code: CauseCode::ExternalTrafficPolicyCluster,
+            basis: Basis::Observed,
+            explanation: "because".to_owned(),
+        }),
+        extra_hops: Some(0),
+        opened_before_ns: Some(1_500_000),
+        confidence: Confidence::Exact,
+        candidates: 1,
+    }
+}
+
 /// A record with every part.
 pub(super) fn whole() -> Record {
     let ip = |text: &str| text.parse().expect("the test's address parses");
@@ -62,44 +105,7 @@ pub(super) fn whole() -> Record {
             not_recovered: None,
             server_name: None,
         },
-        through: Some(Through {
-            proxy: Proxy {
-                ip: ip("10.244.1.9"),
-                pod: Some("ingress-5d4c".to_owned()),
-                node: "node1".to_owned(),
-            },
-            client: Some(ThroughClient {
-                ip: ip("203.0.113.50"),
-                port: Some(49507),
-                kind: ClientKind::External,
-            }),
-            front_door: Some(FrontDoor {
-                kind: Some(FrontDoorKind::NodePort),
-                ip: ip("172.31.0.11"),
-                port: 30443,
-            }),
-            service: Some(Service {
-                namespace: "ingress".to_owned(),
-                name: "nginx".to_owned(),
-                port: None,
-                external_traffic_policy: Some(TrafficPolicy::Cluster),
-            }),
-            source_ip: SourceIp::Lost,
-            lost_at: Some(LostAt {
-                node: Some("node1".to_owned()),
-                interface: Some("cali1".to_owned()),
-                by: RewriteOwner::KubeProxy,
-            }),
-            cause: Some(Cause {
-                code: CauseCode::ExternalTrafficPolicyCluster,
-                basis: Basis::Observed,
-                explanation: "because".to_owned(),
-            }),
-            extra_hops: Some(0),
-            opened_before_ns: Some(1_500_000),
-            confidence: Confidence::Exact,
-            candidates: 1,
-        }),
+        through: Some(through()),
         backend: Some(Backend {
             ip: ip("10.244.2.5"),
             port: 8080,

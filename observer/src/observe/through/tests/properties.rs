@@ -55,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
 /// The lowest port that no open connection is seen by.
 fn free_port(open: &[Open], from: u16) -> u16 {
     let is_free = |port: &u16| open.iter().all(|open| open.seen.port() != *port);
-    (from..).find(is_free).expect("a port")
+    (from..=u16::MAX).find(is_free).expect("a port")
 }
 
 fn reading(seen: SocketAddr, how: How) -> Reading {
