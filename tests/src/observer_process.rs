@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     io::{BufRead as _, BufReader, Read},
+    panic,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::{
@@ -79,6 +80,26 @@ impl ObserverProcess {
         let cluster_state = ["--cluster-state".as_ref(), cluster_state.as_os_str()];
         let more = more.iter().map(OsStr::new);
         Self::trace(node, cluster_state.into_iter().chain(more))
+    }
+
+    /// One on each of these nodes, all started at once.
+    pub fn start_on_each(
+        nodes: &[LabNode],
+        cluster_state: &Path,
+        more: &[&str],
+    ) -> Result<Vec<Self>> {
+        thread::scope(|scope| {
+            let starting: Vec<_> = nodes
+                .iter()
+                .map(|node| scope.spawn(move || Self::start(node, cluster_state, more)))
+                .collect();
+            let started = starting.into_iter().map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
+            });
+            started.collect()
+        })
     }
 
     /// Runs `observer agent` in the namespace of a node, and returns once it observes.

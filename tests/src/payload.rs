@@ -176,8 +176,7 @@ impl Stage {
     /// entry node. No node may have recovered another address than the bytes carry.
     pub fn observe(&self, more: &[&str], work: impl FnOnce() -> Result<()>) -> Result<Vec<Told>> {
         let state = demo::cluster_file();
-        let start = |node| ObserverProcess::start(node, &state, more);
-        let observers: Vec<_> = self.lab.nodes().iter().map(start).collect::<Result<_>>()?;
+        let observers = ObserverProcess::start_on_each(self.lab.nodes(), &state, more)?;
         let before: Vec<usize> = self.ears.iter().map(|(_, ear)| ear.heard().len()).collect();
         work()?;
         // A pod keeps it before it answers; an observer tells it soon.

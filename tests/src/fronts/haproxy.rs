@@ -48,7 +48,7 @@ impl Haproxy {
             Self::SendProxy => "send-proxy",
             Self::SendProxyV2 => "send-proxy-v2",
             Self::SendProxyV2Checked => {
-                "send-proxy-v2 proxy-v2-options crc32c,unique-id check check-send-proxy inter 50"
+                "send-proxy-v2 proxy-v2-options crc32c,unique-id check check-send-proxy inter 50 fall 1000"
             }
             Self::ForwardForTls => "ssl verify none",
             Self::ForwardForHttp2 => "proto h2",
@@ -60,7 +60,7 @@ impl Haproxy {
         match self {
             Self::Plain | Self::SendProxy | Self::SendProxyV2 => "mode tcp",
             // One that only connects resets the connection before anybody has read the header.
-            Self::SendProxyV2Checked => "mode tcp\n  option httpchk",
+            Self::SendProxyV2Checked => "mode tcp\n  option httpchk\n  timeout check 5s",
             // A connection of each client's own.
             Self::ForwardFor | Self::ForwardForTls | Self::ForwardForHttp2 => {
                 "mode http\n  option forwardfor\n  http-reuse never"

@@ -281,8 +281,8 @@ impl Stage {
         let path = self.kube_proxy.path().to_str().context("no text")?;
         let arguments = ["--payload", "known", "--kube-proxy-config", path];
         let arguments = [&arguments, known.options()].concat();
-        let start = |node| ObserverProcess::start(node, self.objects.path(), &arguments);
-        let observers: Vec<_> = self.lab.nodes().iter().map(start).collect::<Result<_>>()?;
+        let (nodes, objects) = (self.lab.nodes(), self.objects.path());
+        let observers = ObserverProcess::start_on_each(nodes, objects, &arguments)?;
         let before = self.came()?;
         self.connect_through_all(&observers, known, connections)?;
         thread::sleep(SOON);
