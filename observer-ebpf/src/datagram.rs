@@ -23,6 +23,7 @@ use crate::{
 #[inline(always)]
 pub(crate) fn arrives<'key>(
     context: &TcContext,
+    now_ns: u64,
     packet: &mut Packet,
     conntrack: &mut Conntrack,
     key: &'key mut FlowKey,
@@ -46,7 +47,7 @@ pub(crate) fn arrives<'key>(
         }
     };
     packet.role = match known {
-        Some(flow) => role_in_flow(context, packet, key, flow)?,
+        Some(flow) => role_in_flow(context, now_ns, packet, key, flow)?,
         None if maps::is_observed(key.tuple.destination_port) => Role::Opening,
         None => return None,
     };
@@ -57,11 +58,11 @@ pub(crate) fn arrives<'key>(
 #[inline(always)]
 fn role_in_flow(
     context: &TcContext,
+    now_ns: u64,
     packet: &Packet,
     key: &mut FlowKey,
     flow: &mut Flow,
 ) -> Option<Role> {
-    let now_ns = maps::now_ns();
     let is_reply = flow.state == FLOW_AWAITED || flow.state == FLOW_REPLIED;
     if flow.state == FLOW_AWAITED {
         *flow = seen(context, packet, now_ns, FLOW_REPLIED);
@@ -89,9 +90,13 @@ fn role_in_flow(
 
 /// At egress: whether nothing need be known of it.
 #[inline(always)]
-pub(crate) fn is_known(context: &TcContext, packet: &Packet, key: &mut FlowKey) -> bool {
+pub(crate) fn is_known(
+    context: &TcContext,
+    now_ns: u64,
+    packet: &Packet,
+    key: &mut FlowKey,
+) -> bool {
     key.tuple = packet.tuple;
-    let now_ns = maps::now_ns();
     if maps::is_observed(packet.tuple.source_port) {
         point(key, packet, SIDE_OUT, 0);
         if is_refreshed(key, FLOW_REPLIED, now_ns) {
@@ -174,6 +179,7 @@ pub(crate) fn arrival(packet: &Packet, noted: &mut ArrivalKey, key: &mut FlowKey
 #[inline(always)]
 pub(crate) fn left(
     context: &TcContext,
+    now_ns: u64,
     packet: &Packet,
     original: &Tuple,
     reply: &Tuple,
@@ -181,7 +187,6 @@ pub(crate) fn left(
     is_new: bool,
     key: &mut FlowKey,
 ) -> Option<()> {
-    let now_ns = maps::now_ns();
     let seen = |state| seen(context, packet, now_ns, state);
     if packet.role == Role::Opening {
         point(key, packet, SIDE_OUT, maps::ifindex(context));

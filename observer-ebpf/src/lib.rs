@@ -14,8 +14,8 @@
 /// One direction of a connection: who sends to whom.
 ///
 /// The twin of the kernel's `nf_conntrack_tuple` without its family and protocol, which
-/// [`Identity`] holds once for both directions.
-#[repr(C)]
+/// [`Identity`] holds once for both directions. Aligned so that the programs copy words, not bytes.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// Source address in network order; an IPv4 address fills the first four bytes, the rest is zero.
@@ -222,8 +222,8 @@ pub struct Observation {
 }
 
 /// Where the kernel keeps what the programs read of conntrack, in bytes. Resolved by userspace from
-/// BTF, and the only element of the map `LAYOUT` once it is known; until then no entry is read, and
-/// the tuples of every observation are the packets' own.
+/// BTF, and the only element of the map `LAYOUT` once it is known; until then `nfct` is zero, no entry
+/// is read, and the tuples of every observation are the packets' own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelLayout {
@@ -335,7 +335,7 @@ pub const LAYOUT_KEY: u32 = 0;
 /// The kernel's `struct nf_conntrack_tuple` (`include/net/netfilter/nf_conntrack_tuple.h`),
 /// read whole in one call. Userspace checks these offsets against BTF before it hands over a
 /// [`KernelLayout`].
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NfConntrackTuple {
     /// `src.u3`: an IPv4 address fills the first four bytes.
@@ -369,6 +369,24 @@ pub struct NfConntrackZone {
     pub flags: u8,
     /// `dir`: bit 0 if the zone is that of the original direction, bit 1 of the reply.
     pub dir: u8,
+}
+
+/// What the programs read of the kernel's `struct nf_conn` (`include/net/netfilter/nf_conntrack.h`):
+/// the fields from `zone` on, as they lie on kernels of 64 bits from 5.10 to 7.2. Where the
+/// [`KernelLayout`] says so, they are read whole in one call; else one by one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NfConn {
+    /// `zone`.
+    pub zone: NfConntrackZone,
+    /// `tuplehash[IP_CT_DIR_ORIGINAL].hnnode`.
+    pub original_node: [u32; 4],
+    /// `tuplehash[IP_CT_DIR_ORIGINAL].tuple`.
+    pub original: NfConntrackTuple,
+    /// `tuplehash[IP_CT_DIR_REPLY].hnnode`.
+    pub reply_node: [u32; 4],
+    /// `tuplehash[IP_CT_DIR_REPLY].tuple`.
+    pub reply: NfConntrackTuple,
 }
 
 /// Index into the per-CPU array of counters. Each only ever grows.
@@ -416,7 +434,7 @@ impl Counter {
 }
 
 const _: () = {
-    assert!(size_of::<Tuple>() == 36 && align_of::<Tuple>() == 2);
+    assert!(size_of::<Tuple>() == 36 && align_of::<Tuple>() == 4);
     assert!(size_of::<Identity>() == 44 && align_of::<Identity>() == 4);
     assert!(size_of::<ArrivalKey>() == 48 && align_of::<ArrivalKey>() == 4);
     assert!(size_of::<Arrival>() == 16 && align_of::<Arrival>() == 8);
@@ -424,12 +442,13 @@ const _: () = {
     assert!(size_of::<Flow>() == 16 && align_of::<Flow>() == 8);
     assert!(size_of::<Observation>() == 128 && align_of::<Observation>() == 8);
     assert!(size_of::<SourceKey>() == 17 && align_of::<SourceKey>() == 1);
-    assert!(size_of::<WaitingKey>() == 40 && align_of::<WaitingKey>() == 2);
+    assert!(size_of::<WaitingKey>() == 40 && align_of::<WaitingKey>() == 4);
     assert!(size_of::<Waiting>() == 52 && align_of::<Waiting>() == 4);
     assert!(size_of::<Segment>() == 104 && align_of::<Segment>() == 8);
     assert!(size_of::<KernelLayout>() == 16 && align_of::<KernelLayout>() == 4);
     assert!(size_of::<DropLayout>() == 12 && align_of::<DropLayout>() == 4);
-    assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 2);
+    assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 4);
+    assert!(size_of::<NfConn>() == 116 && align_of::<NfConn>() == 4);
     assert!(size_of::<NfConntrackZone>() == 4 && align_of::<NfConntrackZone>() == 2);
 };
 

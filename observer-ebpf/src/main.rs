@@ -101,6 +101,7 @@ fn egress<const LINK: usize>(context: &TcContext) -> i32 {
 /// `None` only ends early; nobody asks why.
 #[inline(always)]
 fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
+    let (scratch, now_ns) = maps::scratch()?;
     let Scratch {
         packet,
         conntrack,
@@ -109,10 +110,10 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         waiting_key,
         reply,
         ..
-    } = maps::scratch()?;
+    } = scratch;
     packet::parse::<LINK>(context, packet)?;
     let tuple = if packet.is_datagram() {
-        datagram::arrives(context, packet, conntrack, flow_key)?
+        datagram::arrives(context, now_ns, packet, conntrack, flow_key)?
     } else {
         // A bridge's own ingress comes after conntrack, with the header rewritten already: so the
         // entry, where there is one, names the connection, and the header only where there is none.
@@ -130,7 +131,7 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
     packet.identify(tuple, &mut key.identity);
     key.role = packet.role.key();
     let arrival = Arrival {
-        time_ns: maps::now_ns(),
+        time_ns: now_ns,
         ifindex: maps::ifindex(context),
         ttl: packet.ttl,
         padding: [0; 3],
@@ -160,7 +161,7 @@ fn is_own(context: &TcContext) -> bool {
 /// As [`arrive`].
 #[inline(always)]
 fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
-    let scratch = maps::scratch()?;
+    let (scratch, now_ns) = maps::scratch()?;
     let Scratch {
         packet,
         conntrack,
@@ -172,7 +173,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     } = scratch;
     packet::parse::<LINK>(context, packet)?;
     let is_datagram = packet.is_datagram();
-    if is_datagram && datagram::is_known(context, packet, flow_key) {
+    if is_datagram && datagram::is_known(context, now_ns, packet, flow_key) {
         return None;
     }
     conntrack.read(context);
@@ -230,14 +231,14 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     if is_datagram {
         let is_new = !tracked || conntrack.is_new;
         datagram::left(
-            context, packet, &original, reply, &arrival, is_new, flow_key,
+            context, now_ns, packet, &original, reply, &arrival, is_new, flow_key,
         )?;
     }
     // A proxy on this node, perhaps. What another sends was waited for as it arrived.
     if payload::is_on() && is_own(context) {
         payload::open(packet, opening_key, SIDE_OUT, waiting_key);
     }
-    maps::send(context, scratch, arrival, opening);
+    maps::send(context, scratch, now_ns, arrival, opening);
     debug!(
         context,
         "observation {}, interface {}, ports {} to {}, sequence {}",

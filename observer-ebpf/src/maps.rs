@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::{BPF_F_RDONLY_PROG, BPF_NOEXIST},
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
     programs::TcContext,
 };
 use observer_ebpf::{
@@ -45,10 +45,10 @@ static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Set by userspace, once, perhaps long after the programs run: conntrack may be a module that is
-/// not loaded yet. A hash map, because its element appears whole or not at all; an array's is
-/// copied into place while programs read it.
+/// not loaded yet. An element is copied into place while programs read it; so userspace sets all
+/// but `nfct` first, and `nfct` with the same again.
 #[map]
-static LAYOUT: HashMap<u32, KernelLayout> = HashMap::with_max_entries(1, BPF_F_RDONLY_PROG);
+static LAYOUT: Array<KernelLayout> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 
 /// Why openings that arrived were dropped, by the kernel's own number.
 #[map]
@@ -81,25 +81,27 @@ pub(crate) const NO_ARRIVAL: Arrival = Arrival {
 /// `EEXIST` as a helper returns it.
 const EXISTS: i32 = -17;
 
-/// This CPU's scratch; none while nobody is there to read what would come of it.
+/// This CPU's scratch, and what time it is; none while nobody is there to read what would come of
+/// it. The clock costs, so one reading serves a whole run.
 #[inline(always)]
-pub(crate) fn scratch() -> Option<&'static mut Scratch> {
-    if !is_attended() {
+pub(crate) fn scratch() -> Option<(&'static mut Scratch, u64)> {
+    let now_ns = now_ns();
+    if !is_attended(now_ns) {
         count(Counter::Unattended);
         return None;
     }
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: the slot is this CPU's own, and TC programs run to their end with softirqs off, so
     // none interrupts another on one CPU. The kernel zeroed it, and zero is a value of each field.
-    Some(unsafe { &mut *scratch })
+    Some((unsafe { &mut *scratch }, now_ns))
 }
 
 /// Filters outlive an observer that is killed; they must not go on to collect addresses.
 #[inline(always)]
-pub(crate) fn is_attended() -> bool {
+pub(crate) fn is_attended(now_ns: u64) -> bool {
     HEARTBEAT
         .get(0)
-        .is_some_and(|beat| now_ns().saturating_sub(*beat) < SILENCE_NS)
+        .is_some_and(|beat| now_ns.saturating_sub(*beat) < SILENCE_NS)
 }
 
 /// Userspace's last sign of life, as a number of 2^`shift` ns; it comes round again.
@@ -112,8 +114,7 @@ pub(crate) fn generation(shift: u32) -> Option<u8> {
 /// Where the kernel keeps conntrack's entries, if that is known.
 #[inline(always)]
 pub(crate) fn layout() -> Option<&'static KernelLayout> {
-    // SAFETY: the element is set once and never replaced or removed, so it stays as it is.
-    unsafe { LAYOUT.get(LAYOUT_KEY) }
+    LAYOUT.get(LAYOUT_KEY).filter(|layout| layout.nfct != 0)
 }
 
 /// Where the kernel keeps what the program for drops reads.
@@ -198,11 +199,6 @@ pub(crate) fn waits(key: &ArrivalKey) -> bool {
 /// a stack, changes nothing.
 #[inline(always)]
 pub(crate) fn note(key: &ArrivalKey, arrival: &Arrival) {
-    // An insert looks for the key only after it took a free entry, or somebody's.
-    if waits(key) {
-        count(Counter::ArrivalsRepeated);
-        return;
-    }
     let counter = match ARRIVALS.insert(key, arrival, u64::from(BPF_NOEXIST)) {
         Ok(()) => Counter::ArrivalsWritten,
         Err(EXISTS) => Counter::ArrivalsRepeated,
@@ -227,7 +223,13 @@ pub(crate) fn take(key: &ArrivalKey) -> Arrival {
 
 /// Hands a finished observation of `scratch` to userspace.
 #[inline(always)]
-pub(crate) fn send(context: &TcContext, scratch: &Scratch, arrival: Arrival, opening: Arrival) {
+pub(crate) fn send(
+    context: &TcContext,
+    scratch: &Scratch,
+    now_ns: u64,
+    arrival: Arrival,
+    opening: Arrival,
+) {
     let Some(mut record) = OBSERVATIONS.reserve::<Observation>(0) else {
         let is_first = scratch.packet.role == Role::Opening || opening.time_ns != 0;
         count(if is_first {
@@ -250,7 +252,7 @@ pub(crate) fn send(context: &TcContext, scratch: &Scratch, arrival: Arrival, ope
         (*place).ttl = scratch.packet.ttl;
         (*place).padding = 0;
         (*place).ifindex = ifindex(context);
-        (*place).time_ns = now_ns();
+        (*place).time_ns = now_ns;
         (*place).arrival = arrival;
         (*place).opening = opening;
     }
