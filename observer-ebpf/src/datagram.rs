@@ -9,7 +9,7 @@
 
 use aya_ebpf::programs::TcContext;
 use observer_ebpf::{
-    Arrival, ArrivalKey, CONNTRACK_ENTRY, FLOW_AWAITED, FLOW_CONTINUED, FLOW_OPENED, FLOW_REPLIED,
+    Arrival, ArrivalKey, CONNTRACK_ENTRY, Counter, FLOW_AWAITED, FLOW_CONTINUED, FLOW_OPENED, FLOW_REPLIED,
     Flow, FlowKey, ROLE_OPENING, SIDE_IN, SIDE_OUT, Tuple,
 };
 
@@ -17,6 +17,7 @@ use crate::{
     conntrack::{Conntrack, Direction},
     maps,
     packet::{Packet, Role},
+    sampling,
 };
 
 /// At ingress: whether it is to be noted, as what ([`Packet::role`]), and by which tuple.
@@ -24,6 +25,7 @@ use crate::{
 pub(crate) fn arrives<'key>(
     context: &TcContext,
     now_ns: u64,
+    shift: u8,
     packet: &mut Packet,
     conntrack: &mut Conntrack,
     key: &'key mut FlowKey,
@@ -51,6 +53,13 @@ pub(crate) fn arrives<'key>(
         None if maps::is_observed(key.tuple.destination_port) => Role::Opening,
         None => return None,
     };
+    if packet.role == Role::Opening
+        && shift != 0
+        && !sampling::is_followed(sampling::number(&key.tuple), shift)
+    {
+        maps::count(Counter::NotFollowed);
+        return None;
+    }
     Some(&key.tuple)
 }
 
@@ -144,6 +153,32 @@ pub(crate) fn role_by_header(
     } else {
         Role::Opening
     }
+}
+
+/// At egress: whether the flow of `original` is followed.
+#[inline(always)]
+pub(crate) fn is_followed(
+    packet: &Packet,
+    shift: u8,
+    original: &Tuple,
+    noted: &mut ArrivalKey,
+    key: &mut FlowKey,
+) -> bool {
+    if shift == 0 || sampling::is_followed(sampling::number(original), shift) {
+        return true;
+    }
+    if packet.role == Role::Accept {
+        // Since before so few were followed.
+        point(key, packet, SIDE_OUT, 0);
+        key.tuple = packet.tuple;
+        if maps::flow(key).is_some() {
+            return true;
+        }
+        // Taken for a flow of its own, and among those that are followed.
+        noted.role = ROLE_OPENING;
+        let _of_no_use = maps::take(noted);
+    }
+    false
 }
 
 /// At egress, of a datagram whose arrival was not noted under `noted`: the arrival, if it did come

@@ -28,13 +28,15 @@ mod drops;
 mod maps;
 mod packet;
 mod payload;
+mod sampling;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use conntrack::Direction;
 use maps::Scratch;
-use observer_ebpf::{Arrival, CONNTRACK_ENTRY, ROLE_OPENING, SIDE_IN, SIDE_OUT};
-use packet::{BARE, ETHERNET, Role};
+use observer_ebpf::{Arrival, CONNTRACK_ENTRY, Counter, ROLE_OPENING, SIDE_IN, SIDE_OUT};
+use packet::{BARE, ETHERNET, Role, UDP};
+use sampling::Refusals;
 
 /// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: the next program on the hook runs as if this one
 /// were not there. `TC_ACT_OK` would end the chain (`include/uapi/linux/bpf.h`, `tcx_action_base`).
@@ -101,6 +103,14 @@ fn egress<const LINK: usize>(context: &TcContext) -> i32 {
 /// `None` only ends early; nobody asks why.
 #[inline(always)]
 fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
+    let shift = sampling::sampling().ingress;
+    // Of a flood nothing more is looked at.
+    if shift != 0
+        && let Some((role, sequence)) = packet::handshake::<LINK>(context)
+        && !sampling::is_followed(sequence, shift)
+    {
+        return shed(role == Role::Opening);
+    }
     let (scratch, now_ns) = maps::scratch()?;
     let Scratch {
         packet,
@@ -112,9 +122,19 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         ..
     } = scratch;
     packet::parse::<LINK>(context, packet)?;
+    if packet.protocol != UDP && !sampling::is_followed(packet.sequence, shift) {
+        return shed(packet.role == Role::Opening);
+    }
     let tuple = if packet.is_datagram() {
-        datagram::arrives(context, now_ns, packet, conntrack, flow_key)?
+        let tuple = datagram::arrives(context, now_ns, shift, packet, conntrack, flow_key)?;
+        if !sampling::admits(packet.role, now_ns) {
+            return Some(());
+        }
+        tuple
     } else {
+        if !sampling::admits(packet.role, now_ns) {
+            return Some(());
+        }
         // A bridge's own ingress comes after conntrack, with the header rewritten already: so the
         // entry, where there is one, names the connection, and the header only where there is none.
         conntrack.read(context);
@@ -151,6 +171,15 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
     Some(())
 }
 
+/// What is not followed is done with; an opening is counted.
+#[inline(always)]
+fn shed(is_counted: bool) -> Option<()> {
+    if is_counted {
+        maps::count(Counter::NotFollowed);
+    }
+    Some(())
+}
+
 /// Whether this node itself sends a packet: it came by no interface.
 #[inline(always)]
 fn is_own(context: &TcContext) -> bool {
@@ -161,6 +190,15 @@ fn is_own(context: &TcContext) -> bool {
 /// As [`arrive`].
 #[inline(always)]
 fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
+    let sampling = sampling::sampling();
+    let is_own = is_own(context);
+    // As at ingress; what came by an interface was counted there.
+    if sampling.egress != 0
+        && let Some((role, sequence)) = packet::handshake::<LINK>(context)
+        && !sampling::is_followed(sequence, sampling.egress)
+    {
+        return shed(is_own && role == Role::Opening);
+    }
     let (scratch, now_ns) = maps::scratch()?;
     let Scratch {
         packet,
@@ -175,6 +213,17 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     let is_datagram = packet.is_datagram();
     if is_datagram && datagram::is_known(context, now_ns, packet, flow_key) {
         return None;
+    }
+    if packet.protocol != UDP && !sampling::is_followed(packet.sequence, sampling.egress) {
+        return shed(is_own && packet.role == Role::Opening);
+    }
+    let refusals = if is_own {
+        Refusals::None
+    } else {
+        sampling::refusals(now_ns)
+    };
+    if refusals == Refusals::All {
+        return Some(());
     }
     conntrack.read(context);
     let tracked = conntrack.state == CONNTRACK_ENTRY;
@@ -218,9 +267,18 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         answer_key.role = packet.role.key();
         &mut *answer_key
     };
+    if is_datagram
+        && !datagram::is_followed(packet, sampling.egress, &original, key, flow_key)
+    {
+        return shed(is_own && packet.role == Role::Opening);
+    }
     let mut arrival = maps::take(key);
     if is_datagram && arrival.time_ns == 0 {
         arrival = datagram::arrival(packet, key, flow_key);
+    }
+    // Not taken for this node's own: it was refused, or not followed, as it arrived.
+    if arrival.time_ns == 0 && !is_own && (sampling.changing || refusals == Refusals::Some) {
+        return Some(());
     }
     // An answer that never arrived is this node's own, so the opening packet stayed here.
     let opening = if packet.role == Role::Opening || arrival.time_ns != 0 {
@@ -235,7 +293,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         )?;
     }
     // A proxy on this node, perhaps. What another sends was waited for as it arrived.
-    if payload::is_on() && is_own(context) {
+    if payload::is_on() && is_own {
         payload::open(packet, opening_key, SIDE_OUT, waiting_key);
     }
     maps::send(context, scratch, now_ns, arrival, opening);

@@ -3,7 +3,7 @@
 //! userspace.
 
 use aya_ebpf::{
-    bindings::{BPF_F_RDONLY_PROG, BPF_NOEXIST},
+    bindings::{BPF_F_RDONLY_PROG, BPF_NOEXIST, BPF_RB_AVAIL_DATA},
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, LruHashMap, PerCpuArray, RingBuf},
@@ -176,14 +176,15 @@ pub(crate) fn is_idle(flow: &Flow, now_ns: u64) -> bool {
 /// Keeps what is known of a flow now, in place of what was.
 #[inline(always)]
 pub(crate) fn keep(key: &FlowKey, flow: Flow) {
-    if let Some(known) = self::flow(key) {
-        *known = flow;
-        return;
-    }
+    // Most are new.
     count(match FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
         Ok(()) => Counter::FlowsWritten,
-        // Another CPU was faster.
-        Err(EXISTS) => return,
+        Err(EXISTS) => {
+            if let Some(known) = self::flow(key) {
+                *known = flow;
+            }
+            return;
+        }
         Err(_) => Counter::FlowsLost,
     });
 }
@@ -219,6 +220,12 @@ pub(crate) fn take(key: &ArrivalKey) -> Arrival {
         count(Counter::ArrivalsJoined);
     }
     arrival
+}
+
+/// How many bytes of the ring buffer wait for userspace.
+#[inline(always)]
+pub(crate) fn used() -> u64 {
+    OBSERVATIONS.query(BPF_RB_AVAIL_DATA.into())
 }
 
 /// Hands a finished observation of `scratch` to userspace.

@@ -195,6 +195,30 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
     }
 }
 
+/// What a TCP segment with plain and linear headers is to its connection, and the client's initial
+/// sequence number.
+#[inline(always)]
+pub(crate) fn handshake<const LINK: usize>(context: &TcContext) -> Option<(Role, u32)> {
+    let transport = if ethertype(context) == IPV4 {
+        let head = linear::<LINK, Ipv4Hdr>(context)?;
+        // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
+        let header = unsafe { &*(head as *const Ipv4Hdr) };
+        if header.vihl != IPV4_PLAIN || header.frag_offset() != 0 || header.proto != TCP {
+            return None;
+        }
+        head + Ipv4Hdr::LEN
+    } else {
+        let head = linear::<LINK, Ipv6Hdr>(context)?;
+        // SAFETY: as above.
+        let header = unsafe { &*(head as *const Ipv6Hdr) };
+        if header.next_hdr != TCP {
+            return None;
+        }
+        head + Ipv6Hdr::LEN
+    };
+    segment_at(transport)
+}
+
 /// The source port of a TCP segment with data, as far as the linear part shows one; of what
 /// [`passes`] let pass.
 #[inline(always)]
@@ -397,11 +421,7 @@ fn direct<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option
         head + Ipv6Hdr::LEN
     };
     (packet.role, packet.sequence) = match packet.protocol {
-        TCP => tcp_role(
-            read(transport + TCP_FLAGS),
-            word(transport + TCP_SEQUENCE),
-            word(transport + TCP_ACKNOWLEDGED),
-        )?,
+        TCP => segment_at(transport)?,
         UDP => (Role::Opening, 0),
         _ => return None,
     };
@@ -556,6 +576,16 @@ fn segment(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()
     packet.tuple.source_port = u16::from_be_bytes(header.source);
     packet.tuple.destination_port = u16::from_be_bytes(header.dest);
     Some(())
+}
+
+/// The same of a TCP header in the linear part.
+#[inline(always)]
+fn segment_at(header: usize) -> Option<(Role, u32)> {
+    tcp_role(
+        read(header + TCP_FLAGS),
+        word(header + TCP_SEQUENCE),
+        word(header + TCP_ACKNOWLEDGED),
+    )
 }
 
 /// What a TCP segment is to its connection, and the client's initial sequence number. `None`: it
