@@ -272,6 +272,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     {
         return shed(is_own && packet.role == Role::Opening);
     }
+    let answers = packet.role != Role::Opening;
     let mut arrival = maps::take(key);
     if is_datagram && arrival.time_ns == 0 {
         arrival = datagram::arrival(packet, key, flow_key);
@@ -286,6 +287,10 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     } else {
         maps::take(opening_key)
     };
+    // Nor this node's own answer to such an opening.
+    if sampling.changing && answers && arrival.time_ns == 0 && opening.time_ns == 0 {
+        return Some(());
+    }
     if is_datagram {
         let is_new = !tracked || conntrack.is_new;
         datagram::left(

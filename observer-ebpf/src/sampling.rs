@@ -84,7 +84,11 @@ pub(crate) fn admits(role: Role, now_ns: u64) -> bool {
     let is_opening = role == Role::Opening;
     // Answers have what is left, as long as there is anything that they may answer.
     if (is_opening || refusals_of(last, now_ns) == Refusals::All) && maps::used() > OPENINGS_MARK {
-        last.refused_ns = now_ns;
+        if !is_recent(last.refused_ns, now_ns) {
+            // What was noted until now is still on its way.
+            write(&mut last.noted_ns, now_ns);
+        }
+        write(&mut last.refused_ns, now_ns);
         maps::count(if is_opening {
             Counter::OpeningsLost
         } else {
@@ -93,9 +97,16 @@ pub(crate) fn admits(role: Role, now_ns: u64) -> bool {
         return false;
     }
     if is_recent(last.refused_ns, now_ns) {
-        last.noted_ns = now_ns;
+        write(&mut last.noted_ns, now_ns);
     }
     true
+}
+
+/// In the order of the program: other CPUs read both.
+#[inline(always)]
+fn write(place: &mut u64, value: u64) {
+    // SAFETY: it is a reference.
+    unsafe { core::ptr::write_volatile(place, value) }
 }
 
 /// What may have been refused as it arrived.

@@ -302,6 +302,7 @@ async fn node(State(api): State<Arc<Api>>) -> Response {
         "addresses": addresses,
         "cluster": {"stale_s": stale_s},
         "lost": lost,
+        "followed_one_in": standing.missed.sampled.one_in(),
     }))
     .into_response()
 }
