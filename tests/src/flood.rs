@@ -25,18 +25,26 @@ const FIRST_PORT: u32 = 1_024;
 const PORTS: u32 = 512;
 /// An odd number, so that no two of 2^32 packets have one sequence number.
 const SEQUENCE_STEP: u32 = 0x9e37_79b1;
+/// Without options.
+const LENGTH: usize = 40;
+/// Where a packet has its sequence number, and the checksum over it (RFC 9293, 3.1).
+const SEQUENCE: usize = 20 + 4;
+const CHECKSUM: usize = 20 + 16;
 /// How often the clock is asked.
 const BATCH: u32 = 64;
 
-/// A way into a node.
+type Packet = [u8; LENGTH];
+
+/// A way into a node, and to one of its front doors.
 pub struct Flood {
     device: SyncDevice,
+    packets: Vec<Packet>,
     sent: u32,
 }
 
 impl Flood {
     /// Makes the device in the namespace of a node; it is gone when this is dropped.
-    pub fn into(node: &Namespace) -> Result<Self> {
+    pub fn through(node: &Namespace, door: SocketAddrV4) -> Result<Self> {
         let device = || {
             DeviceBuilder::new()
                 .name("inject0")
@@ -45,7 +53,13 @@ impl Flood {
         };
         let device = node.run(device)?.context("failed to make a tun device")?;
         node.ip("link set inject0 up\nroute add 198.18.0.0/16 dev inject0\n")?;
-        Ok(Self { device, sent: 0 })
+        Ok(Self {
+            device,
+            packets: (0..CLIENTS * PORTS)
+                .map(|number| template(number, door))
+                .collect(),
+            sent: 0,
+        })
     }
 
     /// How many were sent.
@@ -53,10 +67,11 @@ impl Flood {
         self.sent as u64
     }
 
-    /// Sends so many packets to a front door.
-    pub fn send(&mut self, door: SocketAddrV4, packets: u32) -> Result<()> {
+    /// Sends so many packets.
+    pub fn send(&mut self, packets: u32) -> Result<()> {
         for _ in 0..packets {
-            let packet = syn(self.sent, door);
+            let template = self.packets[self.sent as usize % self.packets.len()];
+            let packet = number(template, self.sent.wrapping_mul(SEQUENCE_STEP));
             while let Err(error) = self.device.send(&packet) {
                 if error.kind() != io::ErrorKind::WouldBlock {
                     return Err(error).context("failed to send a packet");
@@ -68,9 +83,9 @@ impl Flood {
     }
 
     /// Sends as many as there may be until then.
-    pub fn pour(&mut self, door: SocketAddrV4, until: Instant) -> Result<()> {
+    pub fn pour(&mut self, until: Instant) -> Result<()> {
         while Instant::now() < until {
-            self.send(door, BATCH)?;
+            self.send(BATCH)?;
         }
         Ok(())
     }
@@ -83,29 +98,37 @@ impl Flood {
 
 impl fmt::Debug for Flood {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { device: _, sent } = self;
+        let Self { sent, .. } = self;
         f.debug_struct("Flood")
             .field("sent", sent)
             .finish_non_exhaustive()
     }
 }
 
-/// One of these packets.
-fn syn(number: u32, door: SocketAddrV4) -> Vec<u8> {
+/// The packet of a number, but for its sequence number, which is zero: what is written anew for each
+/// should cost little beside what the node does with it.
+fn template(number: u32, door: SocketAddrV4) -> Packet {
     let client = Ipv4Addr::from_bits(FIRST_CLIENT.to_bits() + number % CLIENTS);
-    let port = FIRST_PORT + number / CLIENTS % PORTS;
+    let port = FIRST_PORT + number / CLIENTS;
     let port = u16::try_from(port).expect("below 2^16");
-    let mut packet = Vec::with_capacity(40);
+    let mut packet = [0; LENGTH];
     PacketBuilder::ipv4(client.octets(), door.ip().octets(), 64)
-        .tcp(
-            port,
-            door.port(),
-            number.wrapping_mul(SEQUENCE_STEP),
-            64_240,
-        )
+        .tcp(port, door.port(), 0, 64_240)
         .syn()
-        .write(&mut packet, &[])
-        .expect("a Vec takes it");
+        .write(&mut packet.as_mut_slice(), &[])
+        .expect("it has this length");
+    packet
+}
+
+/// Gives a packet whose sequence number is zero another (RFC 1624, 3).
+fn number(mut packet: Packet, sequence: u32) -> Packet {
+    packet[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_be_bytes());
+    let checksum = u16::from_be_bytes([packet[CHECKSUM], packet[CHECKSUM + 1]]);
+    let sum = u32::from(!checksum) + (sequence >> 16) + (sequence & 0xffff);
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    let checksum = !u16::try_from(folded).expect("folded");
+    packet[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
     packet
 }
 
@@ -116,4 +139,23 @@ pub fn counted(stderr: &str, reason: &str) -> u64 {
     };
     let end = rest.find(|c: char| !c.is_ascii_digit());
     rest[..end.unwrap_or(rest.len())].parse().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_number_leaves_the_checksum_right() {
+        let door = SocketAddrV4::new(Ipv4Addr::new(172, 31, 0, 11), 30_081);
+        for sequence in [0, 1, 0xffff, 0x1_0000, 0xdead_beef, u32::MAX] {
+            let mut whole = Vec::new();
+            PacketBuilder::ipv4(FIRST_CLIENT.octets(), door.ip().octets(), 64)
+                .tcp(1_024, door.port(), sequence, 64_240)
+                .syn()
+                .write(&mut whole, &[])
+                .expect("a Vec takes it");
+            assert_eq!(number(template(0, door), sequence).as_slice(), whole);
+        }
+    }
 }

@@ -113,9 +113,9 @@ fn of_a_flood_all_is_reported_or_counted_and_then_all_is_reported() {
     }
     let lab = demo::raise().expect("raised");
     let node = lab.node("node1").expect("a node");
-    let mut flood = Flood::into(&node.namespace).expect("a device");
+    let mut flood = Flood::through(&node.namespace, API).expect("a device");
     let observer = start(&lab);
-    flood.pour(API, Instant::now() + FLOOD_TIME).expect("sent");
+    flood.pour(Instant::now() + FLOOD_TIME).expect("sent");
     say(&format!(
         "{} a second",
         flood.sent() / FLOOD_TIME.as_secs()
@@ -135,8 +135,11 @@ fn of_a_flood_all_is_reported_or_counted_and_then_all_is_reported() {
     }
 }
 
-/// As many real connections as there may be at this pace, each from its own port.
-fn connect_until(lab: &Lab, until: Instant) -> HashMap<SocketAddr, Answer> {
+/// A connection, by the client's end and the front door's port: a port may serve for two doors.
+type End = (SocketAddr, u16);
+
+/// As many real connections as there may be at this pace.
+fn connect_until(lab: &Lab, until: Instant) -> HashMap<End, Answer> {
     let mut answers = HashMap::new();
     for door in [API, WEB].into_iter().cycle() {
         if Instant::now() >= until {
@@ -144,7 +147,7 @@ fn connect_until(lab: &Lab, until: Instant) -> HashMap<SocketAddr, Answer> {
         }
         // One that fails in a flood is no affair of this test.
         if let Ok(answer) = lab.connect(door.into(), CONNECT_TIMEOUT) {
-            answers.insert(answer.local, answer);
+            answers.insert((answer.local, door.port()), answer);
         }
         thread::sleep(INTERVAL);
     }
@@ -158,12 +161,12 @@ fn who_connects_in_a_flood_gets_the_verdict_that_the_socket_saw() {
     }
     let lab = demo::raise().expect("raised");
     let node = lab.node("node1").expect("a node");
-    let mut flood = Flood::into(&node.namespace).expect("a device");
+    let mut flood = Flood::through(&node.namespace, API).expect("a device");
     let observer = start(&lab);
     let until = Instant::now() + FLOOD_TIME;
     let answers = thread::scope(|scope| {
         let real = scope.spawn(|| connect_until(&lab, until));
-        flood.pour(API, until).expect("sent");
+        flood.pour(until).expect("sent");
         real.join().expect("connected")
     });
     thread::sleep(Duration::from_secs(4));
@@ -172,7 +175,9 @@ fn who_connects_in_a_flood_gets_the_verdict_that_the_socket_saw() {
     let mut reported = 0;
     for record in real {
         let client = client_of(record).expect("a client");
-        let Some(answer) = answers.get(&client) else {
+        let door = record.pointer("/front_door/port").and_then(Value::as_u64);
+        let door = u16::try_from(door.expect("a front door")).expect("a port");
+        let Some(answer) = answers.get(&(client, door)) else {
             continue;
         };
         reported += 1;
@@ -200,14 +205,14 @@ fn an_observer_that_is_stuck_in_a_flood_counts_and_recovers() {
     }
     let lab = demo::raise().expect("raised");
     let node = lab.node("node1").expect("a node");
-    let mut flood = Flood::into(&node.namespace).expect("a device");
+    let mut flood = Flood::through(&node.namespace, API).expect("a device");
     let observer = start(&lab);
     let pid = Pid::from_raw(i32::try_from(observer.id()).expect("a pid"));
     kill(pid, Signal::SIGSTOP).expect("stopped");
-    flood.pour(API, Instant::now() + STUCK).expect("sent");
+    flood.pour(Instant::now() + STUCK).expect("sent");
     kill(pid, Signal::SIGCONT).expect("goes on");
     flood
-        .pour(API, Instant::now() + Duration::from_secs(1))
+        .pour(Instant::now() + Duration::from_secs(1))
         .expect("sent");
     thread::sleep(UNTIL_ALL_IS_FOLLOWED);
     let answers = connect(&lab, AFTER);
