@@ -215,6 +215,13 @@ impl Sampling {
 /// answers to those that are followed, and for what this node sends itself.
 pub const OPENINGS_MARK: u64 = OBSERVATIONS_SIZE as u64 / 4 * 3;
 
+/// Userspace is woken by an answer, which ends a connection's wait, and by an opening only when so
+/// much of the ring buffer is used; else it looks by itself, soon enough.
+pub const WAKE_MARK: u64 = OBSERVATIONS_SIZE as u64 / 4;
+
+/// And no more often than this: waking costs more than all else that becomes of a connection.
+pub const WAKE_NS: u64 = 10_000_000;
+
 /// So long after an arrival was refused, what leaves without one may be it.
 pub const REFUSED_NS: u64 = 1_000_000_000;
 

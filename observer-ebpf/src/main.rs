@@ -208,6 +208,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         flow_key,
         waiting_key,
         reply,
+        may_lack,
     } = scratch;
     packet::parse::<LINK>(context, packet)?;
     let is_datagram = packet.is_datagram();
@@ -217,14 +218,11 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     if packet.protocol != UDP && !sampling::is_followed(packet.sequence, sampling.egress) {
         return shed(is_own && packet.role == Role::Opening);
     }
-    let refusals = if is_own {
-        Refusals::None
-    } else {
-        sampling::refusals(now_ns)
-    };
-    if refusals == Refusals::All {
+    let refusals = sampling::refusals(now_ns);
+    if !is_own && refusals == Refusals::All {
         return Some(());
     }
+    *may_lack = u8::from(sampling.changing || refusals == Refusals::Some);
     conntrack.read(context);
     let tracked = conntrack.state == CONNTRACK_ENTRY;
     if is_datagram {
@@ -270,15 +268,14 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     if is_datagram
         && !datagram::is_followed(packet, sampling.egress, &original, key, flow_key)
     {
-        return shed(is_own && packet.role == Role::Opening);
+        return shed(self::is_own(context) && packet.role == Role::Opening);
     }
-    let answers = packet.role != Role::Opening;
     let mut arrival = maps::take(key);
     if is_datagram && arrival.time_ns == 0 {
         arrival = datagram::arrival(packet, key, flow_key);
     }
     // Not taken for this node's own: it was refused, or not followed, as it arrived.
-    if arrival.time_ns == 0 && !is_own && (sampling.changing || refusals == Refusals::Some) {
+    if arrival.time_ns == 0 && *may_lack != 0 && !self::is_own(context) {
         return Some(());
     }
     // An answer that never arrived is this node's own, so the opening packet stayed here.
@@ -288,7 +285,11 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         maps::take(opening_key)
     };
     // Nor this node's own answer to such an opening.
-    if sampling.changing && answers && arrival.time_ns == 0 && opening.time_ns == 0 {
+    if arrival.time_ns == 0
+        && opening.time_ns == 0
+        && *may_lack != 0
+        && packet.role != Role::Opening
+    {
         return Some(());
     }
     if is_datagram {
@@ -298,7 +299,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         )?;
     }
     // A proxy on this node, perhaps. What another sends was waited for as it arrived.
-    if payload::is_on() && is_own {
+    if payload::is_on() && self::is_own(context) {
         payload::open(packet, opening_key, SIDE_OUT, waiting_key);
     }
     maps::send(context, scratch, now_ns, arrival, opening);

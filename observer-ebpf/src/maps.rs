@@ -3,7 +3,7 @@
 //! userspace.
 
 use aya_ebpf::{
-    bindings::{BPF_F_RDONLY_PROG, BPF_NOEXIST, BPF_RB_AVAIL_DATA},
+    bindings::{BPF_F_RDONLY_PROG, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
     helpers::bpf_ktime_get_ns,
     macros::map,
     maps::{Array, LruHashMap, PerCpuArray, RingBuf},
@@ -12,7 +12,7 @@ use aya_ebpf::{
 use observer_ebpf::{
     ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DROPS_MAX, DropLayout, FLOW_IDLE_NS, FLOWS_MAX,
     Flow, FlowKey, KernelLayout, LAYOUT_KEY, OBSERVATIONS_SIZE, Observation, PORT_WORDS,
-    SILENCE_NS, Tuple, WaitingKey,
+    SILENCE_NS, Tuple, WAKE_MARK, WAKE_NS, WaitingKey,
 };
 
 use crate::{
@@ -33,6 +33,10 @@ static UDP_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, BPF_F_RDONLY_
 
 #[map]
 static OBSERVATIONS: RingBuf = RingBuf::with_byte_size(OBSERVATIONS_SIZE, 0);
+
+/// When userspace was last woken, on the clock of [`now_ns`].
+#[map]
+static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
@@ -68,6 +72,9 @@ pub(crate) struct Scratch {
     pub(crate) waiting_key: WaitingKey,
     /// Backend → source seen, once it is known.
     pub(crate) reply: Tuple,
+    /// Whether a packet that leaves may lack an arrival because it was not followed. Kept here because
+    /// the verifier would go every way from here on twice if it knew it.
+    pub(crate) may_lack: u8,
 }
 
 /// What [`take`] gives when nothing arrived.
@@ -228,6 +235,24 @@ pub(crate) fn used() -> u64 {
     OBSERVATIONS.query(BPF_RB_AVAIL_DATA.into())
 }
 
+/// The flags by which a record wakes userspace, or not. The kernel's own rule, to wake whoever has read
+/// everything, would wake it for each packet.
+#[inline(always)]
+fn wake(role: Role, now_ns: u64) -> u64 {
+    if let Some(woken) = WOKEN.get_ptr_mut(0) {
+        // SAFETY: the element stays where it is; at worst two CPUs wake at once.
+        unsafe {
+            if now_ns.saturating_sub(*woken) >= WAKE_NS
+                && (role != Role::Opening || used() > WAKE_MARK)
+            {
+                *woken = now_ns;
+                return BPF_RB_FORCE_WAKEUP.into();
+            }
+        }
+    }
+    BPF_RB_NO_WAKEUP.into()
+}
+
 /// Hands a finished observation of `scratch` to userspace.
 #[inline(always)]
 pub(crate) fn send(
@@ -263,6 +288,6 @@ pub(crate) fn send(
         (*place).arrival = arrival;
         (*place).opening = opening;
     }
-    record.submit(0);
+    record.submit(wake(scratch.packet.role, now_ns));
     count(Counter::ObservationsSent);
 }

@@ -30,6 +30,9 @@ const LENGTH: usize = 40;
 /// Where a packet has its sequence number, and the checksum over it (RFC 9293, 3.1).
 const SEQUENCE: usize = 20 + 4;
 const CHECKSUM: usize = 20 + 16;
+const FLAGS: usize = 20 + 13;
+const SYN: u8 = 2;
+const ACK: u8 = 16;
 /// How often the clock is asked.
 const BATCH: u32 = 64;
 
@@ -72,12 +75,30 @@ impl Flood {
         for _ in 0..packets {
             let template = self.packets[self.sent as usize % self.packets.len()];
             let packet = number(template, self.sent.wrapping_mul(SEQUENCE_STEP));
-            while let Err(error) = self.device.send(&packet) {
-                if error.kind() != io::ErrorKind::WouldBlock {
-                    return Err(error).context("failed to send a packet");
-                }
-            }
+            self.put(&packet)?;
             self.sent += 1;
+        }
+        Ok(())
+    }
+
+    /// Sends as many that open nothing: acknowledgements of what never was.
+    pub fn acknowledge(&mut self, packets: u32) -> Result<()> {
+        for packet in self.packets.iter().cycle().take(packets as usize) {
+            let mut packet = *packet;
+            packet[FLAGS] = ACK;
+            let checksum = u16::from_be_bytes([packet[CHECKSUM], packet[CHECKSUM + 1]]);
+            let checksum = adjusted(checksum, u16::from(SYN), u16::from(ACK));
+            packet[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
+            self.put(&packet)?;
+        }
+        Ok(())
+    }
+
+    fn put(&self, packet: &Packet) -> Result<()> {
+        while let Err(error) = self.device.send(packet) {
+            if error.kind() != io::ErrorKind::WouldBlock {
+                return Err(error).context("failed to send a packet");
+            }
         }
         Ok(())
     }
@@ -120,14 +141,21 @@ fn template(number: u32, door: SocketAddrV4) -> Packet {
     packet
 }
 
-/// Gives a packet whose sequence number is zero another (RFC 1624, 3).
+/// A checksum over something in which one word became another (RFC 1624, 3).
+fn adjusted(checksum: u16, from: u16, to: u16) -> u16 {
+    let sum = u32::from(!checksum) + u32::from(!from) + u32::from(to);
+    let folded = (sum & 0xffff) + (sum >> 16);
+    let folded = (folded & 0xffff) + (folded >> 16);
+    !u16::try_from(folded).expect("folded")
+}
+
+/// Gives a packet whose sequence number is zero another.
 fn number(mut packet: Packet, sequence: u32) -> Packet {
     packet[SEQUENCE..SEQUENCE + 4].copy_from_slice(&sequence.to_be_bytes());
     let checksum = u16::from_be_bytes([packet[CHECKSUM], packet[CHECKSUM + 1]]);
-    let sum = u32::from(!checksum) + (sequence >> 16) + (sequence & 0xffff);
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let folded = (folded & 0xffff) + (folded >> 16);
-    let checksum = !u16::try_from(folded).expect("folded");
+    let [high, low] = [sequence >> 16, sequence & 0xffff];
+    let half = |half| u16::try_from(half).expect("sixteen bits");
+    let checksum = adjusted(adjusted(checksum, 0, half(high)), 0, half(low));
     packet[CHECKSUM..CHECKSUM + 2].copy_from_slice(&checksum.to_be_bytes());
     packet
 }
