@@ -9,8 +9,8 @@
 
 use aya_ebpf::programs::TcContext;
 use observer_ebpf::{
-    Arrival, ArrivalKey, CONNTRACK_ENTRY, Counter, FLOW_AWAITED, FLOW_CONTINUED, FLOW_OPENED, FLOW_REPLIED,
-    Flow, FlowKey, ROLE_OPENING, SIDE_IN, SIDE_OUT, Tuple,
+    Arrival, ArrivalKey, CONNTRACK_ENTRY, Counter, FLOW_AWAITED, FLOW_CONTINUED, FLOW_OPENED,
+    FLOW_REPLIED, Flow, FlowKey, ROLE_OPENING, SIDE_IN, SIDE_OUT, Tuple,
 };
 
 use crate::{

@@ -265,9 +265,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         answer_key.role = packet.role.key();
         &mut *answer_key
     };
-    if is_datagram
-        && !datagram::is_followed(packet, sampling.egress, &original, key, flow_key)
-    {
+    if is_datagram && !datagram::is_followed(packet, sampling.egress, &original, key, flow_key) {
         return shed(self::is_own(context) && packet.role == Role::Opening);
     }
     let mut arrival = maps::take(key);

@@ -434,7 +434,11 @@ fn direct<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option
 #[inline(always)]
 fn copy<const N: usize>(from: usize, to: &mut [u8; 16]) {
     for at in (0..16).step_by(2) {
-        let value = if at < N { half(from + at).to_be_bytes() } else { [0; 2] };
+        let value = if at < N {
+            half(from + at).to_be_bytes()
+        } else {
+            [0; 2]
+        };
         [to[at], to[at + 1]] = value;
     }
 }

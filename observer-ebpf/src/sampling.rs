@@ -10,12 +10,7 @@
 //! Nearer than userspace is the ring buffer itself. Openings that arrive when it is nearly full are
 //! refused there and then ([`admits`]), before anything is kept of them.
 
-use aya_ebpf::{
-    Global,
-    bindings::BPF_F_RDONLY_PROG,
-    macros::map,
-    maps::Array,
-};
+use aya_ebpf::{Global, bindings::BPF_F_RDONLY_PROG, macros::map, maps::Array};
 use observer_ebpf::{Counter, OPENINGS_MARK, REFUSED_NS, Refused, Sampling, Tuple};
 
 use crate::{maps, packet::Role};

@@ -116,16 +116,17 @@ fn of_a_flood_all_is_reported_or_counted_and_then_all_is_reported() {
     let mut flood = Flood::through(&node.namespace, API).expect("a device");
     let observer = start(&lab);
     flood.pour(Instant::now() + FLOOD_TIME).expect("sent");
-    say(&format!(
-        "{} a second",
-        flood.sent() / FLOOD_TIME.as_secs()
-    ));
+    say(&format!("{} a second", flood.sent() / FLOOD_TIME.as_secs()));
     thread::sleep(UNTIL_ALL_IS_FOLLOWED);
     let answers = connect(&lab, AFTER);
     let finished = observer.stop().expect("stops");
     assert_reported(&finished, &answers);
     assert_none_is_missing(&finished, flood.sent() + answers.len() as u64);
-    assert!(counted(&finished.stderr, INSTEAD[0]) > 0, "{}", finished.stderr);
+    assert!(
+        counted(&finished.stderr, INSTEAD[0]) > 0,
+        "{}",
+        finished.stderr
+    );
     for said in [
         "more connections open than can be followed",
         "every connection is followed again",
@@ -171,7 +172,10 @@ fn who_connects_in_a_flood_gets_the_verdict_that_the_socket_saw() {
     });
     thread::sleep(Duration::from_secs(4));
     let finished = observer.stop().expect("stops");
-    let real = finished.records.iter().filter(|record| !is_of_flood(record));
+    let real = finished
+        .records
+        .iter()
+        .filter(|record| !is_of_flood(record));
     let mut reported = 0;
     for record in real {
         let client = client_of(record).expect("a client");
@@ -219,5 +223,9 @@ fn an_observer_that_is_stuck_in_a_flood_counts_and_recovers() {
     let finished = observer.stop().expect("stops");
     assert_reported(&finished, &answers);
     assert_none_is_missing(&finished, flood.sent() + answers.len() as u64);
-    assert!(counted(&finished.stderr, "ring buffer full") > 0, "{}", finished.stderr);
+    assert!(
+        counted(&finished.stderr, "ring buffer full") > 0,
+        "{}",
+        finished.stderr
+    );
 }

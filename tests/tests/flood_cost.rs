@@ -73,7 +73,9 @@ fn per_run(node: &LabNode, work: impl FnOnce()) -> Vec<(String, f64)> {
     let after = ran(node);
     let pairs = before.into_iter().zip(after);
     pairs
-        .map(|((name, ns_before, before), (_, ns, runs))| (name, (ns - ns_before) / (runs - before)))
+        .map(|((name, ns_before, before), (_, ns, runs))| {
+            (name, (ns - ns_before) / (runs - before))
+        })
         .collect()
 }
 
@@ -176,7 +178,10 @@ fn in_a_flood_the_nodes_own_traffic_is_as_fast_as_unobserved() {
         return;
     }
     let ratio = ratios[ratios.len() / 2];
-    assert!(ratio >= RATIO_MIN, "{ratio:.3} of the unobserved rate: {ratios:.3?}");
+    assert!(
+        ratio >= RATIO_MIN,
+        "{ratio:.3} of the unobserved rate: {ratios:.3?}"
+    );
 }
 
 /// The rate with an observer, of that without, in each round that counts; in order.

@@ -132,14 +132,22 @@ impl Sampler {
                 self.limit = (self.limit * 2).min(LIMIT);
                 self.changed_at = now;
             }
-            return if is_late || rate > self.limit { enough } else { 0 };
+            return if is_late || rate > self.limit {
+                enough
+            } else {
+                0
+            };
         }
         if enough > shift + 1 {
             return enough;
         }
         if is_late {
             let more = since >= RAISE_NS && enough >= shift;
-            return if more { (shift + 1).min(Sampling::SHIFT_MAX) } else { shift };
+            return if more {
+                (shift + 1).min(Sampling::SHIFT_MAX)
+            } else {
+                shift
+            };
         }
         let is_over = rate < self.limit / 4 * 3;
         if since >= LOWER_NS && (is_over || enough < shift) {
@@ -262,11 +270,19 @@ mod tests {
         assert_eq!(
             change,
             Change {
-                sampling: Sampling { ingress: 7, egress: 0, changing: true },
+                sampling: Sampling {
+                    ingress: 7,
+                    egress: 0,
+                    changing: true
+                },
                 told: Some(128),
             }
         );
-        let settled = Sampling { ingress: 7, egress: 7, changing: false };
+        let settled = Sampling {
+            ingress: 7,
+            egress: 7,
+            changing: false,
+        };
         assert_eq!(run.ticks(50, 256_000), [settled]);
         assert_eq!(run.sampler.sampled.since, Some(Moment(3 * TICK_NS)));
     }
@@ -280,7 +296,12 @@ mod tests {
         let lowered: Vec<_> = changes.iter().map(|sampling| sampling.ingress).collect();
         assert_eq!(lowered, [6, 5, 4, 3, 2, 1, 0, 0]);
         assert_eq!(changes.last(), Some(&Sampling::default()));
-        let Sampled { shift, since, most, for_ns } = run.sampler.sampled(run.now);
+        let Sampled {
+            shift,
+            since,
+            most,
+            for_ns,
+        } = run.sampler.sampled(run.now);
         assert_eq!((shift, since, most), (0, None, 7));
         assert_eq!(for_ns, 50 * TICK_NS + 6 * LOWER_NS);
     }
@@ -288,7 +309,9 @@ mod tests {
     #[test]
     fn what_overwhelms_a_slow_machine_is_a_flood_there() {
         let mut run = Run::new();
-        let change = run.tick(40_000, 1, u64::from(OBSERVATIONS_SIZE)).expect("sampled");
+        let change = run
+            .tick(40_000, 1, u64::from(OBSERVATIONS_SIZE))
+            .expect("sampled");
         assert_eq!(change.told, Some(32));
         // Though it is less than what others can take.
         run.ticks(100, 40_000);
