@@ -136,19 +136,21 @@ fn of_a_flood_all_is_reported_or_counted_and_then_all_is_reported() {
     }
 }
 
-/// A connection, by the client's end and the front door's port: a port may serve for two doors.
+/// A connection, by the client's end and the front door's port. A port may serve for two doors, and
+/// for one after the other through the same.
 type End = (SocketAddr, u16);
 
 /// As many real connections as there may be at this pace.
-fn connect_until(lab: &Lab, until: Instant) -> HashMap<End, Answer> {
-    let mut answers = HashMap::new();
+fn connect_until(lab: &Lab, until: Instant) -> HashMap<End, Vec<Answer>> {
+    let mut answers = HashMap::<End, Vec<Answer>>::new();
     for door in [API, WEB].into_iter().cycle() {
         if Instant::now() >= until {
             break;
         }
         // One that fails in a flood is no affair of this test.
         if let Ok(answer) = lab.connect(door.into(), CONNECT_TIMEOUT) {
-            answers.insert((answer.local, door.port()), answer);
+            let end = (answer.local, door.port());
+            answers.entry(end).or_default().push(answer);
         }
         thread::sleep(INTERVAL);
     }
@@ -181,22 +183,25 @@ fn who_connects_in_a_flood_gets_the_verdict_that_the_socket_saw() {
         let client = client_of(record).expect("a client");
         let door = record.pointer("/front_door/port").and_then(Value::as_u64);
         let door = u16::try_from(door.expect("a front door")).expect("a port");
-        let Some(answer) = answers.get(&(client, door)) else {
+        let Some(answers) = answers.get(&(client, door)) else {
             continue;
         };
         reported += 1;
-        let seen = answer.peer_seen;
-        let kept = if seen == client { "preserved" } else { "lost" };
-        assert_eq!(record.pointer("/source_ip"), Some(&json!(kept)), "{record}");
-        let source = json!({"ip": seen.ip(), "port": seen.port()});
-        assert_eq!(record.pointer("/source_seen"), Some(&source), "{record}");
+        let is_right = |answer: &Answer| {
+            let seen = answer.peer_seen;
+            let kept = if seen == client { "preserved" } else { "lost" };
+            let source = json!({"ip": seen.ip(), "port": seen.port()});
+            record.pointer("/source_ip") == Some(&json!(kept))
+                && record.pointer("/source_seen") == Some(&source)
+        };
+        assert!(answers.iter().any(is_right), "{answers:?}: {record}");
         let outcome = record.pointer("/outcome").and_then(Value::as_str);
         assert!(matches!(outcome, Some("answered" | "unknown")), "{record}");
     }
     say(&format!(
         "{} of the flood, {} real connections, {reported} reported; {}",
         flood.sent(),
-        answers.len(),
+        answers.values().map(Vec::len).sum::<usize>(),
         finished.stderr.lines().last().unwrap_or_default()
     ));
     assert!(reported > 0, "{}", finished.stderr);

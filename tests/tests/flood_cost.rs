@@ -192,15 +192,15 @@ fn rounds(lab: &Lab, node: &LabNode) -> Vec<f64> {
     for _ in 0..ROUNDS_MAX {
         let observer = ObserverProcess::start(node, &demo::cluster_file(), &[]).expect("observes");
         thread::sleep(SETTLED);
-        let observed = own_traffic(lab, node);
+        let between = own_traffic(lab, node);
         let finished = observer.stop().expect("stops");
         let after = own_traffic(lab, node);
         let spread = (before - after).abs() / before.max(after);
-        let ratio = 2.0 * observed / (before + after);
+        let ratio = 2.0 * between / (before + after);
         let counts = spread <= SPREAD_MAX;
         say(&format!(
             "{:.2} Gbit/s with an observer, of {:.2} and {:.2} without: {ratio:.3}{}; {}",
-            observed * 8e-9,
+            between * 8e-9,
             before * 8e-9,
             after * 8e-9,
             if counts { "" } else { ", does not count" },

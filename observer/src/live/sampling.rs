@@ -17,6 +17,8 @@ const LIMIT: u64 = 120_000;
 const BUDGET: u64 = 2_000;
 /// A limit is not lowered further: what so few overwhelm was held up by something else.
 const LIMIT_MIN: u64 = 2 * BUDGET;
+/// How often it is looked.
+const LOOK_NS: u64 = 90_000_000;
 /// A ring buffer found so full is read too slowly.
 const FULL: u64 = OBSERVATIONS_SIZE as u64 / 2;
 /// What was done shows in the ring buffer only when that was read.
@@ -96,6 +98,12 @@ impl Sampler {
             for_ns: self.sampled.for_ns + until_now.unwrap_or(0),
             ..self.sampled
         }
+    }
+
+    /// Whether it is time to look at what was counted.
+    pub(super) fn is_due(&self, now: Moment) -> bool {
+        self.last
+            .is_none_or(|(last, _)| now.nanoseconds_since(last) >= LOOK_NS)
     }
 
     /// What follows from what was counted by `now`.

@@ -481,7 +481,6 @@ impl<S: Sink> Session<S> {
         self.read_segments(segments)?;
         self.notice_losses()?;
         self.read_rewritten(ring)?;
-        self.sample()?;
         self.expire(now, self.parts.answer_timeout_ns)?;
         self.feed(Event::Tick(now))?;
         self.look_at_the_clock()?;
@@ -528,14 +527,19 @@ impl<S: Sink> Session<S> {
         Ok(())
     }
 
-    /// Follows fewer openings of too many, and all again after that.
+    /// Follows fewer openings of too many, and all again after that. Beside the tick, which a flood
+    /// of observations keeps waiting.
     fn sample(&mut self) -> anyhow::Result<()> {
+        let now = now()?;
+        if !self.sampler.is_due(now) {
+            return Ok(());
+        }
+        self.notice_losses()?;
         let load = Load {
             packets: self.parts.programs.handshakes()?,
             lost: self.observations_lost,
             used: mem::take(&mut self.used_in_tick),
         };
-        let now = now()?;
         let Some(change) = self.sampler.step(now, load) else {
             return Ok(());
         };
@@ -564,6 +568,7 @@ impl<S: Sink> Session<S> {
         for _ in 0..READ_MAX {
             let Some(item) = ring.next() else {
                 self.found(bytes);
+                self.sample()?;
                 return Ok(whole);
             };
             bytes += ITEM_HEADER_BYTES + item.len() as u64;
@@ -578,6 +583,7 @@ impl<S: Sink> Session<S> {
             }
         }
         self.found(bytes);
+        self.sample()?;
         Ok(Read::Until(until))
     }
 
