@@ -108,9 +108,7 @@ impl Sampler {
 
     /// What follows from what was counted by `now`.
     pub(super) fn step(&mut self, now: Moment, load: Load) -> Option<Change> {
-        let Some((then, before)) = self.last.replace((now, load)) else {
-            return None;
-        };
+        let (then, before) = self.last.replace((now, load))?;
         let elapsed = now.nanoseconds_since(then).max(1);
         let packets = load.packets.saturating_sub(before.packets);
         let rate = u128::from(packets) * 1_000_000_000 / u128::from(elapsed);
