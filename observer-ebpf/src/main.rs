@@ -32,10 +32,10 @@ mod sampling;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
-use conntrack::Direction;
+use conntrack::{Conntrack, Direction};
 use maps::Scratch;
-use observer_ebpf::{Arrival, CONNTRACK_ENTRY, Counter, ROLE_OPENING, SIDE_IN, SIDE_OUT};
-use packet::{BARE, ETHERNET, Role, UDP};
+use observer_ebpf::{Arrival, CONNTRACK_ENTRY, Counter, ROLE_OPENING, SIDE_IN, SIDE_OUT, Tuple};
+use packet::{BARE, ETHERNET, Packet, Role, UDP};
 use sampling::Refusals;
 
 /// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: the next program on the hook runs as if this one
@@ -109,7 +109,8 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         && let Some((role, sequence)) = packet::handshake::<LINK>(context)
         && !sampling::is_followed(sequence, shift)
     {
-        return shed(role == Role::Opening);
+        shed(role == Role::Opening);
+        return Some(());
     }
     let (scratch, now_ns) = maps::scratch()?;
     let Scratch {
@@ -123,7 +124,8 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
     } = scratch;
     packet::parse::<LINK>(context, packet)?;
     if packet.protocol != UDP && !sampling::is_followed(packet.sequence, shift) {
-        return shed(packet.role == Role::Opening);
+        shed(packet.role == Role::Opening);
+        return Some(());
     }
     let tuple = if packet.is_datagram() {
         let tuple = datagram::arrives(context, now_ns, shift, packet, conntrack, flow_key)?;
@@ -173,11 +175,10 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
 
 /// What is not followed is done with; an opening is counted.
 #[inline(always)]
-fn shed(is_counted: bool) -> Option<()> {
+fn shed(is_counted: bool) {
     if is_counted {
         maps::count(Counter::NotFollowed);
     }
-    Some(())
 }
 
 /// Whether this node itself sends a packet: it came by no interface.
@@ -197,7 +198,8 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         && let Some((role, sequence)) = packet::handshake::<LINK>(context)
         && !sampling::is_followed(sequence, sampling.egress)
     {
-        return shed(is_own && role == Role::Opening);
+        shed(is_own && role == Role::Opening);
+        return Some(());
     }
     let (scratch, now_ns) = maps::scratch()?;
     let Scratch {
@@ -216,7 +218,8 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         return None;
     }
     if packet.protocol != UDP && !sampling::is_followed(packet.sequence, sampling.egress) {
-        return shed(is_own && packet.role == Role::Opening);
+        shed(is_own && packet.role == Role::Opening);
+        return Some(());
     }
     let refusals = sampling::refusals(now_ns);
     if !is_own && refusals == Refusals::All {
@@ -232,30 +235,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
             (true, _) => Role::Opening,
         };
     }
-    let belongs = match packet.role {
-        Role::Opening => !tracked || conntrack.direction == Direction::Original,
-        Role::Accept => !tracked || conntrack.direction == Direction::Reply,
-        // netfilter gives its ICMP error or RST the entry of the packet it refuses, as related.
-        Role::Reset => !tracked || conntrack.direction != Direction::Original,
-        Role::IcmpError => tracked && conntrack.direction == Direction::RelatedReply,
-    };
-    if !belongs {
-        return None;
-    }
-    let original = match (tracked, packet.role) {
-        (true, _) => {
-            *reply = conntrack.reply;
-            conntrack.original
-        }
-        (false, Role::Opening) => {
-            *reply = packet.tuple.reversed();
-            packet.tuple
-        }
-        (false, _) => {
-            *reply = packet.tuple;
-            packet.tuple.reversed()
-        }
-    };
+    let original = original(packet, conntrack, reply)?;
     packet.identify(&original, &mut opening_key.identity);
     opening_key.role = ROLE_OPENING;
     let key = if packet.role == Role::Opening {
@@ -266,15 +246,12 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         &mut *answer_key
     };
     if is_datagram && !datagram::is_followed(packet, sampling.egress, &original, key, flow_key) {
-        return shed(self::is_own(context) && packet.role == Role::Opening);
+        shed(self::is_own(context) && packet.role == Role::Opening);
+        return Some(());
     }
     let mut arrival = maps::take(key);
     if is_datagram && arrival.time_ns == 0 {
         arrival = datagram::arrival(packet, key, flow_key);
-    }
-    // Not taken for this node's own: it was refused, or not followed, as it arrived.
-    if arrival.time_ns == 0 && *may_lack != 0 && !self::is_own(context) {
-        return Some(());
     }
     // An answer that never arrived is this node's own, so the opening packet stayed here.
     let opening = if packet.role == Role::Opening || arrival.time_ns != 0 {
@@ -282,18 +259,22 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     } else {
         maps::take(opening_key)
     };
-    // Nor this node's own answer to such an opening.
-    if arrival.time_ns == 0
-        && opening.time_ns == 0
-        && *may_lack != 0
-        && packet.role != Role::Opening
-    {
+    // What was refused, or not followed, as it arrived is not taken for this node's own; nor is the
+    // node's own answer to that.
+    let is_first = self::is_own(context) && packet.role == Role::Opening;
+    if *may_lack != 0 && (arrival.time_ns | opening.time_ns) == 0 && !is_first {
         return Some(());
     }
     if is_datagram {
         let is_new = !tracked || conntrack.is_new;
         datagram::left(
-            context, now_ns, packet, &original, reply, &arrival, is_new, flow_key,
+            context,
+            now_ns,
+            packet,
+            [&original, reply],
+            &arrival,
+            is_new,
+            flow_key,
         )?;
     }
     // A proxy on this node, perhaps. What another sends was waited for as it arrived.
@@ -311,6 +292,37 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         scratch.packet.sequence
     );
     Some(())
+}
+
+/// The original tuple of what leaves; writes the one of its replies. `None`: it is none of its
+/// connection's handshake.
+#[inline(always)]
+fn original(packet: &Packet, conntrack: &Conntrack, reply: &mut Tuple) -> Option<Tuple> {
+    let tracked = conntrack.state == CONNTRACK_ENTRY;
+    let belongs = match packet.role {
+        Role::Opening => !tracked || conntrack.direction == Direction::Original,
+        Role::Accept => !tracked || conntrack.direction == Direction::Reply,
+        // netfilter gives its ICMP error or RST the entry of the packet it refuses, as related.
+        Role::Reset => !tracked || conntrack.direction != Direction::Original,
+        Role::IcmpError => tracked && conntrack.direction == Direction::RelatedReply,
+    };
+    if !belongs {
+        return None;
+    }
+    Some(match (tracked, packet.role) {
+        (true, _) => {
+            *reply = conntrack.reply;
+            conntrack.original
+        }
+        (false, Role::Opening) => {
+            *reply = packet.tuple.reversed();
+            packet.tuple
+        }
+        (false, _) => {
+            *reply = packet.tuple;
+            packet.tuple.reversed()
+        }
+    })
 }
 
 /// The verifier refuses a program in which this loop can be reached, so no panic ever is.

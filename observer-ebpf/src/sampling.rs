@@ -57,7 +57,7 @@ fn end(address: &[u8; 16], port: u16) -> u32 {
     number
 }
 
-/// Every bit of a number in every other: the last step of MurmurHash3 (Austin Appleby, public
+/// Every bit of a number in every other: the last step of `MurmurHash3` (Austin Appleby, public
 /// domain).
 #[inline(always)]
 const fn mixed(mut number: u32) -> u32 {
