@@ -7,7 +7,7 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream},
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -17,7 +17,6 @@ use aya::{
     programs::{ProgramInfo, loaded_programs},
     sys::{Stats, enable_stats},
 };
-use std::net::{Ipv4Addr, SocketAddrV4};
 use tests::{
     attached, demo,
     flood::Flood,
@@ -164,8 +163,10 @@ fn in_a_flood_the_nodes_own_traffic_is_as_fast_as_unobserved() {
                 flood.send(AT_ONCE).expect("sent");
             }
         });
-        let ratios = rounds(&lab, node);
-        is_over.store(true, Ordering::Relaxed);
+        let ratios = {
+            let _until_here = Ends(&is_over);
+            rounds(&lab, node)
+        };
         pouring.join().expect("poured");
         (ratios, start.elapsed())
     });
@@ -182,6 +183,15 @@ fn in_a_flood_the_nodes_own_traffic_is_as_fast_as_unobserved() {
         ratio >= RATIO_MIN,
         "{ratio:.3} of the unobserved rate: {ratios:.3?}"
     );
+}
+
+/// Ends the flood, also when a round fails.
+struct Ends<'over>(&'over AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The rate with an observer, of that without, in each round that counts; in order.
