@@ -5,13 +5,15 @@
 //! plus an offset is the address of a field. The packet holds a reference to its entry, so the
 //! entry outlives the program's run.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     EbpfContext as _,
     helpers::{bpf_probe_read_kernel, generated},
     programs::TcContext,
 };
 use observer_ebpf::{
-    CONNTRACK_ENTRY, CONNTRACK_NONE, CONNTRACK_UNTRACKED, Counter, KernelLayout, NO_ZONES,
+    CONNTRACK_ENTRY, CONNTRACK_NONE, CONNTRACK_UNTRACKED, Counter, KernelLayout, NO_ZONES, NfConn,
     NfConntrackTuple, NfConntrackZone, Tuple,
 };
 
@@ -54,7 +56,7 @@ pub(crate) struct Conntrack {
     pub(crate) reply: Tuple,
     /// That of the original direction; zero without an entry.
     pub(crate) zone: u16,
-    kernel: NfConntrackTuple,
+    kernel: NfConn,
 }
 
 impl Conntrack {
@@ -82,27 +84,17 @@ impl Conntrack {
             }
             return;
         }
-        if !read_tuple(
-            entry + u64::from(layout.original),
-            &mut self.kernel,
-            &mut self.original,
-        ) || !read_tuple(
-            entry + u64::from(layout.reply),
-            &mut self.kernel,
-            &mut self.reply,
-        ) {
+        if self.read_entry(entry, layout).is_none() {
             maps::count(Counter::ReadsFailed);
             return;
         }
         // A template (`-j CT`) says how the packet is to be tracked, if conntrack ever sees it.
-        if self.kernel.l3num == 0 {
+        if self.kernel.reply.l3num == 0 {
             return;
         }
-        let Some(zone) = zone(entry, layout) else {
-            maps::count(Counter::ReadsFailed);
-            return;
-        };
-        self.zone = zone;
+        take_over(&self.kernel.original, &mut self.original);
+        take_over(&self.kernel.reply, &mut self.reply);
+        self.zone = zone(self.kernel.zone);
         self.is_new = info == IP_CT_NEW;
         self.direction = match info {
             IP_CT_ESTABLISHED | IP_CT_NEW => Direction::Original,
@@ -112,7 +104,37 @@ impl Conntrack {
         };
         self.state = CONNTRACK_ENTRY;
     }
+
+    /// Reads the zone and both tuples of an entry: every call costs, so all at once where they lie
+    /// as expected.
+    #[inline(always)]
+    fn read_entry(&mut self, entry: u64, layout: &KernelLayout) -> Option<()> {
+        let NfConn {
+            zone,
+            original,
+            reply,
+            ..
+        } = &mut self.kernel;
+        let at = |offset: u32| entry + u64::from(offset);
+        if layout.zone.wrapping_add(ORIGINAL) == layout.original
+            && layout.zone.wrapping_add(REPLY) == layout.reply
+        {
+            return read(at(layout.zone), &mut self.kernel);
+        }
+        read(at(layout.original), original)?;
+        read(at(layout.reply), reply)?;
+        if layout.zone == NO_ZONES {
+            zone.dir = 0;
+            return Some(());
+        }
+        read(at(layout.zone), zone)
+    }
 }
+
+#[expect(clippy::cast_possible_truncation, reason = "a hundred bytes")]
+const ORIGINAL: u32 = offset_of!(NfConn, original) as u32;
+#[expect(clippy::cast_possible_truncation, reason = "a hundred bytes")]
+const REPLY: u32 = offset_of!(NfConn, reply) as u32;
 
 /// Reads the original tuple of the packet at `skb` into `tuple`, if it has an entry and no
 /// reply was seen: of every packet that opens a connection that is so.
@@ -142,38 +164,24 @@ pub(crate) fn read_original(skb: u64, tuple: &mut Tuple) {
 /// The zone in which the original tuple is looked up, as `nf_ct_zone_id` tells it: a zone may be
 /// that of replies alone, and the original direction is then in the default zone, zero.
 #[inline(always)]
-fn zone(entry: u64, layout: &KernelLayout) -> Option<u16> {
-    if layout.zone == NO_ZONES {
-        return Some(0);
-    }
-    // SAFETY: the helper checks the address and fails rather than fault.
-    let zone = unsafe {
-        bpf_probe_read_kernel((entry + u64::from(layout.zone)) as *const NfConntrackZone)
-    };
-    let NfConntrackZone { id, flags: _, dir } = zone.ok()?;
-    Some(if dir & ZONE_DIR_ORIG == 0 { 0 } else { id })
+const fn zone(NfConntrackZone { id, flags: _, dir }: NfConntrackZone) -> u16 {
+    if dir & ZONE_DIR_ORIG == 0 { 0 } else { id }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "40 bytes")]
-const TUPLE_SIZE: u32 = size_of::<NfConntrackTuple>() as u32;
-
-/// Reads the kernel's tuple at `address` into `tuple`, by way of `kernel`.
+/// Reads what the kernel has at `address`.
 #[inline(always)]
-fn read_tuple(address: u64, kernel: &mut NfConntrackTuple, tuple: &mut Tuple) -> bool {
-    // SAFETY: `kernel` is as large as the size given, and integers only; the helper checks the
-    // address and fails rather than fault.
+#[expect(clippy::cast_possible_truncation, reason = "a hundred bytes at most")]
+fn read<T>(address: u64, into: &mut T) -> Option<()> {
+    // SAFETY: `into` is as large as the size given, and every `T` here is integers only; the helper
+    // checks the address and fails rather than fault.
     let failed = unsafe {
         generated::bpf_probe_read_kernel(
-            core::ptr::from_mut(kernel).cast(),
-            TUPLE_SIZE,
+            core::ptr::from_mut(into).cast(),
+            size_of::<T>() as u32,
             address as *const _,
         )
     };
-    if failed != 0 {
-        return false;
-    }
-    take_over(kernel, tuple);
-    true
+    (failed == 0).then_some(())
 }
 
 #[inline(always)]

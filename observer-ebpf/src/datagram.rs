@@ -9,20 +9,23 @@
 
 use aya_ebpf::programs::TcContext;
 use observer_ebpf::{
-    Arrival, ArrivalKey, CONNTRACK_ENTRY, FLOW_AWAITED, FLOW_CONTINUED, FLOW_OPENED, FLOW_REPLIED,
-    Flow, FlowKey, ROLE_OPENING, SIDE_IN, SIDE_OUT, Tuple,
+    Arrival, ArrivalKey, CONNTRACK_ENTRY, Counter, FLOW_AWAITED, FLOW_CONTINUED, FLOW_OPENED,
+    FLOW_REPLIED, Flow, FlowKey, ROLE_OPENING, SIDE_IN, SIDE_OUT, Tuple,
 };
 
 use crate::{
     conntrack::{Conntrack, Direction},
     maps,
     packet::{Packet, Role},
+    sampling,
 };
 
 /// At ingress: whether it is to be noted, as what ([`Packet::role`]), and by which tuple.
 #[inline(always)]
 pub(crate) fn arrives<'key>(
     context: &TcContext,
+    now_ns: u64,
+    shift: u8,
     packet: &mut Packet,
     conntrack: &mut Conntrack,
     key: &'key mut FlowKey,
@@ -46,10 +49,17 @@ pub(crate) fn arrives<'key>(
         }
     };
     packet.role = match known {
-        Some(flow) => role_in_flow(context, packet, key, flow)?,
+        Some(flow) => role_in_flow(context, now_ns, packet, key, flow)?,
         None if maps::is_observed(key.tuple.destination_port) => Role::Opening,
         None => return None,
     };
+    if packet.role == Role::Opening
+        && shift != 0
+        && !sampling::is_followed(sampling::number(&key.tuple), shift)
+    {
+        maps::count(Counter::NotFollowed);
+        return None;
+    }
     Some(&key.tuple)
 }
 
@@ -57,11 +67,11 @@ pub(crate) fn arrives<'key>(
 #[inline(always)]
 fn role_in_flow(
     context: &TcContext,
+    now_ns: u64,
     packet: &Packet,
     key: &mut FlowKey,
     flow: &mut Flow,
 ) -> Option<Role> {
-    let now_ns = maps::now_ns();
     let is_reply = flow.state == FLOW_AWAITED || flow.state == FLOW_REPLIED;
     if flow.state == FLOW_AWAITED {
         *flow = seen(context, packet, now_ns, FLOW_REPLIED);
@@ -89,9 +99,13 @@ fn role_in_flow(
 
 /// At egress: whether nothing need be known of it.
 #[inline(always)]
-pub(crate) fn is_known(context: &TcContext, packet: &Packet, key: &mut FlowKey) -> bool {
+pub(crate) fn is_known(
+    context: &TcContext,
+    now_ns: u64,
+    packet: &Packet,
+    key: &mut FlowKey,
+) -> bool {
     key.tuple = packet.tuple;
-    let now_ns = maps::now_ns();
     if maps::is_observed(packet.tuple.source_port) {
         point(key, packet, SIDE_OUT, 0);
         if is_refreshed(key, FLOW_REPLIED, now_ns) {
@@ -141,6 +155,32 @@ pub(crate) fn role_by_header(
     }
 }
 
+/// At egress: whether the flow of `original` is followed.
+#[inline(always)]
+pub(crate) fn is_followed(
+    packet: &Packet,
+    shift: u8,
+    original: &Tuple,
+    noted: &mut ArrivalKey,
+    key: &mut FlowKey,
+) -> bool {
+    if shift == 0 || sampling::is_followed(sampling::number(original), shift) {
+        return true;
+    }
+    if packet.role == Role::Accept {
+        // Since before so few were followed.
+        point(key, packet, SIDE_OUT, 0);
+        key.tuple = packet.tuple;
+        if maps::flow(key).is_some() {
+            return true;
+        }
+        // Taken for a flow of its own, and among those that are followed.
+        noted.role = ROLE_OPENING;
+        let _of_no_use = maps::take(noted);
+    }
+    false
+}
+
 /// At egress, of a datagram whose arrival was not noted under `noted`: the arrival, if it did come
 /// by an observed interface.
 #[inline(always)]
@@ -174,14 +214,13 @@ pub(crate) fn arrival(packet: &Packet, noted: &mut ArrivalKey, key: &mut FlowKey
 #[inline(always)]
 pub(crate) fn left(
     context: &TcContext,
+    now_ns: u64,
     packet: &Packet,
-    original: &Tuple,
-    reply: &Tuple,
+    [original, reply]: [&Tuple; 2],
     arrival: &Arrival,
     is_new: bool,
     key: &mut FlowKey,
 ) -> Option<()> {
-    let now_ns = maps::now_ns();
     let seen = |state| seen(context, packet, now_ns, state);
     if packet.role == Role::Opening {
         point(key, packet, SIDE_OUT, maps::ifindex(context));

@@ -28,7 +28,7 @@ fn observer_drop(context: RawTracePointContext) -> i32 {
 fn dropped(context: &RawTracePointContext) -> Option<()> {
     let layout = maps::drop_layout()?;
     let reason: u32 = context.arg(2);
-    if reason == layout.not_specified || !maps::is_attended() {
+    if reason == layout.not_specified || !maps::is_attended(maps::now_ns()) {
         return None;
     }
     let skb: u64 = context.arg(0);

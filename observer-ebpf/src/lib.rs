@@ -14,8 +14,8 @@
 /// One direction of a connection: who sends to whom.
 ///
 /// The twin of the kernel's `nf_conntrack_tuple` without its family and protocol, which
-/// [`Identity`] holds once for both directions.
-#[repr(C)]
+/// [`Identity`] holds once for both directions. Aligned so that the programs copy words, not bytes.
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// Source address in network order; an IPv4 address fills the first four bytes, the rest is zero.
@@ -173,6 +173,68 @@ pub const FLOWS_MAX: u32 = 1 << 16;
 /// with replies it may keep longer, and what it still holds is never called new.
 pub const FLOW_IDLE_NS: u64 = 30_000_000_000;
 
+/// The only element of the map `SAMPLING`, as one number so that it changes at once: how many
+/// openings are followed, while there are too many.
+///
+/// Of all openings one in 2^shift is followed, chosen by what both hooks read in the header of
+/// every packet of its handshake: so both follow a connection, or neither.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sampling {
+    /// The shift at ingress: 0 to [`Sampling::SHIFT_MAX`].
+    pub ingress: u8,
+    /// The shift at egress: for a moment after a change the lesser of before and after.
+    pub egress: u8,
+    /// Whether the shift changed a moment ago: then what came by an interface and has no arrival is
+    /// one that ingress did not follow.
+    pub changing: bool,
+}
+
+impl Sampling {
+    /// One in 65,536 openings.
+    pub const SHIFT_MAX: u8 = 16;
+
+    /// As the map has it.
+    #[must_use]
+    pub const fn to_word(self) -> u64 {
+        self.ingress as u64 | (self.egress as u64) << 8 | (self.changing as u64) << 16
+    }
+
+    /// The reverse of [`Sampling::to_word`].
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, reason = "byte by byte")]
+    pub const fn from_word(word: u64) -> Self {
+        Self {
+            ingress: word as u8,
+            egress: (word >> 8) as u8,
+            changing: word >> 16 & 1 != 0,
+        }
+    }
+}
+
+/// Openings that arrive find the ring buffer full when so much of it is used: the rest is for the
+/// answers to those that are followed, and for what this node sends itself.
+pub const OPENINGS_MARK: u64 = OBSERVATIONS_SIZE as u64 / 4 * 3;
+
+/// Userspace is woken by an answer, which ends a connection's wait, and by an opening only when so
+/// much of the ring buffer is used; else it looks by itself, soon enough.
+pub const WAKE_MARK: u64 = OBSERVATIONS_SIZE as u64 / 4;
+
+/// And no more often than this: waking costs more than all else that becomes of a connection.
+pub const WAKE_NS: u64 = 10_000_000;
+
+/// So long after an arrival was refused, what leaves without one may be it.
+pub const REFUSED_NS: u64 = 1_000_000_000;
+
+/// The only element of the map `REFUSED`, written at ingress while the ring buffer is full.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// When an arrival was last refused, as [`Arrival::time_ns`].
+    pub refused_ns: u64,
+    /// When one was last noted, within [`REFUSED_NS`] of a refusal.
+    pub noted_ns: u64,
+}
+
 /// Words of the map of UDP ports that are observed: one bit for each of the 65536.
 pub const PORT_WORDS: u32 = 1 << 10;
 
@@ -222,8 +284,8 @@ pub struct Observation {
 }
 
 /// Where the kernel keeps what the programs read of conntrack, in bytes. Resolved by userspace from
-/// BTF, and the only element of the map `LAYOUT` once it is known; until then no entry is read, and
-/// the tuples of every observation are the packets' own.
+/// BTF, and the only element of the map `LAYOUT` once it is known; until then `nfct` is zero, no entry
+/// is read, and the tuples of every observation are the packets' own.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelLayout {
@@ -335,7 +397,7 @@ pub const LAYOUT_KEY: u32 = 0;
 /// The kernel's `struct nf_conntrack_tuple` (`include/net/netfilter/nf_conntrack_tuple.h`),
 /// read whole in one call. Userspace checks these offsets against BTF before it hands over a
 /// [`KernelLayout`].
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NfConntrackTuple {
     /// `src.u3`: an IPv4 address fills the first four bytes.
@@ -371,6 +433,24 @@ pub struct NfConntrackZone {
     pub dir: u8,
 }
 
+/// What the programs read of the kernel's `struct nf_conn` (`include/net/netfilter/nf_conntrack.h`):
+/// the fields from `zone` on, as they lie on kernels of 64 bits from 5.10 to 7.2. Where the
+/// [`KernelLayout`] says so, they are read whole in one call; else one by one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NfConn {
+    /// `zone`.
+    pub zone: NfConntrackZone,
+    /// `tuplehash[IP_CT_DIR_ORIGINAL].hnnode`.
+    pub original_node: [u32; 4],
+    /// `tuplehash[IP_CT_DIR_ORIGINAL].tuple`.
+    pub original: NfConntrackTuple,
+    /// `tuplehash[IP_CT_DIR_REPLY].hnnode`.
+    pub reply_node: [u32; 4],
+    /// `tuplehash[IP_CT_DIR_REPLY].tuple`.
+    pub reply: NfConntrackTuple,
+}
+
 /// Index into the per-CPU array of counters. Each only ever grows.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -385,8 +465,9 @@ pub enum Counter {
     ArrivalsLost = 3,
     /// Observations handed to userspace.
     ObservationsSent = 4,
-    /// Opening packets, or this node's own answers to them, that found the ring buffer full: a
-    /// connection each, unless the packet passed several devices.
+    /// Opening packets, or this node's own answers to them, that found the ring buffer full, or as
+    /// they arrived [`OPENINGS_MARK`] of it used: a connection each, unless the packet passed several
+    /// devices, or comes again.
     OpeningsLost = 5,
     /// Packets whose headers ended early.
     Truncated = 6,
@@ -408,15 +489,18 @@ pub enum Counter {
     SegmentsSent = 14,
     /// Segments that found their ring buffer full.
     SegmentsLost = 15,
+    /// Opening packets that were not followed, by [`Sampling`]: as they arrived, or, if this node
+    /// sent them, as they left. Of UDP each datagram of such a flow.
+    NotFollowed = 16,
 }
 
 impl Counter {
     /// How many there are: the size of the array.
-    pub const COUNT: u32 = 16;
+    pub const COUNT: u32 = 17;
 }
 
 const _: () = {
-    assert!(size_of::<Tuple>() == 36 && align_of::<Tuple>() == 2);
+    assert!(size_of::<Tuple>() == 36 && align_of::<Tuple>() == 4);
     assert!(size_of::<Identity>() == 44 && align_of::<Identity>() == 4);
     assert!(size_of::<ArrivalKey>() == 48 && align_of::<ArrivalKey>() == 4);
     assert!(size_of::<Arrival>() == 16 && align_of::<Arrival>() == 8);
@@ -424,12 +508,14 @@ const _: () = {
     assert!(size_of::<Flow>() == 16 && align_of::<Flow>() == 8);
     assert!(size_of::<Observation>() == 128 && align_of::<Observation>() == 8);
     assert!(size_of::<SourceKey>() == 17 && align_of::<SourceKey>() == 1);
-    assert!(size_of::<WaitingKey>() == 40 && align_of::<WaitingKey>() == 2);
+    assert!(size_of::<WaitingKey>() == 40 && align_of::<WaitingKey>() == 4);
     assert!(size_of::<Waiting>() == 52 && align_of::<Waiting>() == 4);
     assert!(size_of::<Segment>() == 104 && align_of::<Segment>() == 8);
     assert!(size_of::<KernelLayout>() == 16 && align_of::<KernelLayout>() == 4);
+    assert!(size_of::<Refused>() == 16 && align_of::<Refused>() == 8);
     assert!(size_of::<DropLayout>() == 12 && align_of::<DropLayout>() == 4);
-    assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 2);
+    assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 4);
+    assert!(size_of::<NfConn>() == 116 && align_of::<NfConn>() == 4);
     assert!(size_of::<NfConntrackZone>() == 4 && align_of::<NfConntrackZone>() == 2);
 };
 

@@ -28,13 +28,15 @@ mod drops;
 mod maps;
 mod packet;
 mod payload;
+mod sampling;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
-use conntrack::Direction;
+use conntrack::{Conntrack, Direction};
 use maps::Scratch;
-use observer_ebpf::{Arrival, CONNTRACK_ENTRY, ROLE_OPENING, SIDE_IN, SIDE_OUT};
-use packet::{BARE, ETHERNET, Role};
+use observer_ebpf::{Arrival, CONNTRACK_ENTRY, Counter, ROLE_OPENING, SIDE_IN, SIDE_OUT, Tuple};
+use packet::{BARE, ETHERNET, Packet, Role, UDP};
+use sampling::Refusals;
 
 /// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: the next program on the hook runs as if this one
 /// were not there. `TC_ACT_OK` would end the chain (`include/uapi/linux/bpf.h`, `tcx_action_base`).
@@ -101,6 +103,16 @@ fn egress<const LINK: usize>(context: &TcContext) -> i32 {
 /// `None` only ends early; nobody asks why.
 #[inline(always)]
 fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
+    let shift = sampling::sampling().ingress;
+    // Of a flood nothing more is looked at.
+    if shift != 0
+        && let Some((role, sequence)) = packet::handshake::<LINK>(context)
+        && !sampling::is_followed(sequence, shift)
+    {
+        shed(role == Role::Opening);
+        return Some(());
+    }
+    let (scratch, now_ns) = maps::scratch()?;
     let Scratch {
         packet,
         conntrack,
@@ -109,11 +121,22 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         waiting_key,
         reply,
         ..
-    } = maps::scratch()?;
+    } = scratch;
     packet::parse::<LINK>(context, packet)?;
+    if packet.protocol != UDP && !sampling::is_followed(packet.sequence, shift) {
+        shed(packet.role == Role::Opening);
+        return Some(());
+    }
     let tuple = if packet.is_datagram() {
-        datagram::arrives(context, packet, conntrack, flow_key)?
+        let tuple = datagram::arrives(context, now_ns, shift, packet, conntrack, flow_key)?;
+        if !sampling::admits(packet.role, now_ns) {
+            return Some(());
+        }
+        tuple
     } else {
+        if !sampling::admits(packet.role, now_ns) {
+            return Some(());
+        }
         // A bridge's own ingress comes after conntrack, with the header rewritten already: so the
         // entry, where there is one, names the connection, and the header only where there is none.
         conntrack.read(context);
@@ -130,7 +153,7 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
     packet.identify(tuple, &mut key.identity);
     key.role = packet.role.key();
     let arrival = Arrival {
-        time_ns: maps::now_ns(),
+        time_ns: now_ns,
         ifindex: maps::ifindex(context),
         ttl: packet.ttl,
         padding: [0; 3],
@@ -150,6 +173,14 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
     Some(())
 }
 
+/// What is not followed is done with; an opening is counted.
+#[inline(always)]
+fn shed(is_counted: bool) {
+    if is_counted {
+        maps::count(Counter::NotFollowed);
+    }
+}
+
 /// Whether this node itself sends a packet: it came by no interface.
 #[inline(always)]
 fn is_own(context: &TcContext) -> bool {
@@ -160,7 +191,17 @@ fn is_own(context: &TcContext) -> bool {
 /// As [`arrive`].
 #[inline(always)]
 fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
-    let scratch = maps::scratch()?;
+    let sampling = sampling::sampling();
+    let is_own = is_own(context);
+    // As at ingress; what came by an interface was counted there.
+    if sampling.egress != 0
+        && let Some((role, sequence)) = packet::handshake::<LINK>(context)
+        && !sampling::is_followed(sequence, sampling.egress)
+    {
+        shed(is_own && role == Role::Opening);
+        return Some(());
+    }
+    let (scratch, now_ns) = maps::scratch()?;
     let Scratch {
         packet,
         conntrack,
@@ -169,12 +210,22 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         flow_key,
         waiting_key,
         reply,
+        may_lack,
     } = scratch;
     packet::parse::<LINK>(context, packet)?;
     let is_datagram = packet.is_datagram();
-    if is_datagram && datagram::is_known(context, packet, flow_key) {
+    if is_datagram && datagram::is_known(context, now_ns, packet, flow_key) {
         return None;
     }
+    if packet.protocol != UDP && !sampling::is_followed(packet.sequence, sampling.egress) {
+        shed(is_own && packet.role == Role::Opening);
+        return Some(());
+    }
+    let refusals = sampling::refusals(now_ns);
+    if !is_own && refusals == Refusals::All {
+        return Some(());
+    }
+    *may_lack = u8::from(sampling.changing || refusals == Refusals::Some);
     conntrack.read(context);
     let tracked = conntrack.state == CONNTRACK_ENTRY;
     if is_datagram {
@@ -184,6 +235,70 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
             (true, _) => Role::Opening,
         };
     }
+    let original = original(packet, conntrack, reply)?;
+    packet.identify(&original, &mut opening_key.identity);
+    opening_key.role = ROLE_OPENING;
+    let key = if packet.role == Role::Opening {
+        &mut *opening_key
+    } else {
+        packet.identify(reply, &mut answer_key.identity);
+        answer_key.role = packet.role.key();
+        &mut *answer_key
+    };
+    if is_datagram && !datagram::is_followed(packet, sampling.egress, &original, key, flow_key) {
+        shed(self::is_own(context) && packet.role == Role::Opening);
+        return Some(());
+    }
+    let mut arrival = maps::take(key);
+    if is_datagram && arrival.time_ns == 0 {
+        arrival = datagram::arrival(packet, key, flow_key);
+    }
+    // An answer that never arrived is this node's own, so the opening packet stayed here.
+    let opening = if packet.role == Role::Opening || arrival.time_ns != 0 {
+        maps::NO_ARRIVAL
+    } else {
+        maps::take(opening_key)
+    };
+    // What was refused, or not followed, as it arrived is not taken for this node's own; nor is the
+    // node's own answer to that.
+    let is_first = self::is_own(context) && packet.role == Role::Opening;
+    if *may_lack != 0 && (arrival.time_ns | opening.time_ns) == 0 && !is_first {
+        return Some(());
+    }
+    if is_datagram {
+        let is_new = !tracked || conntrack.is_new;
+        datagram::left(
+            context,
+            now_ns,
+            packet,
+            [&original, reply],
+            &arrival,
+            is_new,
+            flow_key,
+        )?;
+    }
+    // A proxy on this node, perhaps. What another sends was waited for as it arrived.
+    if payload::is_on() && self::is_own(context) {
+        payload::open(packet, opening_key, SIDE_OUT, waiting_key);
+    }
+    maps::send(context, scratch, now_ns, arrival, opening);
+    debug!(
+        context,
+        "observation {}, interface {}, ports {} to {}, sequence {}",
+        scratch.packet.role.kind(),
+        maps::ifindex(context),
+        scratch.packet.tuple.source_port,
+        scratch.packet.tuple.destination_port,
+        scratch.packet.sequence
+    );
+    Some(())
+}
+
+/// The original tuple of what leaves; writes the one of its replies. `None`: it is none of its
+/// connection's handshake.
+#[inline(always)]
+fn original(packet: &Packet, conntrack: &Conntrack, reply: &mut Tuple) -> Option<Tuple> {
+    let tracked = conntrack.state == CONNTRACK_ENTRY;
     let belongs = match packet.role {
         Role::Opening => !tracked || conntrack.direction == Direction::Original,
         Role::Accept => !tracked || conntrack.direction == Direction::Reply,
@@ -194,7 +309,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
     if !belongs {
         return None;
     }
-    let original = match (tracked, packet.role) {
+    Some(match (tracked, packet.role) {
         (true, _) => {
             *reply = conntrack.reply;
             conntrack.original
@@ -207,47 +322,7 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
             *reply = packet.tuple;
             packet.tuple.reversed()
         }
-    };
-    packet.identify(&original, &mut opening_key.identity);
-    opening_key.role = ROLE_OPENING;
-    let key = if packet.role == Role::Opening {
-        &mut *opening_key
-    } else {
-        packet.identify(reply, &mut answer_key.identity);
-        answer_key.role = packet.role.key();
-        &mut *answer_key
-    };
-    let mut arrival = maps::take(key);
-    if is_datagram && arrival.time_ns == 0 {
-        arrival = datagram::arrival(packet, key, flow_key);
-    }
-    // An answer that never arrived is this node's own, so the opening packet stayed here.
-    let opening = if packet.role == Role::Opening || arrival.time_ns != 0 {
-        maps::NO_ARRIVAL
-    } else {
-        maps::take(opening_key)
-    };
-    if is_datagram {
-        let is_new = !tracked || conntrack.is_new;
-        datagram::left(
-            context, packet, &original, reply, &arrival, is_new, flow_key,
-        )?;
-    }
-    // A proxy on this node, perhaps. What another sends was waited for as it arrived.
-    if payload::is_on() && is_own(context) {
-        payload::open(packet, opening_key, SIDE_OUT, waiting_key);
-    }
-    maps::send(context, scratch, arrival, opening);
-    debug!(
-        context,
-        "observation {}, interface {}, ports {} to {}, sequence {}",
-        scratch.packet.role.kind(),
-        maps::ifindex(context),
-        scratch.packet.tuple.source_port,
-        scratch.packet.tuple.destination_port,
-        scratch.packet.sequence
-    );
-    Some(())
+    })
 }
 
 /// The verifier refuses a program in which this loop can be reached, so no panic ever is.

@@ -3,16 +3,18 @@
 //! userspace.
 
 use aya_ebpf::{
-    bindings::{BPF_F_RDONLY_PROG, BPF_NOEXIST},
+    bindings::{
+        BPF_F_RDONLY_PROG, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
+    },
     helpers::bpf_ktime_get_ns,
     macros::map,
-    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
+    maps::{Array, LruHashMap, PerCpuArray, RingBuf},
     programs::TcContext,
 };
 use observer_ebpf::{
     ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DROPS_MAX, DropLayout, FLOW_IDLE_NS, FLOWS_MAX,
     Flow, FlowKey, KernelLayout, LAYOUT_KEY, OBSERVATIONS_SIZE, Observation, PORT_WORDS,
-    SILENCE_NS, Tuple, WaitingKey,
+    SILENCE_NS, Tuple, WAKE_MARK, WAKE_NS, WaitingKey,
 };
 
 use crate::{
@@ -34,6 +36,10 @@ static UDP_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, BPF_F_RDONLY_
 #[map]
 static OBSERVATIONS: RingBuf = RingBuf::with_byte_size(OBSERVATIONS_SIZE, 0);
 
+/// When userspace was last woken, on the clock of [`now_ns`].
+#[map]
+static WOKEN: Array<u64> = Array::with_max_entries(1, 0);
+
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Counter::COUNT, 0);
 
@@ -45,10 +51,10 @@ static HEARTBEAT: Array<u64> = Array::with_max_entries(1, 0);
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// Set by userspace, once, perhaps long after the programs run: conntrack may be a module that is
-/// not loaded yet. A hash map, because its element appears whole or not at all; an array's is
-/// copied into place while programs read it.
+/// not loaded yet. An element is copied into place while programs read it; so userspace sets all
+/// but `nfct` first, and `nfct` with the same again.
 #[map]
-static LAYOUT: HashMap<u32, KernelLayout> = HashMap::with_max_entries(1, BPF_F_RDONLY_PROG);
+static LAYOUT: Array<KernelLayout> = Array::with_max_entries(1, BPF_F_RDONLY_PROG);
 
 /// Why openings that arrived were dropped, by the kernel's own number.
 #[map]
@@ -68,6 +74,9 @@ pub(crate) struct Scratch {
     pub(crate) waiting_key: WaitingKey,
     /// Backend → source seen, once it is known.
     pub(crate) reply: Tuple,
+    /// Whether a packet that leaves may lack an arrival because it was not followed. Kept here because
+    /// the verifier would go every way from here on twice if it knew it.
+    pub(crate) may_lack: u8,
 }
 
 /// What [`take`] gives when nothing arrived.
@@ -81,25 +90,27 @@ pub(crate) const NO_ARRIVAL: Arrival = Arrival {
 /// `EEXIST` as a helper returns it.
 const EXISTS: i32 = -17;
 
-/// This CPU's scratch; none while nobody is there to read what would come of it.
+/// This CPU's scratch, and what time it is; none while nobody is there to read what would come of
+/// it. The clock costs, so one reading serves a whole run.
 #[inline(always)]
-pub(crate) fn scratch() -> Option<&'static mut Scratch> {
-    if !is_attended() {
+pub(crate) fn scratch() -> Option<(&'static mut Scratch, u64)> {
+    let now_ns = now_ns();
+    if !is_attended(now_ns) {
         count(Counter::Unattended);
         return None;
     }
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: the slot is this CPU's own, and TC programs run to their end with softirqs off, so
     // none interrupts another on one CPU. The kernel zeroed it, and zero is a value of each field.
-    Some(unsafe { &mut *scratch })
+    Some((unsafe { &mut *scratch }, now_ns))
 }
 
 /// Filters outlive an observer that is killed; they must not go on to collect addresses.
 #[inline(always)]
-pub(crate) fn is_attended() -> bool {
+pub(crate) fn is_attended(now_ns: u64) -> bool {
     HEARTBEAT
         .get(0)
-        .is_some_and(|beat| now_ns().saturating_sub(*beat) < SILENCE_NS)
+        .is_some_and(|beat| now_ns.saturating_sub(*beat) < SILENCE_NS)
 }
 
 /// Userspace's last sign of life, as a number of 2^`shift` ns; it comes round again.
@@ -112,8 +123,7 @@ pub(crate) fn generation(shift: u32) -> Option<u8> {
 /// Where the kernel keeps conntrack's entries, if that is known.
 #[inline(always)]
 pub(crate) fn layout() -> Option<&'static KernelLayout> {
-    // SAFETY: the element is set once and never replaced or removed, so it stays as it is.
-    unsafe { LAYOUT.get(LAYOUT_KEY) }
+    LAYOUT.get(LAYOUT_KEY).filter(|layout| layout.nfct != 0)
 }
 
 /// Where the kernel keeps what the program for drops reads.
@@ -175,14 +185,15 @@ pub(crate) fn is_idle(flow: &Flow, now_ns: u64) -> bool {
 /// Keeps what is known of a flow now, in place of what was.
 #[inline(always)]
 pub(crate) fn keep(key: &FlowKey, flow: Flow) {
-    if let Some(known) = self::flow(key) {
-        *known = flow;
-        return;
-    }
+    // Most are new.
     count(match FLOWS.insert(key, flow, u64::from(BPF_NOEXIST)) {
         Ok(()) => Counter::FlowsWritten,
-        // Another CPU was faster.
-        Err(EXISTS) => return,
+        Err(EXISTS) => {
+            if let Some(known) = self::flow(key) {
+                *known = flow;
+            }
+            return;
+        }
         Err(_) => Counter::FlowsLost,
     });
 }
@@ -198,11 +209,6 @@ pub(crate) fn waits(key: &ArrivalKey) -> bool {
 /// a stack, changes nothing.
 #[inline(always)]
 pub(crate) fn note(key: &ArrivalKey, arrival: &Arrival) {
-    // An insert looks for the key only after it took a free entry, or somebody's.
-    if waits(key) {
-        count(Counter::ArrivalsRepeated);
-        return;
-    }
     let counter = match ARRIVALS.insert(key, arrival, u64::from(BPF_NOEXIST)) {
         Ok(()) => Counter::ArrivalsWritten,
         Err(EXISTS) => Counter::ArrivalsRepeated,
@@ -225,9 +231,39 @@ pub(crate) fn take(key: &ArrivalKey) -> Arrival {
     arrival
 }
 
+/// How many bytes of the ring buffer wait for userspace.
+#[inline(always)]
+pub(crate) fn used() -> u64 {
+    OBSERVATIONS.query(BPF_RB_AVAIL_DATA.into())
+}
+
+/// The flags by which a record wakes userspace, or not. The kernel's own rule, to wake whoever has read
+/// everything, would wake it for each packet.
+#[inline(always)]
+fn wake(role: Role, now_ns: u64) -> u64 {
+    if let Some(woken) = WOKEN.get_ptr_mut(0) {
+        // SAFETY: the element stays where it is; at worst two CPUs wake at once.
+        unsafe {
+            if now_ns.saturating_sub(*woken) >= WAKE_NS
+                && (role != Role::Opening || used() > WAKE_MARK)
+            {
+                *woken = now_ns;
+                return BPF_RB_FORCE_WAKEUP.into();
+            }
+        }
+    }
+    BPF_RB_NO_WAKEUP.into()
+}
+
 /// Hands a finished observation of `scratch` to userspace.
 #[inline(always)]
-pub(crate) fn send(context: &TcContext, scratch: &Scratch, arrival: Arrival, opening: Arrival) {
+pub(crate) fn send(
+    context: &TcContext,
+    scratch: &Scratch,
+    now_ns: u64,
+    arrival: Arrival,
+    opening: Arrival,
+) {
     let Some(mut record) = OBSERVATIONS.reserve::<Observation>(0) else {
         let is_first = scratch.packet.role == Role::Opening || opening.time_ns != 0;
         count(if is_first {
@@ -250,10 +286,10 @@ pub(crate) fn send(context: &TcContext, scratch: &Scratch, arrival: Arrival, ope
         (*place).ttl = scratch.packet.ttl;
         (*place).padding = 0;
         (*place).ifindex = ifindex(context);
-        (*place).time_ns = now_ns();
+        (*place).time_ns = now_ns;
         (*place).arrival = arrival;
         (*place).opening = opening;
     }
-    record.submit(0);
+    record.submit(wake(scratch.packet.role, now_ns));
     count(Counter::ObservationsSent);
 }

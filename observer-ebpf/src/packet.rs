@@ -7,6 +7,8 @@
 //! `LINK` is the length of the link header: [`ETHERNET`], or [`BARE`] for devices without one
 //! (tunnels of IP in IP, WireGuard, tun), whose packets start at the IP header.
 
+use core::mem::offset_of;
+
 use aya_ebpf::programs::TcContext;
 use network_types::{
     eth::{EthHdr, EtherType},
@@ -23,6 +25,8 @@ use crate::maps;
 
 /// Offset of the sequence number in a TCP header (RFC 9293, 3.1).
 pub(crate) const TCP_SEQUENCE: usize = 4;
+/// Offset of the acknowledgement number in a TCP header (RFC 9293, 3.1).
+const TCP_ACKNOWLEDGED: usize = 8;
 /// Offset of the byte whose high four bits are the length of a TCP header (RFC 9293, 3.1), in
 /// words of four bytes.
 const TCP_DATA_OFFSET: usize = 12;
@@ -156,7 +160,7 @@ impl Packet {
 pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
     match ethertype(context) {
         IPV4 => {
-            let Some([head, flags]) = linear::<LINK, Ipv4Hdr>(context) else {
+            let Some(head) = linear::<LINK, Ipv4Hdr>(context) else {
                 return false;
             };
             // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
@@ -165,7 +169,7 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
                 return !matches!(header.proto, TCP | UDP | SCTP | ICMP);
             }
             match header.proto {
-                TCP => read(flags) & (SYN | RST) == 0,
+                TCP => passes_tcp(head + Ipv4Hdr::LEN),
                 UDP => passes_udp(head + Ipv4Hdr::LEN),
                 SCTP => passes_sctp(head + Ipv4Hdr::LEN),
                 ICMP => read(head + Ipv4Hdr::LEN) != ICMP_UNREACHABLE,
@@ -173,13 +177,13 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
             }
         }
         IPV6 => {
-            let Some([head, flags]) = linear::<LINK, Ipv6Hdr>(context) else {
+            let Some(head) = linear::<LINK, Ipv6Hdr>(context) else {
                 return false;
             };
             // SAFETY: as above.
             let header = unsafe { &*(head as *const Ipv6Hdr) };
             match header.next_hdr {
-                TCP => read(flags) & (SYN | RST) == 0,
+                TCP => passes_tcp(head + Ipv6Hdr::LEN),
                 UDP => passes_udp(head + Ipv6Hdr::LEN),
                 SCTP => passes_sctp(head + Ipv6Hdr::LEN),
                 ICMP6 => read(head + Ipv6Hdr::LEN) != ICMP6_UNREACHABLE,
@@ -191,6 +195,30 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
     }
 }
 
+/// What a TCP segment with plain and linear headers is to its connection, and the client's initial
+/// sequence number.
+#[inline(always)]
+pub(crate) fn handshake<const LINK: usize>(context: &TcContext) -> Option<(Role, u32)> {
+    let transport = if ethertype(context) == IPV4 {
+        let head = linear::<LINK, Ipv4Hdr>(context)?;
+        // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
+        let header = unsafe { &*(head as *const Ipv4Hdr) };
+        if header.vihl != IPV4_PLAIN || header.frag_offset() != 0 || header.proto != TCP {
+            return None;
+        }
+        head + Ipv4Hdr::LEN
+    } else {
+        let head = linear::<LINK, Ipv6Hdr>(context)?;
+        // SAFETY: as above.
+        let header = unsafe { &*(head as *const Ipv6Hdr) };
+        if header.next_hdr != TCP {
+            return None;
+        }
+        head + Ipv6Hdr::LEN
+    };
+    segment_at(transport)
+}
+
 /// The source port of a TCP segment with data, as far as the linear part shows one; of what
 /// [`passes`] let pass.
 #[inline(always)]
@@ -198,7 +226,7 @@ pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
 pub(crate) fn source_port_of_data<const LINK: usize>(context: &TcContext) -> Option<u16> {
     let (transport, length) = match ethertype(context) {
         IPV4 => {
-            let [head, _] = linear::<LINK, Ipv4Hdr>(context)?;
+            let head = linear::<LINK, Ipv4Hdr>(context)?;
             // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
             let header = unsafe { &*(head as *const Ipv4Hdr) };
             if header.vihl != IPV4_PLAIN || header.proto != TCP {
@@ -210,7 +238,7 @@ pub(crate) fn source_port_of_data<const LINK: usize>(context: &TcContext) -> Opt
             (head + Ipv4Hdr::LEN, length)
         }
         IPV6 => {
-            let [head, _] = linear::<LINK, Ipv6Hdr>(context)?;
+            let head = linear::<LINK, Ipv6Hdr>(context)?;
             // SAFETY: as above.
             let header = unsafe { &*(head as *const Ipv6Hdr) };
             if header.next_hdr != TCP {
@@ -282,13 +310,23 @@ pub(crate) fn data<const LINK: usize>(context: &TcContext, packet: &mut Packet) 
     })
 }
 
+/// Whether a segment neither opens a connection nor answers an opening packet, as [`tcp_role`] has
+/// it.
+#[inline(always)]
+fn passes_tcp(header: usize) -> bool {
+    let flags = read(header + TCP_FLAGS);
+    if flags & (SYN | RST) == 0 {
+        return true;
+    }
+    // Most resets end what was established.
+    flags & SYN == 0 && (flags & ACK == 0 || word(header + TCP_SEQUENCE) != 0)
+}
+
 /// Whether neither port of a datagram is observed. What a later fragment has there are no ports;
 /// [`parse`] looks at that.
 #[inline(always)]
 fn passes_udp(header: usize) -> bool {
-    let source = [read(header), read(header + 1)];
-    let destination = [read(header + 2), read(header + 3)];
-    !is_observed(u16::from_be_bytes(source), u16::from_be_bytes(destination))
+    !is_observed(half(header), half(header + 2))
 }
 
 /// A flow of an observed front door has its port on one end, and its endpoint's behind NAT.
@@ -302,12 +340,25 @@ fn passes_sctp(header: usize) -> bool {
     !matches!(read(header + SCTP_CHUNK), INIT | INIT_ACK | ABORT)
 }
 
-/// Where the IP header `H` and the flags of a TCP header behind it lie, if both are linear.
+/// Where the IP header `H` lies, if it is linear, as far as the flags of a TCP header behind it.
 #[inline(always)]
-fn linear<const LINK: usize, H>(context: &TcContext) -> Option<[usize; 2]> {
+fn linear<const LINK: usize, H>(context: &TcContext) -> Option<usize> {
     let head = context.data() + LINK;
     let flags = head + size_of::<H>() + TCP_FLAGS;
-    (flags < context.data_end()).then_some([head, flags])
+    (flags < context.data_end()).then_some(head)
+}
+
+/// Two bytes of the linear part, host order.
+#[inline(always)]
+fn half(address: usize) -> u16 {
+    // SAFETY: as in `read`. Every header begins at an even address, and has its fields at such.
+    u16::from_be(unsafe { *(address as *const u16) })
+}
+
+/// Four bytes of the linear part, as [`half`].
+#[inline(always)]
+fn word(address: usize) -> u32 {
+    u32::from(half(address)) << 16 | u32::from(half(address + 2))
 }
 
 /// One byte of the linear part.
@@ -330,10 +381,65 @@ fn ethertype(context: &TcContext) -> u16 {
 /// Reads the headers into `packet`. `None`: it neither opens a connection nor answers an opening.
 #[inline(always)]
 pub(crate) fn parse<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<()> {
+    if direct::<LINK>(context, packet).is_some() {
+        return Some(());
+    }
     if ethertype(context) == IPV4 {
         parse_ipv4(context, LINK, packet)
     } else {
         parse_ipv6(context, LINK, packet)
+    }
+}
+
+/// The same of a TCP segment or datagram whose headers are plain and linear, as most are, without a
+/// call. `None`: it is none, or does not matter.
+#[inline(always)]
+fn direct<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<()> {
+    let Packet { tuple, .. } = packet;
+    let transport = if ethertype(context) == IPV4 {
+        let head = linear::<LINK, Ipv4Hdr>(context)?;
+        // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
+        let header = unsafe { &*(head as *const Ipv4Hdr) };
+        if header.vihl != IPV4_PLAIN || header.frag_offset() != 0 {
+            return None;
+        }
+        copy::<4>(head + offset_of!(Ipv4Hdr, src_addr), &mut tuple.source);
+        copy::<4>(head + offset_of!(Ipv4Hdr, dst_addr), &mut tuple.destination);
+        packet.family = FAMILY_IPV4;
+        packet.ttl = header.ttl;
+        packet.protocol = header.proto;
+        head + Ipv4Hdr::LEN
+    } else {
+        let head = linear::<LINK, Ipv6Hdr>(context)?;
+        // SAFETY: as above.
+        let header = unsafe { &*(head as *const Ipv6Hdr) };
+        copy::<16>(head + offset_of!(Ipv6Hdr, src_addr), &mut tuple.source);
+        copy::<16>(head + offset_of!(Ipv6Hdr, dst_addr), &mut tuple.destination);
+        packet.family = FAMILY_IPV6;
+        packet.ttl = header.hop_limit;
+        packet.protocol = header.next_hdr;
+        head + Ipv6Hdr::LEN
+    };
+    (packet.role, packet.sequence) = match packet.protocol {
+        TCP => segment_at(transport)?,
+        UDP => (Role::Opening, 0),
+        _ => return None,
+    };
+    packet.tuple.source_port = half(transport);
+    packet.tuple.destination_port = half(transport + 2);
+    Some(())
+}
+
+/// Copies an address of `N` bytes out of a header.
+#[inline(always)]
+fn copy<const N: usize>(from: usize, to: &mut [u8; 16]) {
+    for at in (0..16).step_by(2) {
+        let value = if at < N {
+            half(from + at).to_be_bytes()
+        } else {
+            [0; 2]
+        };
+        [to[at], to[at + 1]] = value;
     }
 }
 
@@ -469,18 +575,36 @@ fn segment(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()
     let header: TcpHdr = load(context, offset)?;
     let flags: u8 = load(context, offset + TCP_FLAGS)?;
     let sequence = u32::from_be_bytes(header.seq);
-    let opened = u32::from_be_bytes(header.ack_seq).wrapping_sub(1);
-    (packet.role, packet.sequence) = match flags & (SYN | RST | ACK) {
-        SYN => (Role::Opening, sequence),
-        flags if flags == SYN | ACK => (Role::Accept, opened),
-        // A RST that answers a SYN has sequence number 0 (RFC 9293, 3.5.2); one that ends an
-        // established connection goes on from what was sent.
-        flags if flags == RST | ACK && sequence == 0 => (Role::Reset, opened),
-        _ => return None,
-    };
+    let acknowledged = u32::from_be_bytes(header.ack_seq);
+    (packet.role, packet.sequence) = tcp_role(flags, sequence, acknowledged)?;
     packet.tuple.source_port = u16::from_be_bytes(header.source);
     packet.tuple.destination_port = u16::from_be_bytes(header.dest);
     Some(())
+}
+
+/// The same of a TCP header in the linear part.
+#[inline(always)]
+fn segment_at(header: usize) -> Option<(Role, u32)> {
+    tcp_role(
+        read(header + TCP_FLAGS),
+        word(header + TCP_SEQUENCE),
+        word(header + TCP_ACKNOWLEDGED),
+    )
+}
+
+/// What a TCP segment is to its connection, and the client's initial sequence number. `None`: it
+/// neither opens one nor answers an opening.
+#[inline(always)]
+fn tcp_role(flags: u8, sequence: u32, acknowledged: u32) -> Option<(Role, u32)> {
+    let opened = acknowledged.wrapping_sub(1);
+    match flags & (SYN | RST | ACK) {
+        SYN => Some((Role::Opening, sequence)),
+        flags if flags == SYN | ACK => Some((Role::Accept, opened)),
+        // A RST that answers a SYN has sequence number 0 (RFC 9293, 3.5.2); one that ends an
+        // established connection goes on from what was sent.
+        flags if flags == RST | ACK && sequence == 0 => Some((Role::Reset, opened)),
+        _ => None,
+    }
 }
 
 /// The opening packet that an ICMP error quotes at `offset`: at least its first eight bytes, by

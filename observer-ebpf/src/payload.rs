@@ -150,11 +150,12 @@ fn slot(table: *mut [u8; 1 << 16], port: u16) -> *mut u8 {
 /// Hands the bytes of a segment on, if its connection waits for them.
 #[inline(always)]
 pub(crate) fn segment<const LINK: usize>(context: &TcContext, side: u8) -> Option<()> {
+    let (scratch, _) = maps::scratch()?;
     let Scratch {
         packet,
         waiting_key: key,
         ..
-    } = maps::scratch()?;
+    } = scratch;
     let data = packet::data::<LINK>(context, packet)?;
     point(key, packet, side);
     let waiting = WAITING.get_ptr_mut(*key)?;

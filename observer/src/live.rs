@@ -6,6 +6,7 @@ mod first_bytes;
 mod interfaces;
 mod missed;
 mod rewritten;
+mod sampling;
 mod session;
 
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ pub use self::clock::{epoch, now};
 pub use self::interfaces::Whereabouts;
 use self::interfaces::{Choice, Interfaces};
 pub use self::missed::{Loss, Lost, Missed, Standing};
+pub use self::sampling::Sampled;
 use self::session::Awaited;
 pub use self::session::{Begin, Ended, Ring, Session, Stop};
 use crate::cluster::{Protocol, Snapshot};

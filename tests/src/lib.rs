@@ -18,6 +18,7 @@ pub mod demo;
 pub mod deploy;
 pub mod ear;
 pub mod explained;
+pub mod flood;
 pub mod fronts;
 pub mod http;
 pub mod kubeproxy;

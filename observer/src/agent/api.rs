@@ -24,6 +24,7 @@ use super::query::Query;
 use super::serve::{Life, Refusals};
 use crate::kernel::links::Links;
 use crate::kubernetes::Cluster;
+use crate::live;
 
 /// Readers that follow at a time.
 const FOLLOWERS_MAX: usize = 64;
@@ -288,6 +289,11 @@ async fn node(State(api): State<Arc<Api>>) -> Response {
         .into_iter()
         .map(|loss| (loss.reason.to_owned(), loss.count.into()))
         .collect();
+    let sampled = standing.missed.sampled;
+    let sampled_for_s = sampled.since.and_then(|since| {
+        let now = live::now().ok()?;
+        Some(now.nanoseconds_since(since) / 1_000_000_000)
+    });
     let stale_s = api.cluster.as_ref().and_then(|cluster| {
         let away_since = cluster.borrow().away_since?;
         Some(away_since.elapsed().as_secs())
@@ -302,6 +308,7 @@ async fn node(State(api): State<Arc<Api>>) -> Response {
         "addresses": addresses,
         "cluster": {"stale_s": stale_s},
         "lost": lost,
+        "followed": {"one_in": sampled.one_in(), "for_s": sampled_for_s},
     }))
     .into_response()
 }

@@ -94,6 +94,7 @@ pub(super) struct Metrics {
     lost: Family<Reason, Counter>,
     ring_buffer_used: Gauge,
     map_entries: Family<Map, Gauge>,
+    followed_one_in: Gauge,
     interfaces: Gauge,
     gap: Family<NoLabel, Gauge<f64, AtomicU64>>,
     pub(super) followers: Gauge,
@@ -167,6 +168,12 @@ impl Metrics {
                 "Entries in a map of the programs",
                 Family::default(),
             ),
+            followed_one_in: registered(
+                registry,
+                ("followed_one_in", None),
+                "Of so many connections that open one is followed: 1, unless there are too many",
+                Gauge::default(),
+            ),
             interfaces: registered(
                 registry,
                 ("attached_interfaces", None),
@@ -209,6 +216,7 @@ impl Metrics {
             hook: hook.to_owned(),
         };
         self.build.get_or_create(&build).set(1);
+        self.followed_one_in.set(1);
     }
 
     /// Counts a connection.
@@ -275,6 +283,8 @@ impl Metrics {
                 .get_or_create(&Map { map })
                 .set(gauge(entries));
         }
+        self.followed_one_in
+            .set(i64::from(standing.missed.sampled.one_in()));
         self.interfaces.set(gauge(standing.interfaces.len() as u64));
     }
 

@@ -12,6 +12,7 @@ mod tests;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
@@ -23,7 +24,7 @@ use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use observer_ebpf::{
     ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DropLayout, FAMILY_IPV4, FAMILY_IPV6, FLOWS_MAX,
-    Flow, FlowKey, KernelLayout, LAYOUT_KEY, PORT_WORDS, SourceKey, Waiting, WaitingKey,
+    Flow, FlowKey, KernelLayout, LAYOUT_KEY, PORT_WORDS, Sampling, SourceKey, Waiting, WaitingKey,
 };
 
 use self::attach::Attachment;
@@ -163,7 +164,8 @@ pub struct Programs {
     counters: PerCpuArray<MapData, u64>,
     /// Arrivals taken out because they never left.
     expired: u64,
-    layout: BpfHashMap<MapData, u32, KernelLayout>,
+    layout: Array<MapData, KernelLayout>,
+    sampling: Array<MapData, u64>,
     flows: BpfHashMap<MapData, FlowKey, Flow>,
     udp_ports: Array<MapData, u64>,
     drops: BpfHashMap<MapData, ArrivalKey, u32>,
@@ -213,9 +215,13 @@ impl Programs {
         } = load;
         let log_level = if debug_lines { LOG_DEBUG } else { LOG_OFF };
         let payload = u8::from(first_bytes);
+        // What the standard library draws at random for its hash maps.
+        let [a, b, c, d, ..] = RandomState::new().hash_one(0).to_ne_bytes();
+        let secret = u32::from_ne_bytes([a, b, c, d]);
         let mut loader = EbpfLoader::new();
         loader
             .override_global("AYA_LOG_LEVEL", &log_level, true)
+            .override_global("SECRET", &secret, true)
             .override_global("PAYLOAD", &payload, true);
         if !first_bytes {
             loader
@@ -255,6 +261,7 @@ impl Programs {
             counters: map(&mut ebpf, "COUNTERS")?,
             expired: 0,
             layout: map(&mut ebpf, "LAYOUT")?,
+            sampling: map(&mut ebpf, "SAMPLING")?,
             flows: map(&mut ebpf, "FLOWS")?,
             udp_ports: map(&mut ebpf, "UDP_PORTS")?,
             drops: map(&mut ebpf, "DROPS")?,
@@ -287,12 +294,16 @@ impl Programs {
     /// Tells the programs where conntrack's entries are; from the next packet on they read them.
     /// To be told once: a layout is of a kernel, and does not change while that runs.
     pub fn set_layout(&mut self, layout: &KernelLayout) -> Result<(), ProgramsError> {
-        self.layout
-            .insert(LAYOUT_KEY, layout, BPF_NOEXIST)
-            .map_err(|source| ProgramsError::Map {
-                map: "LAYOUT",
-                source,
-            })
+        // An element is copied into place while programs read it; they read none whose `nfct` is zero.
+        for layout in [KernelLayout { nfct: 0, ..*layout }, *layout] {
+            self.layout
+                .set(LAYOUT_KEY, layout, 0)
+                .map_err(|source| ProgramsError::Map {
+                    map: "LAYOUT",
+                    source,
+                })?;
+        }
+        Ok(())
     }
 
     /// Notes from now on why the kernel drops openings. Only this loads the program for it; a kernel
@@ -335,6 +346,16 @@ impl Programs {
     /// Follows the UDP flows of these ports from the next datagram on; before, of none.
     pub fn follow_udp(&mut self, ports: &Ports) -> Result<(), ProgramsError> {
         set_ports(&mut self.udp_ports, ports, "UDP_PORTS")
+    }
+
+    /// Of how many openings one is followed from now on.
+    pub fn sample(&mut self, sampling: Sampling) -> Result<(), ProgramsError> {
+        self.sampling
+            .set(0, sampling.to_word(), 0)
+            .map_err(|source| ProgramsError::Map {
+                map: "SAMPLING",
+                source,
+            })
     }
 
     /// Hands on, from the next opening packet on, what these connections' clients send first;
@@ -474,10 +495,23 @@ impl Programs {
 
     /// How many observations found the ring buffer full so far.
     pub fn observations_lost(&self) -> Result<u64, ProgramsError> {
-        let lost = [Counter::OpeningsLost, Counter::AnswersLost];
-        lost.into_iter()
-            .map(|counter| self.counter(counter as u32))
-            .sum()
+        self.sum(&[Counter::OpeningsLost, Counter::AnswersLost])
+    }
+
+    /// How many packets of handshakes the programs had to do with so far, beside those that this
+    /// node sent.
+    pub fn handshakes(&self) -> Result<u64, ProgramsError> {
+        self.sum(&[
+            Counter::ArrivalsWritten,
+            Counter::ArrivalsLost,
+            Counter::OpeningsLost,
+            Counter::NotFollowed,
+        ])
+    }
+
+    fn sum(&self, counters: &[Counter]) -> Result<u64, ProgramsError> {
+        let values = counters.iter().map(|&counter| self.counter(counter as u32));
+        values.sum()
     }
 
     fn counter(&self, index: u32) -> Result<u64, ProgramsError> {
@@ -552,6 +586,3 @@ fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(
         .try_into()
         .map_err(|source| ProgramsError::Map { map, source })
 }
-
-/// `bpf_map_update_elem` adds and never replaces (`include/uapi/linux/bpf.h`).
-const BPF_NOEXIST: u64 = 1;

@@ -2,6 +2,7 @@
 
 use observer_ebpf::Counter;
 
+use super::Sampled;
 use crate::kernel::programs::{Counters, Usage};
 
 /// What userspace could not keep or find out.
@@ -29,6 +30,8 @@ pub struct Missed {
     pub counters: Counters,
     /// In userspace.
     pub lost: Lost,
+    /// Of how many openings one was followed.
+    pub sampled: Sampled,
 }
 
 /// How a run stands.
@@ -57,7 +60,7 @@ pub struct Loss {
 
 impl Missed {
     /// Every way in which observations can be lost.
-    pub fn losses(&self) -> [Loss; 14] {
+    pub fn losses(&self) -> [Loss; 15] {
         let Lost {
             pending_full,
             undecodable,
@@ -78,6 +81,11 @@ impl Missed {
                 "answer_ring_buffer_full",
                 "ring buffer full for an answer",
                 count(Counter::AnswersLost),
+            ),
+            (
+                "not_followed",
+                "not followed, of too many",
+                count(Counter::NotFollowed),
             ),
             (
                 "arrivals_refused",

@@ -21,6 +21,7 @@ use super::first_bytes::{FirstBytes, Told};
 use super::interfaces::Interfaces;
 use super::missed::{Lost, Missed, Standing};
 use super::rewritten::{Rewritten, rewritten};
+use super::sampling::{Load, Sampler};
 use super::{Sink, handed_on, udp_ports};
 use crate::cluster::{IPVS_DEVICE, Snapshot};
 use crate::kernel::conntrack::{self, Conntrack};
@@ -153,6 +154,9 @@ pub struct Session<S> {
     observations_lost: u64,
     /// The most bytes that one reading found, since it was last told.
     ring_buffer_used: u64,
+    /// The same since the last tick.
+    used_in_tick: u64,
+    sampler: Sampler,
     is_ipvs_told: bool,
     first_bytes: FirstBytes,
     rewritten: Rewritten,
@@ -182,6 +186,8 @@ impl<S: Sink> Session<S> {
             look_ups_left: LOOK_UPS_PER_TICK,
             observations_lost: 0,
             ring_buffer_used: 0,
+            used_in_tick: 0,
+            sampler: Sampler::new(),
             is_ipvs_told: false,
             first_bytes: FirstBytes::new(),
             rewritten: Rewritten::new(is_asked),
@@ -386,6 +392,7 @@ impl<S: Sink> Session<S> {
             missed: Missed {
                 counters: self.parts.programs.counters()?,
                 lost: self.lost,
+                sampled: self.sampler.sampled(now()?),
             },
             usage,
             ring_buffer_used: mem::take(&mut self.ring_buffer_used),
@@ -520,6 +527,34 @@ impl<S: Sink> Session<S> {
         Ok(())
     }
 
+    /// Follows fewer openings of too many, and all again after that. Beside the tick, which a flood
+    /// of observations keeps waiting.
+    fn sample(&mut self) -> anyhow::Result<()> {
+        let now = now()?;
+        if !self.sampler.is_due(now) {
+            return Ok(());
+        }
+        self.notice_losses()?;
+        let load = Load {
+            packets: self.parts.programs.handshakes()?,
+            lost: self.observations_lost,
+            used: mem::take(&mut self.used_in_tick),
+        };
+        let Some(change) = self.sampler.step(now, load) else {
+            return Ok(());
+        };
+        self.parts.programs.sample(change.sampling)?;
+        match change.told {
+            None => {}
+            Some(1) => say("every connection is followed again"),
+            Some(one_in) => say(&format!(
+                "warning: more connections open than can be followed: now one in {one_in} is"
+            )),
+        }
+        // Of one that was followed the answer may not be.
+        self.feed(Event::Lost(now))
+    }
+
     /// Reads observations, [`READ_MAX`] at most.
     fn read(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Read> {
         if self.parts.asking.whose != Whose::Off {
@@ -532,7 +567,8 @@ impl<S: Sink> Session<S> {
         let mut bytes = 0;
         for _ in 0..READ_MAX {
             let Some(item) = ring.next() else {
-                self.ring_buffer_used = self.ring_buffer_used.max(bytes);
+                self.found(bytes);
+                self.sample()?;
                 return Ok(whole);
             };
             bytes += ITEM_HEADER_BYTES + item.len() as u64;
@@ -546,8 +582,15 @@ impl<S: Sink> Session<S> {
                 Err(_) => self.lost.undecodable += 1,
             }
         }
-        self.ring_buffer_used = self.ring_buffer_used.max(bytes);
+        self.found(bytes);
+        self.sample()?;
         Ok(Read::Until(until))
+    }
+
+    /// So much was in the ring buffer.
+    fn found(&mut self, bytes: u64) {
+        self.ring_buffer_used = self.ring_buffer_used.max(bytes);
+        self.used_in_tick = self.used_in_tick.max(bytes);
     }
 
     /// Reads what clients sent first, [`READ_MAX`] segments at most.

@@ -7,7 +7,7 @@ use comfy_table::{CellAlignment, Table};
 
 use super::paint::{Page, Tone, clean};
 use super::word;
-use crate::live::Missed;
+use crate::live::{Missed, Sampled};
 use crate::record::{Advice, Record};
 use crate::verdict::{Finding, FindingCode, SourceIp};
 
@@ -168,6 +168,17 @@ fn missed_line(missed: Missed, page: Page) -> String {
     for loss in losses.into_iter().filter(|loss| loss.count > 0) {
         // Writing to a String cannot fail.
         let _ = write!(text, ", {}: {}", loss.text, loss.count);
+    }
+    let Sampled { most, for_ns, .. } = missed.sampled;
+    if most > 0 {
+        let tenths = for_ns.div_ceil(100_000_000);
+        let _ = write!(
+            text,
+            "; for {}.{} s only one connection in {} was followed, or more",
+            tenths / 10,
+            tenths % 10,
+            1_u32 << most
+        );
     }
     // Nothing is lost by that, unless the flow goes on.
     let forgotten = missed.lost.flows_evicted;

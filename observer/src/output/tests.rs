@@ -14,7 +14,7 @@ use super::summary::Summary;
 use super::table;
 use super::wide::Rows;
 use crate::kernel::programs::Counters;
-use crate::live::{Lost, Missed};
+use crate::live::{Lost, Missed, Sampled};
 use crate::payload::Carrier;
 use crate::record::{HopCheck, Record};
 use crate::verdict::{Outcome, OutcomeCauseCode};
@@ -224,6 +224,11 @@ fn the_summary_is_by_service_and_cause() {
             undecodable: 2,
             ..Lost::default()
         },
+        sampled: Sampled {
+            most: 5,
+            for_ns: 7_340_000_000,
+            ..Sampled::default()
+        },
     };
     insta::assert_snapshot!(summary.render(Some(missed), PAGE), @r"
     SERVICE       SOURCE IP  CAUSE                            OUTCOME                CONNECTIONS
@@ -235,7 +240,7 @@ fn the_summary_is_by_service_and_cause() {
                   unknown    masqueraded-before-this-node     answered                         1
     ! shop/web, 1 connection: it does not fit. Mend: mend it.
     7 connections: source lost in 4, preserved in 1, unknown in 2; 1 more not asked for
-    2 observations lost, undecodable: 2
+    2 observations lost, undecodable: 2; for 7.4 s only one connection in 32 was followed, or more
     ");
     assert_eq!(
         Summary::default().render(None, PAGE),

@@ -19,6 +19,7 @@ use crate::observation::{Conntrack, Identity, Kind, Passage, Tuple};
 mod cost;
 mod datagrams;
 mod payload;
+mod sampling;
 
 /// What every program returns: `TCX_NEXT`, so that whatever else is on the hook runs too.
 const NEXT: u32 = u32::MAX;
