@@ -223,10 +223,17 @@ fn follow(observed: &Observed, told: Arc<AtomicU64>) -> anyhow::Result<thread::J
         bail!("the thread that connects died");
     };
     let mut stream = stream?;
+    // The answer's head: from now on it follows.
+    let mut bytes = vec![0; 1 << 16];
+    let mut head = Vec::new();
+    while !head.windows(4).any(|end| end == b"\r\n\r\n") {
+        let read = stream.read(&mut bytes)?;
+        head.extend_from_slice(&bytes[..read]);
+    }
     Ok(thread::spawn(move || {
-        let mut bytes = vec![0; 1 << 16];
         while let Ok(read @ 1..) = stream.read(&mut bytes) {
-            let ends = bytes[..read].iter().filter(|byte| **byte == b'\n');
+            // An empty line is a sign of life.
+            let ends = bytes[..read].windows(2).filter(|two| *two == b"}\n");
             told.fetch_add(ends.count() as u64, Ordering::Relaxed);
         }
     }))

@@ -6,6 +6,7 @@ mod first_bytes;
 mod interfaces;
 mod missed;
 mod rewritten;
+mod pace;
 mod session;
 
 use std::path::{Path, PathBuf};
@@ -38,6 +39,11 @@ use crate::recording::Writer;
 pub trait Sink {
     /// Takes one. `opened_at`: when its opening packet came, if that was seen.
     fn take(&mut self, opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()>;
+
+    /// Nothing more comes for now: what was taken goes on.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Whether nobody wants more.
     fn is_done(&self) -> bool;

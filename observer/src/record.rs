@@ -16,13 +16,17 @@ use crate::verdict::{
 use crate::words;
 
 mod anonymize;
+mod fate;
 pub mod filter;
 mod join;
 mod through;
+mod line;
 
 pub use anonymize::anonymize;
+pub(crate) use fate::{ByFate, Fate};
 pub use join::{Key, half, join, node_of_other_half};
 pub use through::{Confidence, Proxy, Through, ThroughClient};
+pub use line::write_line;
 
 /// The value of [`Record::schema`].
 pub const SCHEMA: Schema = Schema::Version1;

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future;
+use std::io;
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use jiff::SignedDuration;
 use observer_ebpf::{ArrivalKey, ROLE_OPENING};
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdReadyMutGuard};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -21,6 +22,7 @@ use super::first_bytes::{FirstBytes, Told};
 use super::interfaces::Interfaces;
 use super::missed::{Lost, Missed, Standing};
 use super::rewritten::{Rewritten, rewritten};
+use super::pace::Pace;
 use super::{Sink, handed_on, udp_ports};
 use crate::cluster::{IPVS_DEVICE, Snapshot};
 use crate::kernel::conntrack::{self, Conntrack};
@@ -293,12 +295,14 @@ impl<S: Sink> Session<S> {
         let standing_interval = self.parts.sink.standing_interval();
         let mut standing_tick = interval(standing_interval.unwrap_or(MODULE_TICK));
         standing_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::new(Instant::now());
         while !self.parts.sink.is_done() {
             tokio::select! {
-                ready = ring.readable_mut() => {
+                ready = has_observations(&mut ring, &pace) => {
                     let mut ready = ready.context("the ring buffer failed")?;
                     if let Read::Whole(_) = self.read(ready.get_inner_mut())? {
                         ready.clear_ready();
+                        pace.read(Instant::now());
                     }
                 }
                 () = has_segments(&mut segments) => self.read_segments(&mut segments)?,
@@ -328,6 +332,7 @@ impl<S: Sink> Session<S> {
                 _ = terminate.recv() => break,
                 _ = hangup.recv() => break,
             }
+            self.parts.sink.flush()?;
         }
         let end = now()?;
         if self.parts.sink.ends(end) {
@@ -349,6 +354,7 @@ impl<S: Sink> Session<S> {
         while Instant::now() < at_most && !self.parts.observer.is_through_with(end) {
             sleep(TICK).await;
             self.tick(ring.get_mut(), segments).await?;
+            self.parts.sink.flush()?;
         }
         Ok(())
     }
@@ -366,6 +372,7 @@ impl<S: Sink> Session<S> {
         self.notice_losses()?;
         self.expire(end, 0)?;
         self.feed(Event::End)?;
+        self.parts.sink.flush()?;
         if let Some(recorder) = &mut self.parts.recorder {
             recorder.flush()?;
         }
@@ -600,8 +607,10 @@ impl<S: Sink> Session<S> {
 
     /// Hands an event to the observer, and what conntrack answers to what that asks.
     fn feed(&mut self, event: Event) -> anyhow::Result<()> {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
+        // Mostly one, and nothing is asked.
+        let mut events = VecDeque::new();
+        let mut next = Some(event);
+        while let Some(event) = next {
             if let Some(recorder) = &mut self.parts.recorder {
                 recorder.event(&event)?;
             }
@@ -623,6 +632,7 @@ impl<S: Sink> Session<S> {
                     }
                 }
             }
+            next = events.pop_front();
         }
         Ok(())
     }
@@ -646,6 +656,16 @@ impl Awaited {
             Self::Module(resolver) | Self::Types(resolver) => resolver,
         }
     }
+}
+
+/// Until observations are there to be read, and it is time to.
+async fn has_observations<'a>(
+    ring: &'a mut AsyncFd<RingBuf<MapData>>,
+    pace: &Pace,
+) -> io::Result<AsyncFdReadyMutGuard<'a, RingBuf<MapData>>> {
+    // In this order, so that what comes meanwhile wakes nobody in vain.
+    sleep_until(pace.next()).await;
+    ring.readable_mut().await
 }
 
 /// Until clients' first bytes are there to be read; for ever, if they are not asked for.
