@@ -21,6 +21,7 @@ use nix::time::{ClockId, clock_gettime};
 use observer::cluster::{LocalAddresses, Protocol, Snapshot};
 use observer::observation::{IfIndex, Interfaces, Moment, Observation};
 use observer::observe::{Asking, Epoch, Event, Observer, Output, Settings};
+use observer::record::write_line;
 use serde_json::{Value, json};
 
 use self::counting::{Counted, allotted};
@@ -100,8 +101,7 @@ fn fixed_work(observer: &mut Observer, wires: &[[u8; wire::BYTES]]) -> usize {
         let observation = Observation::decode(wire).expect("as the programs write it");
         for output in observer.handle(Event::Observation(observation)) {
             if let Output::Record(_, record) = output {
-                serde_json::to_writer(&mut lines, &record).expect("a record is JSON");
-                lines.push(b'\n');
+                write_line(&mut lines, &record).expect("a record is JSON");
             }
         }
         if lines.len() > 1 << 15 {

@@ -2,7 +2,6 @@
 
 use std::collections::VecDeque;
 use std::future;
-use std::io;
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
@@ -12,7 +11,7 @@ use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
 use jiff::SignedDuration;
 use observer_ebpf::{ArrivalKey, ROLE_OPENING};
-use tokio::io::unix::{AsyncFd, AsyncFdReadyMutGuard};
+use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
@@ -295,14 +294,14 @@ impl<S: Sink> Session<S> {
         let standing_interval = self.parts.sink.standing_interval();
         let mut standing_tick = interval(standing_interval.unwrap_or(MODULE_TICK));
         standing_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pace = Pace::new(Instant::now());
+        let mut pace = Pace::new();
         while !self.parts.sink.is_done() {
             tokio::select! {
-                ready = has_observations(&mut ring, &pace) => {
+                ready = ring.readable_mut() => {
                     let mut ready = ready.context("the ring buffer failed")?;
                     if let Read::Whole(_) = self.read(ready.get_inner_mut())? {
                         ready.clear_ready();
-                        pace.read(Instant::now());
+                        pace.read();
                     }
                 }
                 () = has_segments(&mut segments) => self.read_segments(&mut segments)?,
@@ -333,6 +332,7 @@ impl<S: Sink> Session<S> {
                 _ = hangup.recv() => break,
             }
             self.parts.sink.flush()?;
+            pace.wait();
         }
         let end = now()?;
         if self.parts.sink.ends(end) {
@@ -656,16 +656,6 @@ impl Awaited {
             Self::Module(resolver) | Self::Types(resolver) => resolver,
         }
     }
-}
-
-/// Until observations are there to be read, and it is time to.
-async fn has_observations<'a>(
-    ring: &'a mut AsyncFd<RingBuf<MapData>>,
-    pace: &Pace,
-) -> io::Result<AsyncFdReadyMutGuard<'a, RingBuf<MapData>>> {
-    // In this order, so that what comes meanwhile wakes nobody in vain.
-    sleep_until(pace.next()).await;
-    ring.readable_mut().await
 }
 
 /// Until clients' first bytes are there to be read; for ever, if they are not asked for.
