@@ -18,10 +18,13 @@ use serde_json::{Value, json};
 
 use crate::cluster;
 use crate::feed::Feed;
+use crate::wire::Answered;
 
 /// Connections a second.
 const RATES: [u32; 4] = [1_000, 10_000, 50_000, 100_000];
 const SECONDS: u32 = 4;
+/// What the flow keeps at most.
+const TRACKED: u32 = 100_000;
 const SERVICES: usize = 1_000;
 /// So often connections are made.
 const GRAIN: Duration = Duration::from_millis(1);
@@ -46,7 +49,11 @@ pub(crate) fn absorb() -> anyhow::Result<Value> {
         .iter()
         .map(|rate| agent(&observer, objects.path(), *rate))
         .collect();
-    Ok(json!({"trace": trace?, "agent": agent?}))
+    Ok(json!({
+        "trace": trace?,
+        "agent": agent?,
+        "tracked": tracked(&observer, objects.path())?,
+    }))
 }
 
 /// An observer of the loopback device of a network namespace of its own; killed when dropped.
@@ -130,7 +137,7 @@ struct Fed {
 
 /// Feeds an observer at this rate, until all of it has come out.
 fn feed(observed: &Observed, rate: u32) -> anyhow::Result<Fed> {
-    let mut feed = Feed::into(observed.0.id(), SERVICES)?;
+    let mut feed = Feed::into(observed.0.id(), SERVICES, Answered::Yes)?;
     // What is done once is not counted.
     feed.connections(100)?;
     thread::sleep(SOON);
@@ -179,6 +186,30 @@ impl Fed {
             "resident_bytes": self.resident_bytes,
         })
     }
+}
+
+/// What is resident while as many connections wait as are tracked, and after all were told.
+fn tracked(observer: &Path, objects: &Path) -> anyhow::Result<Value> {
+    let arguments = ["trace", "-o", "json", "--answer-timeout", "6s"];
+    let (observed, said) = Observed::start(observer, objects, &arguments)?;
+    let rest = observed.resident_bytes()?;
+    let mut feed = Feed::into(observed.0.id(), SERVICES, Answered::No)?;
+    let mut refused = 0;
+    for _ in 0..TRACKED / 1_000 {
+        refused += feed.connections(1_000)?;
+        thread::sleep(20 * GRAIN);
+    }
+    thread::sleep(SOON);
+    let tracked = observed.resident_bytes()?;
+    thread::sleep(Duration::from_secs(8));
+    let after = observed.resident_bytes()?;
+    observed.end(said)?;
+    Ok(json!({
+        "connections": TRACKED - refused,
+        "rest_bytes": rest,
+        "resident_bytes": tracked,
+        "after_bytes": after,
+    }))
 }
 
 /// Connections made before those that count.

@@ -57,7 +57,11 @@ fn service(number: usize) -> Value {
     let cluster_ip = Ipv4Addr::from_bits(
         Ipv4Addr::new(10, 96, 0, 1).to_bits() + u32::try_from(number).expect("few"),
     );
-    let policy = if number.is_multiple_of(2) { "Cluster" } else { "Local" };
+    let policy = if number.is_multiple_of(2) {
+        "Cluster"
+    } else {
+        "Local"
+    };
     json!({
         "apiVersion": "v1", "kind": "Service",
         "metadata": {"namespace": "shop", "name": format!("service-{number}")},

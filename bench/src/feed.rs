@@ -82,9 +82,9 @@ pub(crate) struct Feed {
 
 impl Feed {
     /// Into the ring buffer of this process; of connections to Services of a bench's cluster.
-    pub(crate) fn into(process: u32, services: usize) -> anyhow::Result<Self> {
+    pub(crate) fn into(process: u32, services: usize, answered: Answered) -> anyhow::Result<Self> {
         let ring = ring_of(process)?;
-        let program = load(ring.fd().as_fd().as_raw_fd())?;
+        let program = load(ring.fd().as_fd().as_raw_fd(), answered)?;
         let mut frame = [0; FRAME];
         // A local one, whose addresses are kept.
         let one = connection(1, services, Answered::Yes);
@@ -106,7 +106,8 @@ impl Feed {
         }
         self.frame[FAILED..FAILED + 4].fill(0);
         for place in [FORWARD, REPLY] {
-            let sequence = place + offset_of!(Observation, identity) + offset_of!(Identity, sequence);
+            let sequence =
+                place + offset_of!(Observation, identity) + offset_of!(Identity, sequence);
             self.frame[sequence..sequence + 4].copy_from_slice(&self.next.to_ne_bytes());
         }
         let mut out = [0; FRAME];
@@ -149,8 +150,8 @@ fn ring_of(process: u32) -> anyhow::Result<MapData> {
     bail!("the process {process} has no ring buffer of observations")
 }
 
-fn load(ring: RawFd) -> anyhow::Result<OwnedFd> {
-    let program = program(ring)?;
+fn load(ring: RawFd, answered: Answered) -> anyhow::Result<OwnedFd> {
+    let program = program(ring, answered)?;
     let mut attributes = LoadAttributes {
         program_type: BPF_PROG_TYPE_SCHED_CLS,
         count: u32::try_from(program.len())?,
@@ -192,7 +193,7 @@ fn bpf<T>(command: c_long, attributes: &mut T) -> io::Result<c_long> {
 }
 
 /// Registers 1 to 5 are a helper's arguments; 6 and on outlast a call.
-fn program(ring: RawFd) -> anyhow::Result<Vec<Instruction>> {
+fn program(ring: RawFd, answered: Answered) -> anyhow::Result<Vec<Instruction>> {
     let at = |place: usize| i16::try_from(place);
     let sequence = offset_of!(Observation, identity) + offset_of!(Identity, sequence);
     let port = offset_of!(Observation, identity)
@@ -232,7 +233,11 @@ fn program(ring: RawFd) -> anyhow::Result<Vec<Instruction>> {
         code.push(store_double(7, 0, at(place)?));
         code.push(add(0, step));
     }
-    for place in [FORWARD, REPLY] {
+    let told: &[usize] = match answered {
+        Answered::Yes => &[FORWARD, REPLY],
+        Answered::No => &[FORWARD],
+    };
+    for &place in told {
         // This helper takes nothing from a packet (`bpf_ringbuf_output_proto`), but from the stack.
         for double in (0..wire::BYTES).step_by(8) {
             code.push(load_double(1, 7, at(place + double)?));

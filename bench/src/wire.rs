@@ -61,7 +61,10 @@ pub(crate) fn connection(
     };
     let observation = |kind, ttl, ifindex, time_ns, arrival| Observation {
         identity: Identity {
-            original: tuple((address, port), (cluster::NODE, cluster::node_port(service))),
+            original: tuple(
+                (address, port),
+                (cluster::NODE, cluster::node_port(service)),
+            ),
             family: FAMILY_IPV4,
             protocol: TCP,
             zone: 0,

@@ -21,8 +21,8 @@ use serde_json::Value;
 use self::image::Image;
 use self::initramfs::Initramfs;
 use self::machine::{Machine, Outcome};
-use crate::process::{cargo, find, output, say};
 use crate::bench_check::{self, Counts};
+use crate::process::{cargo, find, output, say};
 use crate::{build, folders, setup, workspace};
 
 /// What `cargo xtask kernels` takes.

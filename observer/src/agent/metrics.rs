@@ -226,10 +226,7 @@ impl Metrics {
 
     /// Counts a connection.
     pub(super) fn count(&self, record: &Record) {
-        let mut counters = self
-            .counters
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
         let counting = counters.of(record, || self.counting(record));
         counting.connections.inc();
         if record.as_expected == Some(false) {
