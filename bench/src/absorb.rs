@@ -180,7 +180,7 @@ impl Fed {
             "connections": self.connections,
             "told": told,
             "observations_refused": self.refused,
-            "cpu_us_each": rounded(spent_us / f64::from(self.connections)),
+            "cpu_us_each": rounded(spent_us / f64::from(u32::try_from(told).unwrap_or(u32::MAX))),
             "cpu_share": rounded(spent_us / 1e6 / self.took.as_secs_f64()),
             "rest_bytes": self.rest_bytes,
             "resident_bytes": self.resident_bytes,

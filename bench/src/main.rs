@@ -80,6 +80,7 @@ fn observer(snapshot: &Arc<Snapshot>) -> Observer {
             (IfIndex(wire::POD), "veth0a1b2c3d".to_owned()),
         ]),
         addresses: [IpAddr::from(cluster::NODE)].into(),
+        ..Interfaces::default()
     }));
     observer
 }

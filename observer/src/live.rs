@@ -5,8 +5,8 @@ mod clock;
 mod first_bytes;
 mod interfaces;
 mod missed;
-mod rewritten;
 mod pace;
+mod rewritten;
 mod session;
 
 use std::path::{Path, PathBuf};

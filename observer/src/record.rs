@@ -19,14 +19,14 @@ mod anonymize;
 mod fate;
 pub mod filter;
 mod join;
-mod through;
 mod line;
+mod through;
 
 pub use anonymize::anonymize;
 pub(crate) use fate::{ByFate, Fate};
 pub use join::{Key, half, join, node_of_other_half};
-pub use through::{Confidence, Proxy, Through, ThroughClient};
 pub use line::write_line;
+pub use through::{Confidence, Proxy, Through, ThroughClient};
 
 /// The value of [`Record::schema`].
 pub const SCHEMA: Schema = Schema::Version1;
