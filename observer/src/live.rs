@@ -5,6 +5,7 @@ mod clock;
 mod first_bytes;
 mod interfaces;
 mod missed;
+mod pace;
 mod rewritten;
 mod sampling;
 mod session;
@@ -40,6 +41,11 @@ use crate::recording::Writer;
 pub trait Sink {
     /// Takes one. `opened_at`: when its opening packet came, if that was seen.
     fn take(&mut self, opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()>;
+
+    /// Nothing more comes for now: what was taken goes on.
+    fn flush(&mut self) -> anyhow::Result<()> {
+        Ok(())
+    }
 
     /// Whether nobody wants more.
     fn is_done(&self) -> bool;

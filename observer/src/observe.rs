@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Serialize};
 
 use self::first_bytes::{Around, Unread, load_balancers, reached};
@@ -42,6 +43,9 @@ const FIRST_WORD_NS: u64 = 10_000_000_000;
 /// first.
 const CHANGE_NS: u64 = 1_500_000_000;
 
+/// To the microsecond, what is less cut off.
+const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
+
 /// What time it is: the wall clock's reading at the kernel's moment 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Epoch(pub jiff::Timestamp);
@@ -51,7 +55,7 @@ impl Epoch {
     fn format(self, moment: Moment) -> String {
         let elapsed = jiff::SignedDuration::from_nanos(i64::try_from(moment.0).unwrap_or(i64::MAX));
         let at = self.0.checked_add(elapsed).unwrap_or(jiff::Timestamp::MAX);
-        at.strftime("%Y-%m-%dT%H:%M:%S%.6fZ").to_string()
+        PRINTER.timestamp_to_string(&at)
     }
 }
 

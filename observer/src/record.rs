@@ -16,12 +16,16 @@ use crate::verdict::{
 use crate::words;
 
 mod anonymize;
+mod fate;
 pub mod filter;
 mod join;
+mod line;
 mod through;
 
 pub use anonymize::anonymize;
+pub(crate) use fate::{ByFate, Fate};
 pub use join::{Key, half, join, node_of_other_half};
+pub use line::write_line;
 pub use through::{Confidence, Proxy, Through, ThroughClient};
 
 /// The value of [`Record::schema`].

@@ -21,6 +21,7 @@ use serde_json::Value;
 use self::image::Image;
 use self::initramfs::Initramfs;
 use self::machine::{Machine, Outcome};
+use crate::bench_check::{self, Counts};
 use crate::process::{cargo, find, output, say};
 use crate::{build, folders, setup, workspace};
 
@@ -82,6 +83,9 @@ const QUICK: [Suite; 3] = [
     ("scenarios", Some(IN_MACHINES)),
 ];
 
+/// The check that tells what the verifier walked of each program.
+const VERIFIED: &str = "verified";
+
 /// Most that a machine may take for all but the suites, and for a suite: many times what they
 /// take.
 const BOOT_SECONDS: usize = 120;
@@ -135,7 +139,7 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     };
     let mut wanted = SUITES.to_vec();
     wanted.retain(|(suite, _)| suites.is_empty() || suites.iter().any(|only| only == suite));
-    Ok(if try_on(kernels, &wanted, *update)? {
+    Ok(if try_on(kernels, &wanted, *update, None)? {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -157,7 +161,7 @@ pub(crate) fn step(all: bool, no_skips: bool) -> anyhow::Result<()> {
             say(&format!("SKIPPED: kernels: {lack}"));
             Ok(())
         }
-        Ok(()) if try_on(kernels, &suites, false)? => Ok(()),
+        Ok(()) if try_on(kernels, &suites, false, None)? => Ok(()),
         Ok(()) => bail!("a check failed on a kernel; see the table above"),
     }
 }
@@ -174,7 +178,13 @@ fn possible() -> anyhow::Result<()> {
 }
 
 /// Boots the kernels one by one, prints what came of it, and tells whether all passed.
-fn try_on(kernels: &[Kernel], suites: &[Suite], update: bool) -> anyhow::Result<bool> {
+/// `keep`: where what the verifier walked goes, instead of being compared.
+fn try_on(
+    kernels: &[Kernel],
+    suites: &[Suite],
+    update: bool,
+    mut keep: Option<&mut Counts>,
+) -> anyhow::Result<bool> {
     possible()?;
     setup::machines()?;
     build::run()?;
@@ -219,7 +229,7 @@ fn try_on(kernels: &[Kernel], suites: &[Suite], update: bool) -> anyhow::Result<
                 passed: check_passed,
                 seconds,
                 note,
-            } = outcome;
+            } = judged(outcome, &release, keep.as_deref_mut());
             passed &= check_passed;
             let result = if check_passed { "passed" } else { "FAILED" };
             table.add_row([&release, &check, result, &seconds, &note]);
@@ -229,6 +239,49 @@ fn try_on(kernels: &[Kernel], suites: &[Suite], update: bool) -> anyhow::Result<
     }
     say(&table.to_string());
     Ok(passed)
+}
+
+/// What the verifier walked of each program, on the kernel that is pinned for that.
+pub(crate) fn verified() -> anyhow::Result<Counts> {
+    let mut counts = Counts::new();
+    if !try_on(&[Kernel::Bookworm], &[], false, Some(&mut counts))? {
+        bail!("the programs do not pass on the pinned kernel; see the table above");
+    }
+    Ok(counts)
+}
+
+/// What the verifier walked is compared with the baseline, or only kept.
+fn judged(outcome: Outcome, release: &str, keep: Option<&mut Counts>) -> Outcome {
+    if outcome.check != VERIFIED || !outcome.passed {
+        return outcome;
+    }
+    let counts = counted(&outcome.note);
+    if let Some(keep) = keep {
+        keep.extend(counts);
+        return outcome;
+    }
+    match bench_check::compare_verified(release, &counts) {
+        Ok(None) => outcome,
+        Ok(Some(told)) => {
+            say(&told);
+            outcome
+        }
+        Err(error) => {
+            say(&format!("{release}: {error:#}"));
+            Outcome {
+                passed: false,
+                ..outcome
+            }
+        }
+    }
+}
+
+/// The note of [`VERIFIED`]: `PROGRAM=COUNT`, with spaces between.
+fn counted(note: &str) -> Counts {
+    let pairs = note.split(' ').filter_map(|pair| pair.split_once('='));
+    pairs
+        .filter_map(|(program, count)| Some((program.to_owned(), count.parse().ok()?)))
+        .collect()
 }
 
 /// Fills the root file system of a machine.

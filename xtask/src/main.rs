@@ -1,5 +1,6 @@
 //! Every developer command: `cargo xtask --help`.
 
+mod bench_check;
 mod build;
 mod debian;
 mod demo;
@@ -45,6 +46,8 @@ enum Command {
     /// Keep an agent busy for minutes, a thousand new connections a second: none may be missing, and
     /// its memory must stay where it is (root).
     Soak(soak::Options),
+    /// Compare what observing costs, in instructions, with what is kept of before.
+    BenchCheck(bench_check::Options),
     /// Check everything: format, lints, tests, lab, documentation, dependencies (root).
     Test(test::Options),
 }
@@ -57,6 +60,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Command::Kernels(options) => kernels::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Soak(options) => soak::run(&options),
+        Command::BenchCheck(options) => bench_check::run(&options),
         Command::Test(options) => test::run(&options),
     }
 }

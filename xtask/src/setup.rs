@@ -43,6 +43,9 @@ const CONTAINERS: [(&str, &str); 1] = [("runc", "runc")];
 /// What fetches from `PyPI`.
 const PIP: [(&str, &str); 2] = [("python3", "python3"), ("pip3", "python3-pip")];
 
+/// What counts instructions.
+const COUNTING: [(&str, &str); 1] = [("valgrind", "valgrind")];
+
 /// Everything, but for the virtual machines, whose command installs what they need.
 pub(crate) fn all() -> anyhow::Result<Toolchain> {
     let toolchain = toolchain()?;
@@ -80,6 +83,11 @@ pub(crate) fn machines() -> anyhow::Result<()> {
 /// What runs containers.
 pub(crate) fn containers() -> anyhow::Result<()> {
     tools("containers are run by", &CONTAINERS)
+}
+
+/// What counts instructions.
+pub(crate) fn counting() -> anyhow::Result<()> {
+    tools("instructions are counted by", &COUNTING)
 }
 
 /// What fetches from `PyPI`.

@@ -101,7 +101,14 @@ const MACHINE: [&str; 2] = ["/root/", "/home/"];
 /// Checks them all; every breach is told.
 pub(crate) fn check() -> anyhow::Result<()> {
     let mut breaches = Vec::new();
-    for package in ["fuzz", "observer", "observer-ebpf", "tests", "xtask"] {
+    for package in [
+        "bench",
+        "fuzz",
+        "observer",
+        "observer-ebpf",
+        "tests",
+        "xtask",
+    ] {
         let sources = workspace::root().join(package);
         visit(&sources, &mut |path, text| {
             let place = path.strip_prefix(workspace::root()).unwrap_or(path);

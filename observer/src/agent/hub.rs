@@ -20,6 +20,8 @@ use crate::record::{self, Record};
 const RECENT: usize = 1_024;
 /// Records that a follower may be behind; held only while somebody follows.
 const FOLLOWED: usize = 8_192;
+/// Records that are counted before they go to the hub, at most.
+const COUNTED: usize = 256;
 /// Records that wait for the word of the agent before this one.
 const HELD: usize = 16_384;
 /// How often maps are counted, which walks them.
@@ -55,14 +57,20 @@ impl Hub {
         self.standing.borrow().clone()
     }
 
-    fn add(&self, record: Arc<Record>) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        if recent.len() == RECENT {
-            recent.pop_front();
+    /// Adds what came at once, at once: whoever follows is woken for all of it.
+    fn add(&self, records: &mut Vec<Arc<Record>>) {
+        if records.is_empty() {
+            return;
         }
-        recent.push_back(Arc::clone(&record));
-        // Nobody follows: no error.
-        let _followers = self.followed.send(record);
+        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+        for record in records.drain(..) {
+            if recent.len() == RECENT {
+                recent.pop_front();
+            }
+            recent.push_back(Arc::clone(&record));
+            // Nobody follows: no error.
+            let _followers = self.followed.send(record);
+        }
     }
 }
 
@@ -88,6 +96,8 @@ pub(super) struct Counting {
     attached_at: Option<Moment>,
     is_gap_told: bool,
     held: VecDeque<(Option<Moment>, Box<Record>)>,
+    /// What is counted and not in the hub yet.
+    counted: Vec<Arc<Record>>,
     /// What is opened from then on is the next agent's.
     until: Option<Moment>,
 }
@@ -110,16 +120,20 @@ impl Counting {
             attached_at: None,
             is_gap_told: false,
             held: VecDeque::new(),
+            counted: Vec::new(),
             until: None,
         }
     }
 
-    fn count(&self, mut record: Box<Record>) {
+    fn count(&mut self, mut record: Box<Record>) {
         self.metrics.count(&record);
         if self.anonymize {
             record::anonymize(&mut record);
         }
-        self.hub.add(Arc::from(record));
+        self.counted.push(Arc::from(record));
+        if self.counted.len() >= COUNTED {
+            self.hub.add(&mut self.counted);
+        }
     }
 
     /// Once it is this agent's turn, what was held is counted, but for what the one before has.
@@ -170,6 +184,11 @@ impl Sink for Counting {
             Some(from) if opened_at < Some(from) => {}
             Some(_) => self.count(record),
         }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> anyhow::Result<()> {
+        self.hub.add(&mut self.counted);
         Ok(())
     }
 

@@ -14,8 +14,8 @@ use tokio::time::{Instant, timeout_at};
 use super::api::Api;
 use super::query::Query;
 use super::serve::ended;
-use crate::record::Record;
 use crate::record::filter::Filter;
+use crate::record::{Record, write_line};
 
 /// After so many bytes a chunk is full.
 const CHUNK_BYTES: usize = 16 * 1024;
@@ -72,7 +72,8 @@ impl Iterator for Lines {
         while chunk.len() < CHUNK_BYTES
             && let Some(record) = records.next()
         {
-            write(&mut chunk, &record);
+            // A record is JSON; half a line would be none.
+            let _none = write_line(&mut chunk, &record);
         }
         (!chunk.is_empty()).then(|| chunk.into())
     }
@@ -128,7 +129,8 @@ impl Follower {
 
     fn add(&self, chunk: &mut Vec<u8>, record: &Record) {
         if self.filter.passes(record) {
-            write(chunk, record);
+            // As above.
+            let _none = write_line(chunk, record);
         }
     }
 
@@ -153,14 +155,5 @@ impl Follower {
 impl Drop for Follower {
     fn drop(&mut self) {
         self.api.metrics.followers.dec();
-    }
-}
-
-fn write(chunk: &mut Vec<u8>, record: &Record) {
-    let start = chunk.len();
-    match serde_json::to_writer(&mut *chunk, record) {
-        Ok(()) => chunk.push(b'\n'),
-        // A record is JSON; half a line would be none.
-        Err(_) => chunk.truncate(start),
     }
 }

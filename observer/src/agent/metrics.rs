@@ -6,8 +6,8 @@
 mod collected;
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use observer_ebpf::{ARRIVALS_MAX, FLOWS_MAX, OBSERVATIONS_SIZE};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
@@ -22,7 +22,7 @@ use tokio::sync::watch;
 use self::collected::{Followed, Process};
 use crate::kubernetes::Cluster;
 use crate::live::Standing;
-use crate::record::Record;
+use crate::record::{ByFate, Record};
 
 /// In front of every name.
 const PREFIX: &str = "source_ip_observer";
@@ -51,6 +51,15 @@ struct Unexpected {
     namespace: String,
     service: String,
     front_door: String,
+}
+
+/// To which counters connections of one Service and fate count.
+#[derive(Debug)]
+struct Counting {
+    connections: Counter,
+    labels: Unexpected,
+    /// That one is there only once there was such.
+    unexpected: Option<Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -87,6 +96,9 @@ pub(super) struct Metrics {
     build: Family<Build, Gauge>,
     connections: Family<Connections, Counter>,
     label_sets: AtomicU64,
+    /// The counters that connections count to, so that their labels are made once. One thread
+    /// counts.
+    counters: Mutex<ByFate<Counting>>,
     unexpected: Family<Unexpected, Counter>,
     mismatches: Family<Mismatch, Counter>,
     round_trip: Histogram,
@@ -126,6 +138,7 @@ impl Metrics {
                 Family::default(),
             ),
             label_sets: AtomicU64::new(0),
+            counters: Mutex::default(),
             unexpected: registered(
                 registry,
                 ("unexpected_connections", None),
@@ -221,6 +234,31 @@ impl Metrics {
 
     /// Counts a connection.
     pub(super) fn count(&self, record: &Record) {
+        let mut counters = self.counters.lock().unwrap_or_else(PoisonError::into_inner);
+        let counting = counters.of(record, || self.counting(record));
+        counting.connections.inc();
+        if record.as_expected == Some(false) {
+            let family = || self.unexpected.get_or_create(&counting.labels).clone();
+            counting.unexpected.get_or_insert_with(family).inc();
+        }
+        for finding in &record.findings {
+            let mismatch = Mismatch {
+                namespace: counting.labels.namespace.clone(),
+                service: counting.labels.service.clone(),
+                finding: word(&finding.code),
+            };
+            self.mismatches.get_or_create(&mismatch).inc();
+        }
+        if let Some(round_trip) = record.round_trip_ns {
+            self.round_trip.observe(seconds(round_trip));
+        }
+        for forward in record.path.iter().filter_map(|step| step.forward_ns) {
+            self.forward.observe(seconds(forward));
+        }
+    }
+
+    /// To which counters such connections count.
+    fn counting(&self, record: &Record) -> Counting {
         let mut labels = Connections::of(record);
         if self.connections.get(&labels).is_none() {
             // One thread counts: nobody adds a set in between.
@@ -235,35 +273,21 @@ impl Metrics {
                 };
             }
         }
-        self.connections.get_or_create(&labels).inc();
-        for finding in &record.findings {
-            let mismatch = Mismatch {
-                namespace: labels.namespace.clone(),
-                service: labels.service.clone(),
-                finding: word(&finding.code),
-            };
-            self.mismatches.get_or_create(&mismatch).inc();
-        }
-        if record.as_expected == Some(false) {
-            let Connections {
+        let connections = self.connections.get_or_create(&labels).clone();
+        let Connections {
+            namespace,
+            service,
+            front_door,
+            ..
+        } = labels;
+        Counting {
+            connections,
+            labels: Unexpected {
                 namespace,
                 service,
                 front_door,
-                ..
-            } = labels;
-            self.unexpected
-                .get_or_create(&Unexpected {
-                    namespace,
-                    service,
-                    front_door,
-                })
-                .inc();
-        }
-        if let Some(round_trip) = record.round_trip_ns {
-            self.round_trip.observe(seconds(round_trip));
-        }
-        for forward in record.path.iter().filter_map(|step| step.forward_ns) {
-            self.forward.observe(seconds(forward));
+            },
+            unexpected: None,
         }
     }
 

@@ -69,6 +69,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
             break;
         }
     }
+    report.flush()?;
     say(&report.summary(None));
     Ok(report.ending())
 }

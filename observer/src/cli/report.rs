@@ -90,7 +90,7 @@ impl Report {
         self.remaining == Some(0) || !self.printer.is_open()
     }
 
-    /// Takes one record: prints it, if it is asked for.
+    /// Takes one record: prints it, if it is asked for; it is written by [`Report::flush`].
     pub(super) fn take(&mut self, record: &Record) -> anyhow::Result<()> {
         if self.remaining == Some(0) {
             return Ok(());
@@ -106,6 +106,11 @@ impl Report {
         self.summary.add(record);
         self.found |= self.fail_on.iter().any(|fail_on| fail_on.is_met(record));
         self.printer.print(record).context("cannot write to stdout")
+    }
+
+    /// Writes what was printed.
+    pub(super) fn flush(&mut self) -> anyhow::Result<()> {
+        self.printer.flush().context("cannot write to stdout")
     }
 
     /// What came by, as a whole, for stderr. `missed`: `None` if nothing could be.

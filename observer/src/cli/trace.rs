@@ -180,6 +180,10 @@ impl Sink for Report {
         Self::take(self, &record)
     }
 
+    fn flush(&mut self) -> anyhow::Result<()> {
+        Self::flush(self)
+    }
+
     fn is_done(&self) -> bool {
         Self::is_done(self)
     }

@@ -9,8 +9,6 @@
 //! opening packet changes nothing. Of UDP the programs tell the first datagram of a flow, and the
 //! first of another on the same addresses and ports.
 
-use std::collections::HashMap;
-
 use hashlink::LruCache;
 use observer_ebpf::FLOW_IDLE_NS;
 
@@ -20,14 +18,18 @@ use crate::observation::{
 };
 
 mod connection;
+mod packed;
 mod pending;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub use connection::{Answer, Answered, Connection, Refusal, Translation};
+use packed::{PackedIdentity, PackedTuple};
 use pending::{AnswerKey, Pending, Stray};
+use waiting::{Place, Waiting};
 
 /// Connections that may wait for their answer at once; more are counted and let go.
 const PENDING_MAX: usize = 100_000;
@@ -47,10 +49,8 @@ pub struct Losses {
 #[derive(Debug)]
 pub struct Flow {
     answer_timeout_ns: u64,
-    pending: HashMap<Identity, Pending>,
-    /// Pending connections by what their answer is known by.
-    by_answer: HashMap<AnswerKey, Identity>,
-    reported: LruCache<Identity, Reported>,
+    pending: Waiting,
+    reported: LruCache<PackedIdentity, Reported>,
     /// When the last loss of observations was noticed.
     lost_until: Option<Moment>,
     losses: Losses,
@@ -67,12 +67,12 @@ struct Reported {
     /// When its opening packet was last seen.
     at: Moment,
     /// What became of its addresses; `None` if it never left.
-    left_as: Option<Tuple>,
+    left_as: Option<PackedTuple>,
 }
 
 impl Reported {
     /// Whether an opening packet at `at` is of another connection than this.
-    fn is_over(&self, protocol: Protocol, at: Moment, left_as: Option<Tuple>) -> bool {
+    fn is_over(&self, protocol: Protocol, at: Moment, left_as: Option<PackedTuple>) -> bool {
         let is_idle = at.nanoseconds_since(self.at) >= FLOW_IDLE_NS;
         let is_another = left_as.is_some() && left_as != self.left_as;
         protocol == Protocol::Udp && (is_idle || is_another)
@@ -84,8 +84,7 @@ impl Flow {
     pub fn new(answer_timeout_ns: u64) -> Self {
         Self {
             answer_timeout_ns,
-            pending: HashMap::new(),
-            by_answer: HashMap::new(),
+            pending: Waiting::new(),
             reported: LruCache::new(REPORTED_MAX),
             lost_until: None,
             losses: Losses::default(),
@@ -122,26 +121,29 @@ impl Flow {
 
     /// Whether a connection of this tuple waits, or came out.
     pub fn knows(&self, protocol: Protocol, original: &Tuple) -> bool {
-        let is_it =
-            |identity: &Identity| identity.protocol == protocol && identity.original == *original;
-        self.pending.keys().any(is_it) || self.reported.iter().any(|(one, _)| is_it(one))
+        let is_it = |identity: &PackedIdentity| {
+            identity.protocol() == protocol && identity.tuple() == *original
+        };
+        self.pending.iter().any(|pending| is_it(&pending.key))
+            || self.reported.iter().any(|(one, _)| is_it(one))
     }
 
     /// Whether a connection that was opened before this moment waits.
     pub fn has_pending_before(&self, moment: Moment) -> bool {
-        let mut pending = self.pending.values();
+        let mut pending = self.pending.iter();
         pending.any(|pending| pending.opened_at < moment)
     }
 
     /// The connections that the answer time-out ends at `now`, oldest first.
     pub fn tick(&mut self, now: Moment) -> Vec<Connection> {
-        let timeout = self.answer_timeout_ns;
-        self.end(|pending| now.nanoseconds_since(pending.opened_at) >= timeout)
+        now.0
+            .checked_sub(self.answer_timeout_ns)
+            .map_or_else(Vec::new, |due| self.end(Moment(due)))
     }
 
     /// All that is pending, oldest first: the run ends.
     pub fn finish(&mut self) -> Vec<Connection> {
-        self.end(|_| true)
+        self.end(Moment(u64::MAX))
     }
 
     fn passage(&mut self, passage: Passage) -> Option<Connection> {
@@ -155,15 +157,16 @@ impl Flow {
             opening,
         } = passage;
         let at = departure.at;
-        let key = identity.on_arrival();
-        let arrival = arrival.or_else(|| self.pending.get_mut(&key)?.take_slow(kind, reply));
+        let key = PackedIdentity::of(&identity);
+        let place = self.pending.find(&key);
+        let arrival = arrival.or_else(|| self.pending.get_mut(place?).take_slow(kind, reply));
         let Some(answer) = kind.answers(Answered { at, arrival }) else {
             let translation = Translation { reply, conntrack };
-            self.forward(identity, translation, arrival, departure);
+            self.forward((key, identity.zone), place, translation, arrival, departure);
             return None;
         };
-        if self.pending.contains_key(&key) {
-            return self.complete(key, answer);
+        if let Some(place) = place {
+            return self.complete(place, answer);
         }
         let Some(opening) = opening else {
             // It answers nothing that is known by this name: it left untranslated, past the
@@ -173,7 +176,7 @@ impl Flow {
                 interface: departure.interface,
                 ttl: departure.ttl,
             });
-            let answer = AnswerKey::of(&identity, reply);
+            let answer = AnswerKey::new(identity.protocol, reply, identity.sequence);
             self.goes_astray(answer, Stray::new(kind, reply, arrival));
             return None;
         };
@@ -189,31 +192,29 @@ impl Flow {
 
     fn forward(
         &mut self,
-        identity: Identity,
+        (key, zone): (PackedIdentity, u16),
+        place: Option<Place>,
         translation: Translation,
         arrival: Option<Arrival>,
         departure: Departure,
     ) {
-        let key = identity.on_arrival();
-        if self.is_reported(&key, departure.at, Some(translation.reply)) {
+        let left_as = PackedTuple::of(translation.reply);
+        if self.is_reported(&key, departure.at, Some(left_as)) {
             return;
         }
-        if let Some(pending) = self.pending.get_mut(&key) {
+        if let Some(place) = place {
+            let pending = self.pending.get_mut(place);
             // An arrival of its own marks a retransmission; without one, this is the same packet
             // on the next device of a stack. A retransmission changes nothing, unless the first
             // one died on its way and conntrack forgot it: then this one is translated anew.
-            let anew = pending.translation.reply != translation.reply;
+            let anew = pending.reply() != translation.reply;
             let same_packet = arrival.is_none() && !pending.repeated;
             if same_packet || anew {
                 pending.departure = departure;
             }
             pending.repeated |= arrival.is_some() && !anew;
             if translation.conntrack == Conntrack::Entry && anew {
-                let answer = |translation: Translation| AnswerKey::of(&key, translation.reply);
-                self.by_answer.remove(&answer(pending.translation));
-                self.by_answer.insert(answer(translation), key);
-                pending.translation = translation;
-                pending.identity = identity;
+                self.pending.translate(place, zone, translation);
             }
             return;
         }
@@ -221,24 +222,14 @@ impl Flow {
             self.losses.pending_full += 1;
             return;
         }
-        let pending = Pending {
-            identity,
-            opened_at: arrival.map_or(departure.at, |arrival| arrival.at),
-            arrival,
-            departure,
-            translation,
-            stray: None,
-            repeated: false,
-        };
-        self.pending.insert(key, pending);
-        self.by_answer
-            .insert(AnswerKey::of(&key, translation.reply), key);
+        let pending = Pending::new(key, zone, translation, arrival, departure);
+        self.pending.insert(pending);
     }
 
     /// An opening packet that never left and that nobody answered.
     fn arrival(&mut self, identity: Identity, arrival: Arrival) -> Option<Connection> {
         // A retransmission of one that did leave says nothing new.
-        if self.pending.contains_key(&identity) {
+        if self.pending.find(&PackedIdentity::of(&identity)).is_some() {
             return None;
         }
         self.report(Connection {
@@ -257,10 +248,10 @@ impl Flow {
         reply: Tuple,
         arrival: Arrival,
     ) -> Option<Connection> {
-        let key = *self.by_answer.get(&answer)?;
-        let pending = self.pending.get(&key)?;
+        let place = self.pending.find_by_answer(&answer)?;
+        let pending = self.pending.get(place);
         let is_from_here = pending.arrival.is_none();
-        if !is_from_here || pending.translation.reply != reply {
+        if !is_from_here || pending.reply() != reply {
             self.goes_astray(answer, Stray::new(kind, reply, arrival));
             return None;
         }
@@ -268,46 +259,36 @@ impl Flow {
             at: arrival.at,
             arrival: Some(arrival),
         })?;
-        self.complete(key, answer)
+        self.complete(place, answer)
     }
 
     /// An answer came back and will not reach the client as its connection's, or not soon.
     fn goes_astray(&mut self, answer: AnswerKey, stray: Stray) {
-        let pending = self
-            .by_answer
-            .get(&answer)
-            .and_then(|key| self.pending.get_mut(key));
-        if let Some(pending) = pending {
-            pending.stray.get_or_insert(stray);
+        if let Some(place) = self.pending.find_by_answer(&answer) {
+            let known = &mut self.pending.get_mut(place).stray;
+            known.get_or_insert_with(|| Box::new(stray));
         }
     }
 
-    fn end(&mut self, ended: impl Fn(&Pending) -> bool) -> Vec<Connection> {
-        let mut due: Vec<_> = self
-            .pending
-            .iter()
-            .filter(|(_, pending)| ended(pending))
-            .map(|(key, pending)| (pending.opened_at, *key))
-            .collect();
-        due.sort_by_key(|(opened_at, _)| *opened_at);
+    /// Of those that were opened at this moment or before.
+    fn end(&mut self, opened_until: Moment) -> Vec<Connection> {
+        let due = self.pending.as_old_as(opened_until);
         due.into_iter()
-            .filter_map(|(_, key)| self.complete(key, Answer::None))
+            .filter_map(|place| self.complete(place, Answer::None))
             .collect()
     }
 
-    fn complete(&mut self, key: Identity, answer: Answer) -> Option<Connection> {
-        let pending = self.pending.remove(&key)?;
+    fn complete(&mut self, place: Place, answer: Answer) -> Option<Connection> {
+        let pending = self.pending.remove(place);
+        let (identity, translation) = (pending.identity(), pending.translation());
         let Pending {
-            identity,
             opened_at,
             arrival,
             departure,
-            translation,
             stray,
             repeated,
+            ..
         } = pending;
-        self.by_answer
-            .remove(&AnswerKey::of(&identity, translation.reply));
         let doubtful = self.lost_until.is_some_and(|until| opened_at <= until);
         self.report(Connection {
             opened_at: Some(opened_at),
@@ -315,7 +296,7 @@ impl Flow {
             departure: Some(departure),
             translation: Some(translation),
             answer,
-            stray: stray.map(|Stray { arrival, .. }| arrival),
+            stray: stray.map(|stray| stray.arrival),
             doubtful,
             repeated,
             ..Connection::bare(identity)
@@ -324,11 +305,16 @@ impl Flow {
 
     /// Whether a connection came out to which an opening packet at `at` belongs. `left_as`: what
     /// became of its addresses, if it left.
-    fn is_reported(&mut self, key: &Identity, at: Moment, left_as: Option<Tuple>) -> bool {
+    fn is_reported(
+        &mut self,
+        key: &PackedIdentity,
+        at: Moment,
+        left_as: Option<PackedTuple>,
+    ) -> bool {
         let Some(reported) = self.reported.get_mut(key) else {
             return false;
         };
-        if reported.is_over(key.protocol, at, left_as) {
+        if reported.is_over(key.protocol(), at, left_as) {
             self.reported.remove(key);
             return false;
         }
@@ -338,7 +324,7 @@ impl Flow {
 
     /// Lets a connection out, once.
     fn report(&mut self, connection: Connection) -> Option<Connection> {
-        let key = connection.identity.on_arrival();
+        let key = PackedIdentity::of(&connection.identity);
         let at = connection.opened_at?;
         if self.is_reported(&key, at, None) {
             return None;
@@ -346,7 +332,7 @@ impl Flow {
         let left_as = connection
             .departure
             .and(connection.translation)
-            .map(|translation| translation.reply);
+            .map(|translation| PackedTuple::of(translation.reply));
         self.reported.insert(key, Reported { at, left_as });
         Some(connection)
     }

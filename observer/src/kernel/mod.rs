@@ -1,5 +1,6 @@
 //! All that touches the kernel.
 
+mod batch;
 pub mod btf;
 pub mod capabilities;
 pub mod conntrack;
@@ -7,6 +8,7 @@ pub mod drops;
 pub mod environment;
 pub mod layout;
 pub mod links;
+pub mod memory;
 pub mod netfilter;
 pub mod nftables;
 pub mod programs;

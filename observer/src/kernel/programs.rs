@@ -13,24 +13,28 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
+use std::io;
 use std::net::IpAddr;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{
+    Array, HashMap as BpfHashMap, IterableMap as _, MapData, MapError, PerCpuArray, RingBuf,
+};
 use aya::programs::{ProgramError, RawTracePoint, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
 use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
 use observer_ebpf::{
-    ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DropLayout, FAMILY_IPV4, FAMILY_IPV6, FLOWS_MAX,
-    Flow, FlowKey, KernelLayout, LAYOUT_KEY, PORT_WORDS, Sampling, SourceKey, Waiting, WaitingKey,
+    Arrival, ArrivalKey, Counter, DropLayout, FAMILY_IPV4, FAMILY_IPV6, Flow, FlowKey,
+    KernelLayout, LAYOUT_KEY, PORT_WORDS, Sampling, SourceKey, Waiting, WaitingKey,
 };
 
 use self::attach::Attachment;
 pub use self::attach::{AttachError, Hook};
 use self::heartbeat::Heartbeat;
 pub use self::sweep::{SweepError, sweep};
+use crate::kernel::batch;
 use crate::kernel::drops::DropReasons;
 use crate::kernel::links::LinkHeader;
 use crate::observation::{DecodeError, DropReason, Identity, IfIndex, Moment, Observation};
@@ -93,6 +97,14 @@ pub enum ProgramsError {
         map: &'static str,
         /// Why.
         source: MapError,
+    },
+    /// A map could not be walked.
+    #[error("cannot walk the map {map}")]
+    Walk {
+        /// Its name.
+        map: &'static str,
+        /// Why.
+        source: io::Error,
     },
     /// The object is not what this program was built with.
     #[error("the BPF object has no {0}")]
@@ -443,22 +455,12 @@ impl Programs {
         &mut self,
         until: impl Fn(&ArrivalKey) -> Moment,
     ) -> Result<Vec<Result<Observation, DecodeError>>, ProgramsError> {
-        let failed = |source| ProgramsError::Map {
-            map: "ARRIVALS",
-            source,
-        };
         let mut expired = Vec::new();
-        // A walk whose key is taken out meanwhile begins again: it need not end by itself.
-        for entry in self.arrivals.iter().take(ARRIVALS_MAX as usize) {
-            match entry {
-                Ok((key, arrival)) if Moment(arrival.time_ns) <= until(&key) => {
-                    expired.push((key, arrival));
-                }
-                // The programs take entries out while this walks: a key that is gone is no error.
-                Ok(_) | Err(MapError::KeyNotFound | MapError::ElementNotFound) => {}
-                Err(source) => return Err(failed(source)),
+        self.walk_arrivals(|key, arrival| {
+            if Moment(arrival.time_ns) <= until(&key) {
+                expired.push((key, arrival));
             }
-        }
+        })?;
         // Whoever removes a key has it: a packet that left in between took its own along.
         expired.retain(|(key, _)| self.arrivals.remove(key).is_ok());
         self.expired += expired.len() as u64;
@@ -482,14 +484,28 @@ impl Programs {
         // In this order, so that what happens meanwhile makes the evicted less, never more.
         let written = self.counter(Counter::ArrivalsWritten as u32)?;
         let joined = self.counter(Counter::ArrivalsJoined as u32)?;
-        let arrivals = self.arrivals.keys().take(ARRIVALS_MAX as usize).count() as u64;
+        let mut arrivals = 0;
+        self.walk_arrivals(|_, _| arrivals += 1)?;
         let flows_written = self.counter(Counter::FlowsWritten as u32)?;
-        let flows = self.flows.keys().take(FLOWS_MAX as usize).count() as u64;
+        let mut flows = 0;
+        batch::walk(self.flows.map(), |_: FlowKey, _: Flow| flows += 1).map_err(|source| {
+            ProgramsError::Walk {
+                map: "FLOWS",
+                source,
+            }
+        })?;
         Ok(Usage {
             arrivals,
             arrivals_evicted: written.saturating_sub(joined + self.expired + arrivals),
             flows,
             flows_evicted: flows_written.saturating_sub(flows),
+        })
+    }
+
+    fn walk_arrivals(&self, visit: impl FnMut(ArrivalKey, Arrival)) -> Result<(), ProgramsError> {
+        batch::walk(self.arrivals.map(), visit).map_err(|source| ProgramsError::Walk {
+            map: "ARRIVALS",
+            source,
         })
     }
 

@@ -20,6 +20,7 @@ use super::clock::{epoch, moment, now};
 use super::first_bytes::{FirstBytes, Told};
 use super::interfaces::Interfaces;
 use super::missed::{Lost, Missed, Standing};
+use super::pace::Pace;
 use super::rewritten::{Rewritten, rewritten};
 use super::sampling::{Load, Sampler};
 use super::{Sink, handed_on, udp_ports};
@@ -299,12 +300,14 @@ impl<S: Sink> Session<S> {
         let standing_interval = self.parts.sink.standing_interval();
         let mut standing_tick = interval(standing_interval.unwrap_or(MODULE_TICK));
         standing_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::new();
         while !self.parts.sink.is_done() {
             tokio::select! {
                 ready = ring.readable_mut() => {
                     let mut ready = ready.context("the ring buffer failed")?;
                     if let Read::Whole(_) = self.read(ready.get_inner_mut())? {
                         ready.clear_ready();
+                        pace.read();
                     }
                 }
                 () = has_segments(&mut segments) => self.read_segments(&mut segments)?,
@@ -334,6 +337,8 @@ impl<S: Sink> Session<S> {
                 _ = terminate.recv() => break,
                 _ = hangup.recv() => break,
             }
+            self.parts.sink.flush()?;
+            pace.wait();
         }
         let end = now()?;
         if self.parts.sink.ends(end) {
@@ -355,6 +360,7 @@ impl<S: Sink> Session<S> {
         while Instant::now() < at_most && !self.parts.observer.is_through_with(end) {
             sleep(TICK).await;
             self.tick(ring.get_mut(), segments).await?;
+            self.parts.sink.flush()?;
         }
         Ok(())
     }
@@ -372,6 +378,7 @@ impl<S: Sink> Session<S> {
         self.notice_losses()?;
         self.expire(end, 0)?;
         self.feed(Event::End)?;
+        self.parts.sink.flush()?;
         if let Some(recorder) = &mut self.parts.recorder {
             recorder.flush()?;
         }
@@ -643,8 +650,10 @@ impl<S: Sink> Session<S> {
 
     /// Hands an event to the observer, and what conntrack answers to what that asks.
     fn feed(&mut self, event: Event) -> anyhow::Result<()> {
-        let mut events = VecDeque::from([event]);
-        while let Some(event) = events.pop_front() {
+        // Mostly one, and nothing is asked.
+        let mut events = VecDeque::new();
+        let mut next = Some(event);
+        while let Some(event) = next {
             if let Some(recorder) = &mut self.parts.recorder {
                 recorder.event(&event)?;
             }
@@ -666,6 +675,7 @@ impl<S: Sink> Session<S> {
                     }
                 }
             }
+            next = events.pop_front();
         }
         Ok(())
     }

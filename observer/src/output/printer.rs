@@ -1,4 +1,4 @@
-//! Records to stdout, each at once.
+//! Records to stdout, as many at once as come at once.
 
 use std::io::{self, ErrorKind, Write as _};
 use std::os::fd::AsFd as _;
@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::paint::Page;
 use super::table;
 use super::wide::Rows;
-use crate::record::Record;
+use crate::record::{Record, write_line};
 
 /// How connections are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -27,7 +27,12 @@ pub enum Format {
 pub struct Printer {
     style: Style,
     open: bool,
+    /// What is not written yet.
+    pending: Vec<u8>,
 }
+
+/// What is pending is written then in any case.
+const PENDING_BYTES: usize = 64 * 1024;
 
 #[derive(Debug)]
 enum Style {
@@ -46,6 +51,7 @@ impl Printer {
                 Format::Json => Style::Json,
             },
             open: true,
+            pending: Vec::new(),
         }
     }
 
@@ -55,31 +61,58 @@ impl Printer {
         self.open && !hung_up()
     }
 
-    /// Prints one record and flushes. A reader that went away is no error: it has had enough, and
-    /// [`Printer::is_open`] says so.
+    /// Prints one record; it is written by [`Printer::flush`] at the latest. A reader that went away
+    /// is no error: it has had enough, and [`Printer::is_open`] says so.
     pub fn print(&mut self, record: &Record) -> io::Result<()> {
         if !self.open {
             return Ok(());
         }
-        let line = match &mut self.style {
+        let text = match &mut self.style {
             Style::Table(page) => table::render(record, *page),
             Style::Wide(rows) => rows.render(record),
-            Style::Json => serde_json::to_string(record)?,
+            Style::Json => {
+                write_line(&mut self.pending, record)?;
+                return self.flush_if_full();
+            }
         };
-        self.open = write_line(&line)?;
+        self.pending.extend_from_slice(text.as_bytes());
+        self.pending.push(b'\n');
+        self.flush_if_full()
+    }
+
+    fn flush_if_full(&mut self) -> io::Result<()> {
+        if self.pending.len() < PENDING_BYTES {
+            return Ok(());
+        }
+        self.flush()
+    }
+
+    /// Writes what is pending.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.open && !self.pending.is_empty() {
+            self.open = write_out(&self.pending)?;
+        }
+        self.pending.clear();
         Ok(())
+    }
+}
+
+impl Drop for Printer {
+    fn drop(&mut self) {
+        // However it ends, what came before is printed.
+        let _nobody_to_tell = self.flush();
     }
 }
 
 /// Prints `text` and a line end to stdout; where nobody reads, that is no error.
 pub fn print(text: &str) -> io::Result<()> {
-    write_line(text).map(drop)
+    write_out(format!("{text}\n").as_bytes()).map(drop)
 }
 
 /// Whether somebody read it.
-fn write_line(line: &str) -> io::Result<bool> {
+fn write_out(bytes: &[u8]) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
-    match writeln!(stdout, "{line}").and_then(|()| stdout.flush()) {
+    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
         Err(error) => Err(error),

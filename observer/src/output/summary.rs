@@ -8,7 +8,7 @@ use comfy_table::{CellAlignment, Table};
 use super::paint::{Page, Tone, clean};
 use super::word;
 use crate::live::{Missed, Sampled};
-use crate::record::{Advice, Record};
+use crate::record::{Advice, ByFate, Fate, Record};
 use crate::verdict::{Finding, FindingCode, SourceIp};
 
 /// Services named beside a change.
@@ -17,48 +17,38 @@ const SERVICES_MAX: usize = 4;
 /// Counts records.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// By service, source, cause and outcome. As many as the cluster's Services have fates.
-    rows: BTreeMap<[String; 4], u64>,
-    sources: BTreeMap<SourceIp, u64>,
+    fates: ByFate<Row>,
     passed_over: u64,
-    /// What was advised, and of which Services. As many as those times the changes there are.
-    advice: BTreeMap<(String, String), BTreeSet<String>>,
     /// What does not fit together, once for each Service, and of how many connections.
     findings: BTreeMap<(FindingCode, String), (Finding, u64)>,
+}
+
+/// What there is of one Service's connections of one fate.
+#[derive(Debug, Default)]
+struct Row {
+    count: u64,
+    /// What was advised; one of the changes that there are, each.
+    advice: Vec<Advice>,
 }
 
 impl Summary {
     /// Counts one that was printed.
     pub fn add(&mut self, record: &Record) {
-        let service = record.service.as_ref().map_or_else(
-            || "(no Service)".to_owned(),
-            |service| format!("{}/{}", clean(&service.namespace), clean(&service.name)),
-        );
-        let cause = record
-            .cause
-            .as_ref()
-            .map_or_else(|| "-".to_owned(), |cause| word(&cause.code));
-        let outcome = word(&record.outcome);
-        let outcome = match &record.outcome_cause {
-            Some(cause) => format!("{outcome}: {}", word(&cause.code)),
-            None => outcome,
-        };
-        for Advice { change, trade_off } in &record.advice {
-            let advised = (change.clone(), trade_off.clone());
-            self.advice
-                .entry(advised)
-                .or_default()
-                .insert(service.clone());
+        let row = self.fates.of(record, Row::default);
+        row.count += 1;
+        for advice in &record.advice {
+            if !row.advice.contains(advice) {
+                row.advice.push(advice.clone());
+            }
         }
         for finding in &record.findings {
-            let of_service = (finding.code, service.clone());
+            let service = record.service.as_ref();
+            let name = service.map(|service| format!("{}/{}", service.namespace, service.name));
+            let of_service = (finding.code, shown(&name.unwrap_or_default()));
             let known = self.findings.entry(of_service);
             let (_, count) = known.or_insert_with(|| (finding.clone(), 0));
             *count += 1;
         }
-        let row = [service, word(&record.source_ip), cause, outcome];
-        *self.rows.entry(row).or_default() += 1;
-        *self.sources.entry(record.source_ip).or_default() += 1;
     }
 
     /// Counts one that the filters kept back.
@@ -71,7 +61,11 @@ impl Summary {
         let mut text = self.table();
         text += &self.found(page);
         text += &self.advised(page);
-        let connections: u64 = self.sources.values().sum();
+        let mut sources = BTreeMap::<_, u64>::new();
+        for (_, fate, row) in self.fates.iter() {
+            *sources.entry(fate.source_ip).or_default() += row.count;
+        }
+        let connections: u64 = sources.values().sum();
         let plural = if connections == 1 { "" } else { "s" };
         // Writing to a String cannot fail.
         let _ = write!(text, "{connections} connection{plural}");
@@ -82,7 +76,7 @@ impl Summary {
         ];
         let mut before = ": source ";
         for (source, fate, tone) in fates {
-            if let Some(count) = self.sources.get(&source) {
+            if let Some(count) = sources.get(&source) {
                 let _ = write!(text, "{before}{} in {count}", page.paint(tone, fate));
                 before = ", ";
             }
@@ -119,7 +113,15 @@ impl Summary {
 
     /// What to change, with its price, and for which Services.
     fn advised(&self, page: Page) -> String {
-        let advised = self.advice.iter().map(|((change, trade_off), services)| {
+        let mut of = BTreeMap::<_, BTreeSet<_>>::new();
+        for (service, _, row) in self.fates.iter() {
+            for Advice { change, trade_off } in &row.advice {
+                of.entry((change, trade_off))
+                    .or_default()
+                    .insert(shown(service));
+            }
+        }
+        let advised = of.into_iter().map(|((change, trade_off), services)| {
             let mut named: Vec<_> = services.iter().take(SERVICES_MAX).cloned().collect();
             if services.len() > SERVICES_MAX {
                 named.push(format!("and {} others", services.len() - SERVICES_MAX));
@@ -131,14 +133,18 @@ impl Summary {
     }
 
     fn table(&self) -> String {
-        if self.rows.is_empty() {
+        let mut rows = BTreeMap::<_, u64>::new();
+        for (service, fate, row) in self.fates.iter() {
+            *rows.entry(told(service, fate)).or_default() += row.count;
+        }
+        if rows.is_empty() {
             return String::new();
         }
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
         table.set_header(["SERVICE", "SOURCE IP", "CAUSE", "OUTCOME", "CONNECTIONS"]);
         let mut above = None;
-        for (row, count) in &self.rows {
+        for (row, count) in &rows {
             let [service, rest @ ..] = row;
             // A Service is named once, above what became of its connections.
             let name = if above == Some(service) { "" } else { service };
@@ -158,6 +164,26 @@ impl Summary {
         let lines = lines.iter().map(|line| format!("{}\n", line.trim_end()));
         lines.collect()
     }
+}
+
+/// By service, source, cause and outcome.
+fn told(service: &str, fate: &Fate) -> [String; 4] {
+    let cause = fate
+        .cause
+        .map_or_else(|| "-".to_owned(), |cause| word(&cause));
+    let outcome = word(&fate.outcome);
+    let outcome = match fate.outcome_cause {
+        Some(cause) => format!("{outcome}: {}", word(&cause)),
+        None => outcome,
+    };
+    [shown(service), word(&fate.source_ip), cause, outcome]
+}
+
+fn shown(service: &str) -> String {
+    if service.is_empty() {
+        return "(no Service)".to_owned();
+    }
+    clean(service)
 }
 
 fn missed_line(missed: Missed, page: Page) -> String {

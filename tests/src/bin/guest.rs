@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use aya::programs::loaded_programs;
 use nix::{
     mount::{MsFlags, mount},
     sys::{
@@ -26,7 +27,7 @@ use nix::{
 };
 use tests::{
     command,
-    observer_process::{self, READY},
+    observer_process::{self, ObserverProcess, READY},
     privilege::{REQUIRE_PRIVILEGED, WHOLE_KERNEL},
 };
 
@@ -35,6 +36,9 @@ const SUITES: &str = "/suites";
 /// The variable, followed by the name of a suite, that says by which part of their names its tests
 /// are chosen; else all are run.
 const ONLY: &str = "ONLY_";
+
+/// How the names of the observer's programs begin.
+const OURS: &str = "observer_";
 
 /// What kube-proxy's rules have loaded on a node, what kubeadm and the lab's tunnels ask for, and
 /// nothing loads by itself.
@@ -67,6 +71,7 @@ fn main() -> Result<()> {
         .with_context(|| format!("failed to open {RESULTS}"))?;
     writeln!(results, "passed {:.1} boot", since_boot()?.as_secs_f64())?;
     check(&mut results, "load", load)?;
+    check(&mut results, "verified", verified)?;
     for suite in suites()? {
         let name = suite.file_name().unwrap_or_default().to_string_lossy();
         let only = env::var(format!("{ONLY}{name}")).ok();
@@ -109,6 +114,26 @@ fn load() -> Result<String> {
     let ready = ready.context("it never observed")?;
     let (_, how) = ready.rsplit_once(' ').context("it does not say how")?;
     Ok(format!("by {how}"))
+}
+
+/// How many instructions the verifier walked of each program, as `cargo xtask` reads them; kernels
+/// before 5.16 do not tell (`bpf_prog_info.verified_insns`).
+fn verified() -> Result<String> {
+    let mut command = Command::new(observer_process::binary()?);
+    command.args(["trace", "--interface", "lo"]);
+    let observer = ObserverProcess::by(command)?;
+    let mut counts = Vec::new();
+    for program in loaded_programs() {
+        let program = program.context("failed to list the programs")?;
+        let name = program.name_as_str().unwrap_or_default();
+        if name.starts_with(OURS) {
+            let count = program.verified_instruction_count();
+            counts.extend(count.map(|count| format!("{name}={count}")));
+        }
+    }
+    observer.stop()?;
+    counts.sort();
+    Ok(counts.join(" "))
 }
 
 /// Runs the tests of a suite, or those whose names have `only` in them, which the note says.

@@ -103,7 +103,15 @@ fn lockdown(facts: &Facts) -> Option<Check> {
 fn programs(facts: &Facts) -> Check {
     const NAME: &str = "programs";
     match &facts.programs {
-        Some(Ok(())) => Check::ok(NAME, "the kernel takes them (loaded, attached to nothing)"),
+        Some(Ok(map_bytes)) => {
+            let taken = map_bytes.map_or_else(String::new, |bytes| {
+                format!("; their maps take {} of its memory", mebibytes(bytes))
+            });
+            Check::ok(
+                NAME,
+                format!("the kernel takes them (loaded, attached to nothing{taken})"),
+            )
+        }
         Some(Err(why)) => Check::missing(NAME, shortened(why))
             .means("the kernel refuses the programs")
             .remedy(
@@ -112,6 +120,12 @@ fn programs(facts: &Facts) -> Check {
             ),
         None => Check::unseen(NAME, "not tried, for lack of capabilities").remedy(AS_ROOT),
     }
+}
+
+/// With one digit after the point.
+fn mebibytes(bytes: u64) -> String {
+    let tenths = bytes.saturating_mul(10) >> 20;
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
 }
 
 fn hook(facts: &Facts) -> Check {
@@ -142,7 +156,7 @@ fn drop_reasons(facts: &Facts) -> Check {
 fn first_bytes(facts: &Facts) -> Check {
     const NAME: &str = "first bytes";
     match &facts.first_bytes {
-        Some(Ok(())) => Check::ok(NAME, "not read unless asked for: --payload known, or on").means(
+        Some(Ok(_)) => Check::ok(NAME, "not read unless asked for: --payload known, or on").means(
             "that costs 2 to 5 ns a segment of an established connection, 0.15 µs one of a \
              connection opened seconds ago",
         ),

@@ -15,6 +15,7 @@ use crate::kernel::drops::DropReasons;
 use crate::kernel::environment::{self, Environment};
 use crate::kernel::layout::{Resolver, SYSFS};
 use crate::kernel::links::{Links, Role};
+use crate::kernel::memory;
 use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::nftables::{self, Ruleset};
 use crate::kernel::programs::{Load, Programs};
@@ -32,10 +33,11 @@ pub(super) struct Facts {
     pub(super) btf: Btf,
     /// In which families connections are tracked: IPv4, IPv6.
     pub(super) tracked: Seen<[bool; 2]>,
-    /// Loading the programs; `None` if it was not tried.
-    pub(super) programs: Option<Seen<()>>,
+    /// Loading the programs, and what their maps take then, in bytes, if that is told; `None` if it
+    /// was not tried.
+    pub(super) programs: Option<Seen<Option<u64>>>,
     /// The same with clients' first bytes asked for.
-    pub(super) first_bytes: Option<Seen<()>>,
+    pub(super) first_bytes: Option<Seen<Option<u64>>>,
     /// Asking the kernel why it drops packets, for a moment; `None` if it was not tried.
     pub(super) drop_reasons: Option<Seen<()>>,
     /// Whether programs can be attached by TCX; `None` if nobody was asked.
@@ -109,12 +111,13 @@ impl Facts {
     }
 }
 
-fn loads(first_bytes: bool) -> Seen<()> {
+fn loads(first_bytes: bool) -> Seen<Option<u64>> {
     let load = Load {
         first_bytes,
         ..Load::default()
     };
-    Programs::load(load).map(drop).map_err(|error| told(&error))
+    let _loaded = Programs::load(load).map_err(|error| told(&error))?;
+    Ok(memory::of_maps().ok())
 }
 
 fn drop_reasons() -> Seen<()> {

@@ -44,9 +44,9 @@ fn healthy() -> Facts {
         missing_capabilities: Ok(Vec::new()),
         btf: Btf::Known("…".to_owned()),
         tracked: Ok([true, true]),
-        programs: Some(Ok(())),
+        programs: Some(Ok(Some(18_350_080))),
         drop_reasons: Some(Ok(())),
-        first_bytes: Some(Ok(())),
+        first_bytes: Some(Ok(None)),
         tcx: Some(Ok(true)),
         interfaces: Ok(interfaces),
         all_programs: Ok(vec!["sd_fw_egress".to_owned()]),
@@ -84,7 +84,8 @@ fn a_healthy_node_is_told_in_a_dozen_lines() {
     ok       kernel        Linux 6.12.0-1-amd64 on x86_64
     ok       BTF           tells where conntrack keeps its entries
     ok       capabilities  all that observing needs are in force
-    ok       programs      the kernel takes them (loaded, attached to nothing)
+    ok       programs      the kernel takes them (loaded, attached to nothing; their maps take 17.5 MiB
+                           of its memory)
     ok       hook          TCX
     ok       drop reasons  the kernel says why it drops a packet
     ok       first bytes   not read unless asked for: --payload known, or on: that costs 2 to 5 ns a

@@ -237,7 +237,8 @@ impl Following {
     fn print(&mut self, records: &[Record]) -> anyhow::Result<()> {
         records
             .iter()
-            .try_for_each(|record| self.report.take(record))
+            .try_for_each(|record| self.report.take(record))?;
+        self.report.flush()
     }
 
     /// What waits comes out, then the summary.
