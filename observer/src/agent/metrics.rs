@@ -181,12 +181,7 @@ impl Metrics {
                 "Entries in a map of the programs",
                 Family::default(),
             ),
-            followed_one_in: registered(
-                registry,
-                ("followed_one_in", None),
-                "Of so many connections that open one is followed: 1, unless there are too many",
-                Gauge::default(),
-            ),
+            followed_one_in: followed_one_in(registry),
             interfaces: registered(
                 registry,
                 ("attached_interfaces", None),
@@ -341,6 +336,16 @@ fn registered<M: Metric + Clone>(
         None => registry.register(name, help, metric.clone()),
     }
     metric
+}
+
+/// How many are followed while there are too many.
+fn followed_one_in(registry: &mut Registry) -> Gauge {
+    registered(
+        registry,
+        ("followed_one_in", None),
+        "Of so many connections that open one is followed: 1, unless there are too many",
+        Gauge::default(),
+    )
 }
 
 /// What the kernel side has room for.
