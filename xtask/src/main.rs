@@ -1,5 +1,6 @@
 //! Every developer command: `cargo xtask --help`.
 
+mod bench;
 mod build;
 mod debian;
 mod demo;
@@ -34,6 +35,8 @@ enum Command {
     Setup,
     /// Build the release binary: target/release/observer.
     Build,
+    /// Measure what observing costs, beside nothing, the least there can be, and other tools (root).
+    Bench(bench::Options),
     /// Raise a two-node cluster, make connections, and compare each verdict with what the pod's
     /// own socket saw (root).
     Demo,
@@ -53,6 +56,7 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Setup => setup::all().map(|_| ExitCode::SUCCESS),
         Command::Build => build::run().map(|()| ExitCode::SUCCESS),
+        Command::Bench(options) => bench::run(&options),
         Command::Demo => demo::run(),
         Command::Kernels(options) => kernels::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),

@@ -1,0 +1,182 @@
+//! Where it is measured: a lab of one node with kube-proxy's rules in it, and servers in its pods.
+
+use std::{
+    fs,
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
+    path::{Path, PathBuf},
+    process::Stdio,
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use ipnet::IpNet;
+use tempfile::TempDir;
+
+use super::{
+    cluster::{self, BULK, Door, ECHO, GATE, NODE, WEB},
+    server::{self, Server},
+};
+use crate::{
+    child::{ChildGuard, poll_until},
+    cluster::Cluster,
+    kubeproxy::{Mode, Settings},
+    lab::{Lab, LabNode, Options},
+    netns::Namespace,
+};
+
+/// Addresses of the external client: the ports of one run out.
+const CLIENTS: u8 = 8;
+/// Ports are free again after so long; after the kernel's two minutes they would have run out.
+const TIME_WAIT: (&str, &str) = ("netfilter/nf_conntrack_tcp_timeout_time_wait", "5");
+/// What a server may take to listen.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A raised cluster with servers at work. Dropping it ends everything.
+#[derive(Debug)]
+pub struct Ground {
+    // In the order of the dismantling.
+    _processes: Vec<ChildGuard>,
+    _servers: Vec<Server>,
+    lab: Lab,
+    folder: TempDir,
+    /// How many connections the pods' sockets accepted.
+    pub accepted: Arc<AtomicU64>,
+    /// How many datagrams they sent back.
+    pub echoed: Arc<AtomicU64>,
+}
+
+impl Ground {
+    /// Raises it.
+    pub fn raise() -> Result<Self> {
+        let objects = cluster::objects(0);
+        let client = (0..CLIENTS)
+            .map(|number| format!("203.0.113.{}/24", 50 + number).parse::<IpNet>())
+            .collect::<Result<_, _>>()
+            .context("a literal range")?;
+        let options = Options {
+            client,
+            kube_proxy: Settings::of(Mode::Nftables),
+            ..Options::default()
+        };
+        let lab = Lab::raise(Cluster::parse(&objects.to_string())?, options)?;
+        let mut ground = Self {
+            _processes: Vec::new(),
+            _servers: Vec::new(),
+            lab,
+            folder: tempfile::tempdir().context("failed to make a folder")?,
+            accepted: Arc::default(),
+            echoed: Arc::default(),
+        };
+        ground.node().namespace.set_parameters(&[TIME_WAIT])?;
+        fs::write(ground.objects(), objects.to_string()).context("failed to write the objects")?;
+        ground.start_servers()?;
+        Ok(ground)
+    }
+
+    fn start_servers(&mut self) -> Result<()> {
+        // The lab's own backends say who they are, line by line; these must be fast.
+        let pods: Vec<String> = cluster::DOORS.iter().flat_map(Door::pods).collect();
+        for pod in &pods {
+            self.lab.silence(pod);
+        }
+        let mut processes = Vec::new();
+        let [bulk] = &self.pods_of(&BULK)?[..] else {
+            anyhow::bail!("one pod is behind {}", BULK.name)
+        };
+        let port = BULK.port.to_string();
+        processes.push(self.run_in(bulk, "iperf3", &["--server", "--port", &port])?);
+        let [web] = &self.pods_of(&WEB)?[..] else {
+            anyhow::bail!("one pod is behind {}", WEB.name)
+        };
+        let configuration = self.folder.path().join("nginx.conf");
+        fs::write(&configuration, server::nginx(self.folder.path()))
+            .context("failed to write nginx' configuration")?;
+        let configuration = configuration.to_str().context("a path is not UTF-8")?;
+        processes.push(self.run_in(web, "nginx", &["-c", configuration])?);
+        let mut servers = Vec::new();
+        for pod in self.pods_of(&GATE)? {
+            servers.push(Server::gate(pod, GATE.port, &self.accepted)?);
+        }
+        for pod in self.pods_of(&ECHO)? {
+            servers.push(Server::echo(pod, ECHO.port, &self.echoed)?);
+        }
+        for door in [BULK, WEB] {
+            self.await_server(door.address().into())?;
+        }
+        self._processes = processes;
+        self._servers = servers;
+        Ok(())
+    }
+
+    fn run_in(&self, pod: &Namespace, program: &str, arguments: &[&str]) -> Result<ChildGuard> {
+        let child = pod
+            .command(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("failed to start {program}"))?;
+        Ok(ChildGuard::new(child))
+    }
+
+    fn await_server(&self, at: SocketAddr) -> Result<()> {
+        let connect = || TcpStream::connect_timeout(&at, Duration::from_millis(200)).ok();
+        let connected = self
+            .client()
+            .run(|| poll_until(SERVER_TIMEOUT, connect))?
+            .with_context(|| format!("nobody listens behind {at}"));
+        connected.map(drop)
+    }
+
+    fn pods_of(&self, door: &Door) -> Result<Vec<&Namespace>> {
+        let pod = |name: String| {
+            let pod = self.lab.pod(&name, NODE);
+            let pod = pod.with_context(|| format!("the lab has no pod {name}"))?;
+            Ok(&pod.namespace)
+        };
+        door.pods().into_iter().map(pod).collect()
+    }
+
+    /// Where clients are.
+    pub fn client(&self) -> &Namespace {
+        self.lab.client()
+    }
+
+    /// The addresses of clients.
+    pub fn clients(&self) -> Vec<Ipv4Addr> {
+        let addresses = self.lab.client_addresses().into_iter();
+        addresses
+            .filter_map(|address| match address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            })
+            .collect()
+    }
+
+    /// The node.
+    pub fn node(&self) -> &LabNode {
+        &self.lab.nodes()[0]
+    }
+
+    /// The interfaces of the node that traffic passes: the wire, and the pods'.
+    pub fn interfaces(&self) -> Vec<String> {
+        let pods = self.lab.pods().iter();
+        [self.lab.wire()]
+            .into_iter()
+            .chain(pods.map(|pod| pod.interface()))
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// The file of the cluster's objects.
+    pub fn objects(&self) -> PathBuf {
+        self.folder.path().join("objects.json")
+    }
+
+    /// A folder for what does not stay.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+}

@@ -1,0 +1,103 @@
+//! `cargo xtask bench`: what observing costs on this machine.
+
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+use std::fs;
+
+use anyhow::{Context as _, bail};
+use clap::Args;
+
+use crate::{process, setup, workspace};
+
+/// The bench of the observer's core, an example of its package; it prints one JSON object.
+const CORE: &str = "core_bench";
+
+/// What `cargo xtask bench` takes.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// How often each comparison is made.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// For how many seconds traffic flows at a time.
+    #[arg(long, default_value_t = 1)]
+    seconds: u32,
+    /// Only these: bulk-1 bulk-8 requests connections connections-paced datagrams (traffic), kernel
+    /// live growth rest core.
+    #[arg(long, num_args = 1..)]
+    only: Vec<String>,
+    /// As little of everything as shows that it works; the figures then say nothing.
+    #[arg(long)]
+    quick: bool,
+    /// Where to write all figures [default: bench/bench.json in cargo's target directory].
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Where to write the picture [default: bench/bench.svg in cargo's target directory].
+    #[arg(long)]
+    svg: Option<PathBuf>,
+}
+
+/// Builds what is measured and what measures, and runs it.
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("the bench makes network namespaces and loads BPF programs: run it as root");
+    }
+    setup::all()?;
+    process::run(
+        process::cargo("build")
+            .args(["--release", "--package", "observer", "--package", "tests"])
+            .args(["--bin", "observer", "--bin", "bench"]),
+    )?;
+    let folder = workspace::target()?.join("bench");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let mut bench = Command::new(workspace::target()?.join("release/bench"));
+    bench
+        .current_dir(workspace::root())
+        .env("OBSERVER_BIN", workspace::observer()?)
+        .args(["--rounds", &options.rounds.to_string()])
+        .args(["--seconds", &options.seconds.to_string()]);
+    for (option, given, default) in [
+        ("--json", &options.json, "bench.json"),
+        ("--svg", &options.svg, "bench.svg"),
+    ] {
+        let file = match given {
+            Some(given) => std::path::absolute(given).context("the path of a result")?,
+            None => folder.join(default),
+        };
+        bench.arg(option).arg(file);
+    }
+    if options.quick {
+        bench.arg("--quick");
+    }
+    let wants_core = options.only.is_empty() || options.only.iter().any(|only| only == "core");
+    if wants_core && has_core() {
+        let file = folder.join("core.json");
+        fs::write(&file, core()?).with_context(|| format!("cannot write {}", file.display()))?;
+        bench.arg("--core").arg(file);
+    }
+    if !options.only.is_empty() {
+        bench.arg("--only").args(&options.only);
+    }
+    let status = process::status(&mut bench)?;
+    Ok(if status.success() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn has_core() -> bool {
+    let examples = workspace::root().join("observer/examples");
+    examples.join(CORE).is_dir() || examples.join(CORE).with_extension("rs").is_file()
+}
+
+/// What it prints.
+fn core() -> anyhow::Result<String> {
+    process::output(process::cargo("run").args([
+        "--release",
+        "--quiet",
+        "--package",
+        "observer",
+        "--example",
+        CORE,
+    ]))
+}
