@@ -7,7 +7,7 @@
 use std::{
     path::PathBuf,
     process::Command,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,7 +18,7 @@ use self::{
     compare::Plan,
     condition::Condition,
     ground::Ground,
-    load::Load,
+    load::{Load, PACE},
     results::{Results, Setting},
 };
 
@@ -43,6 +43,11 @@ pub mod yardstick;
 
 /// The parts that are no load.
 const PARTS: [&str; 5] = ["kernel", "live", "growth", "rest", "core"];
+
+/// After so long no comparison is repeated because too few of its rounds count.
+const ENOUGH: Duration = Duration::from_secs(11 * 60);
+/// What a quick run tries: one load of each kind.
+const QUICK: [Load; 3] = [Load::Bulk(1), Load::Requests, Load::Paced(PACE)];
 
 /// What is measured, and how long.
 #[derive(Clone, Debug)]
@@ -97,9 +102,10 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Results> {
         },
         ..Results::default()
     };
+    let quick = options.quick && options.only.is_empty();
     let loads: Vec<Load> = Load::ALL
         .into_iter()
-        .filter(|load| options.wants(load.name()))
+        .filter(|load| options.wants(load.name()) && (!quick || QUICK.contains(load)))
         .collect();
     if options.wants("rest") {
         say("at rest");
@@ -113,11 +119,12 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Results> {
         }
     }
     if options.wants("live") {
-        for load in [Load::Connections, Load::Bulk(1), Load::Requests] {
+        let loads = [Load::Connections, Load::Bulk(1), Load::Requests, Load::Datagrams];
+        let (number, rounds, seconds) = if options.quick { (1, 1, 1) } else { (4, 3, 2) };
+        for load in &loads[..number] {
             say(&format!("programs under traffic: {}", load.name()));
-            let rounds = if options.quick { 1 } else { 3 };
-            let seconds = if options.quick { 1 } else { 2 };
-            results.live.extend(live::measure(&ground, load, rounds, seconds)?);
+            let rows = live::measure(&ground, *load, rounds, seconds)?;
+            results.live.extend(rows);
         }
     }
     if options.wants("growth") {
@@ -128,6 +135,11 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Results> {
             conditions: Condition::ALL.to_vec(),
             loads,
             rounds: options.rounds,
+            enough: if options.quick {
+                Duration::ZERO
+            } else {
+                ENOUGH.saturating_sub(start.elapsed())
+            },
             seconds: options.seconds,
         };
         results.compared = compare::compare(&ground, &plan, say)?;

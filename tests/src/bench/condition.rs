@@ -29,6 +29,8 @@ use crate::{
 
 /// Where an agent is asked by default.
 const API: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9_807);
+/// How a record begins.
+const RECORD: &str = r#"{"schema":"observer.connection/"#;
 /// How long a tool may take to start or to end.
 const TOOL_TIMEOUT: Duration = Duration::from_secs(5);
 /// `conntrack` does not say when it listens; it takes milliseconds.
@@ -257,7 +259,8 @@ fn agent(ground: &Ground, objects: &Path, more: &[&str]) -> Result<Kind> {
     let counted = Arc::clone(&lines);
     let follow = "/v1/connections?follow=1";
     let follower = Follower::start_with(&node.namespace, API, follow, move |line| {
-        if line.starts_with('{') {
+        // Not its last line, which is about the stream.
+        if line.starts_with(RECORD) {
             counted.fetch_add(1, Ordering::Relaxed);
         }
     })?;

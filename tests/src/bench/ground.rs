@@ -29,6 +29,9 @@ use crate::{
 const CLIENTS: u8 = 8;
 /// Ports are free again after so long; after the kernel's two minutes they would have run out.
 const TIME_WAIT: (&str, &str) = ("netfilter/nf_conntrack_tcp_timeout_time_wait", "5");
+/// Whoever closes first remembers it for a minute, and another client whose packets come masqueraded
+/// by the same port is taken for the one before: with so few remembered none is.
+const REMEMBERED: (&str, &str) = ("ipv4/tcp_max_tw_buckets", "16");
 /// What a server may take to listen.
 const SERVER_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -96,6 +99,7 @@ impl Ground {
         processes.push(self.run_in(web, "nginx", &["-c", configuration])?);
         let mut servers = Vec::new();
         for pod in self.pods_of(&GATE)? {
+            pod.set_parameters(&[REMEMBERED])?;
             servers.push(Server::gate(pod, GATE.port, &self.accepted)?);
         }
         for pod in self.pods_of(&ECHO)? {

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::{
     cluster::{BULK, WEB},
     ground::Ground,
-    machine::{self, Processors},
+    machine::{self, Processors, Used},
     statistics::quantile,
 };
 use crate::command;
@@ -66,7 +66,7 @@ pub struct Sample {
     /// What was achieved.
     pub done: Done,
     /// Seconds of processors.
-    pub busy_seconds: f64,
+    pub used: Used,
     /// Packets at the hooks.
     pub packets: u64,
 }
@@ -76,7 +76,7 @@ pub struct Sample {
 pub enum Metric {
     /// Work in a second.
     Rate,
-    /// Processors' time for one unit of work.
+    /// Processors' time for one unit of work, of all that takes part.
     Cost,
     /// Half take no longer.
     P50,
@@ -151,11 +151,11 @@ impl Load {
                 Self::Paced(rate) => connections::open(ground, seconds, Some(rate))?,
                 Self::Datagrams => datagrams::exchange(ground, seconds)?,
             };
-            let busy_seconds = before.busy_since()?;
+            let used = before.used_since()?;
             ensure!(done.work > 0.0, "nothing came through");
             Ok(Sample {
                 done,
-                busy_seconds,
+                used,
                 packets: machine::packets(node, &interfaces)? - packets,
             })
         };
@@ -172,7 +172,7 @@ impl Sample {
         };
         match metric {
             Metric::Rate => Some(self.done.work / self.done.seconds),
-            Metric::Cost => Some(self.busy_seconds * per_unit / self.done.work),
+            Metric::Cost => Some(self.used.own * per_unit / self.done.work),
             Metric::P50 => Some(self.done.latency_us?[0]),
             Metric::P99 => Some(self.done.latency_us?[1]),
         }
@@ -271,7 +271,10 @@ mod tests {
                 failed: 0,
                 latency_us: Some([10.0, 20.0]),
             },
-            busy_seconds: 1.0,
+            used: Used {
+                own: 1.0,
+                busy: 1.5,
+            },
             packets: 0,
         };
         let figure = |load, metric| sample.figure(load, metric).expect("there");

@@ -16,6 +16,8 @@ use super::{
     targets::Judged,
 };
 
+/// What adds less to the machine's work is not told from noise.
+const BEYOND_MIN: f64 = 0.01;
 /// No program is told from the floor by less: what is below counts as so much.
 const NET_NS_MIN: f64 = 0.5;
 
@@ -168,7 +170,7 @@ impl Results {
         };
         let conntrack = beyond(Condition::Conntrack)?;
         // Else noise is all there is.
-        (conntrack > 0.0).then_some(())?;
+        (conntrack >= BEYOND_MIN).then_some(())?;
         Some(beyond(condition)? / conntrack)
     }
 }

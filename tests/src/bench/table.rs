@@ -5,7 +5,6 @@ use std::fmt::Write as _;
 use comfy_table::{CellAlignment, Table, presets};
 
 use super::{
-    compare::Row,
     condition::Condition,
     growth::{Curve, Point},
     load::{Load, Metric},
@@ -26,8 +25,9 @@ pub fn text(results: &Results) -> String {
     part(
         &format!(
             "Traffic under each condition, between two references with nothing attached (× is of \
-             their mean). A round counts if they differ by no more than {} %: of them the median \
-             [quartiles]. \"noisy\": fewer than three counted, and all are shown.",
+             their mean). Cost is the CPU of all that takes part: clients, servers, who observes, \
+             softirqs. A round counts if its references differ by no more than {} %: of them the \
+             median [quartiles]. \"noisy\": fewer than three counted, and all are shown.",
             REFERENCES_DIFFER_MAX * 100.0
         ),
         traffic(results),
@@ -107,10 +107,8 @@ fn traffic(results: &Results) -> Table {
         "×",
         "cost",
         "×",
-        "p50 µs",
-        "p99 µs",
-        "A/A rate, cost",
-        "rounds: rate, cost",
+        "p50, p99 µs",
+        "A/A % (counted)",
         "",
     ]);
     let compared = &results.compared;
@@ -125,35 +123,32 @@ fn traffic(results: &Results) -> Table {
                 any = true;
                 table.add_row(reference(load, results));
             }
-            let latency = |metric| {
-                let row: Option<&Row> = row(metric);
-                row.map_or_else(String::new, |row| number(row.comparison.figure.median))
-            };
             let lost = compared.lost.get(load.name());
             let lost = lost.and_then(|lost| lost.get(condition.name()).copied());
             let mut remarks: Vec<String> = Vec::new();
-            for row in [rate, cost] {
-                if row.comparison.noisy {
-                    remarks.push(format!("noisy {}", row.metric));
-                }
+            for row in [rate, cost].into_iter().filter(|row| row.comparison.noisy) {
+                remarks.push(format!("noisy {}", row.metric));
             }
             if let Some(lost) = lost.filter(|lost| *lost > 0) {
                 remarks.push(format!("lost {lost}"));
             }
-            let both = |of: &dyn Fn(&Row) -> String| format!("{}, {}", of(rate), of(cost));
+            let latencies = [Metric::P50, Metric::P99]
+                .into_iter()
+                .filter_map(|metric| Some(number(row(metric)?.comparison.figure.median)));
+            let alike = [rate, cost].map(|row| {
+                let comparison = row.comparison;
+                let differ = comparison.references_differ.median * 100.0;
+                let (counted, rounds) = (comparison.counted, comparison.rounds);
+                format!("{differ:.1} ({counted}/{rounds})")
+            });
             table.add_row([
                 format!("  {}", condition.name()),
                 number(rate.comparison.figure.median),
                 spread(&rate.comparison.ratio),
                 number(cost.comparison.figure.median),
                 spread(&cost.comparison.ratio),
-                latency(Metric::P50),
-                latency(Metric::P99),
-                both(&|row| {
-                    let differ = row.comparison.references_differ.median;
-                    format!("{:.1} %", differ * 100.0)
-                }),
-                both(&|row| format!("{}/{}", row.comparison.counted, row.comparison.rounds)),
+                latencies.collect::<Vec<_>>().join(", "),
+                alike.join(", "),
                 remarks.join(", "),
             ]);
         }
@@ -162,7 +157,7 @@ fn traffic(results: &Results) -> Table {
 }
 
 /// The line of nothing attached, with the units.
-fn reference(load: Load, results: &Results) -> [String; 10] {
+fn reference(load: Load, results: &Results) -> [String; 8] {
     let figure = |metric: Metric| {
         let mut rows = results.compared.rows.iter();
         let row = rows.find(|row| (row.load, row.metric) == (load.name(), metric.name()));
@@ -172,18 +167,22 @@ fn reference(load: Load, results: &Results) -> [String; 10] {
         let figure = figure(metric)?;
         Some(format!("{figure} {}", load.unit(metric)))
     };
-    let of = |figure: Option<String>| figure.unwrap_or_default();
+    let latencies = [Metric::P50, Metric::P99].into_iter().filter_map(figure);
+    let latencies = latencies.collect::<Vec<_>>().join(", ");
+    let of = |metric| with_unit(metric).unwrap_or_default();
     [
-        format!("{}, nothing attached", load.name()),
-        of(with_unit(Metric::Rate)),
+        format!("{}, nothing", load.name()),
+        of(Metric::Rate),
         String::new(),
-        of(with_unit(Metric::Cost)),
+        of(Metric::Cost),
         String::new(),
-        of(figure(Metric::P50)),
-        of(figure(Metric::P99)),
+        latencies,
         String::new(),
-        String::new(),
-        String::new(),
+        results
+            .compared
+            .others_percent
+            .get(load.name())
+            .map_or_else(String::new, |percent| format!("others used {percent:.0} %")),
     ]
 }
 
@@ -202,8 +201,8 @@ fn kernel(results: &Results) -> Table {
         let net = |program: &str| {
             let of = |payload| find(program, payload).map_or(f64::NAN, |row| row.net_ns);
             match find(program, true) {
-                Some(_) => format!("+{:.1} (+{:.1})", of(false), of(true)),
-                None => format!("+{:.1}", of(false)),
+                Some(_) => format!("{:+.1} ({:+.1})", of(false), of(true)),
+                None => format!("{:+.1}", of(false)),
             }
         };
         let alone = if floor.alone { ", alone" } else { "" };
@@ -223,7 +222,7 @@ fn live(results: &Results) -> Table {
         "load, program",
         "ns of a run",
         "net of the floor",
-        "net ns for each unit of work",
+        "net ns of a unit of work",
         "runs/s",
         "units",
     ]);
@@ -245,8 +244,8 @@ fn growth(curve: &Curve) -> Table {
         curve.with,
         "connections/s",
         "agent ms/s",
-        "agent µs/connection",
-        "kernel ns/connection, with clock",
+        "agent µs each",
+        "kernel ns each, with clock",
         "told %",
         "start ms",
         "resident MiB",
