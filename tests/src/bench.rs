@@ -45,7 +45,7 @@ pub mod yardstick;
 const PARTS: [&str; 5] = ["kernel", "live", "growth", "rest", "core"];
 
 /// After so long no comparison is repeated because too few of its rounds count.
-const ENOUGH: Duration = Duration::from_secs(11 * 60);
+const ENOUGH: Duration = Duration::from_mins(11);
 /// What a quick run tries: one load of each kind.
 const QUICK: [Load; 3] = [Load::Bulk(1), Load::Requests, Load::Paced(PACE)];
 
@@ -119,7 +119,12 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Results> {
         }
     }
     if options.wants("live") {
-        let loads = [Load::Connections, Load::Bulk(1), Load::Requests, Load::Datagrams];
+        let loads = [
+            Load::Connections,
+            Load::Bulk(1),
+            Load::Requests,
+            Load::Datagrams,
+        ];
         let (number, rounds, seconds) = if options.quick { (1, 1, 1) } else { (4, 3, 2) };
         for load in &loads[..number] {
             say(&format!("programs under traffic: {}", load.name()));
@@ -149,7 +154,8 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Results> {
         results.core = Some(serde_json::from_str(&text).context("the core's figures")?);
     }
     results.measures = results.measures();
-    results.targets = targets::judge(targets::targets()?, &results.measures);
+    results.noisy = results.noisy();
+    results.targets = targets::judge(targets::targets()?, &results.measures, &results.noisy);
     results.setting.took_seconds = start.elapsed().as_secs_f64();
     Ok(results)
 }

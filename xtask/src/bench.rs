@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: what observing costs on this machine.
 
+use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::fs;
 
 use anyhow::{Context as _, bail};
 use clap::Args;

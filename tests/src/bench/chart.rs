@@ -40,8 +40,7 @@ const COLOURS: [(Condition, RGBColor); 6] = [
 const BARS_SHARE: f64 = 0.84;
 
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
-type Chart<'a, 'b> =
-    ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
+type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// The picture, as the text of an SVG file.
 pub fn svg(results: &Results) -> Result<String> {
@@ -110,7 +109,9 @@ fn text_style(size: u32) -> TextStyle<'static> {
 }
 
 fn bars(area: &Area<'_>, groups: &[Group]) -> Drawn {
-    let spreads = groups.iter().flat_map(|(_, bars)| bars.iter().map(|bar| bar.1));
+    let spreads = groups
+        .iter()
+        .flat_map(|(_, bars)| bars.iter().map(|bar| bar.1));
     let (low, high) = spreads.fold((-2.0, 10.0), |(low, high): (f64, f64), spread| {
         (low.min(spread.low), high.max(spread.high))
     });
@@ -135,7 +136,10 @@ fn bars(area: &Area<'_>, groups: &[Group]) -> Drawn {
         .y_label_style(text_style(13))
         .y_label_formatter(&|percent| format!("{percent:+.0} %"))
         .draw()?;
-    chart.draw_series(LineSeries::new([(0.0, 0.0), (width, 0.0)], INK.stroke_width(1)))?;
+    chart.draw_series(LineSeries::new(
+        [(0.0, 0.0), (width, 0.0)],
+        INK.stroke_width(1),
+    ))?;
     let name = text_style(14).pos(text_anchor::Pos::new(
         text_anchor::HPos::Center,
         text_anchor::VPos::Top,
@@ -167,7 +171,10 @@ fn bar<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, group: f64, place: usize, spread: 
     let width = BARS_SHARE / bars;
     let left = group + (1.0 - BARS_SHARE) / 2.0 + place_f64 * width;
     let colour = COLOURS[place].1;
-    let body = [(left + width * 0.06, 0.0), (left + width * 0.94, spread.median)];
+    let body = [
+        (left + width * 0.06, 0.0),
+        (left + width * 0.94, spread.median),
+    ];
     chart.draw_series([Rectangle::new(body, colour.filled())])?;
     let middle = left + width / 2.0;
     chart.draw_series([PathElement::new(
@@ -177,9 +184,12 @@ fn bar<'a, 'b: 'a>(chart: &mut Chart<'a, 'b>, group: f64, place: usize, spread: 
     Ok(())
 }
 
+/// One figure of a point.
+type Figure = fn(&Point) -> f64;
+
 /// Two lines: the agent's time for a connection, and its programs'.
 fn growth(area: &Area<'_>, curve: &Curve) -> Drawn {
-    let lines: [(&str, RGBColor, fn(&Point) -> f64); 2] = [
+    let lines: [(&str, RGBColor, Figure); 2] = [
         ("agent", COLOURS[2].1, |point| point.agent_us),
         ("in the kernel, with the clock", COLOURS[4].1, |point| {
             point.kernel_ns / 1e3

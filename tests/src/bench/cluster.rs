@@ -97,7 +97,10 @@ impl Door {
             .zip(self.pods())
             .map(|(last, pod)| endpoint(&format!("10.244.1.{last}"), &pod))
             .collect();
-        [service, slice(self.name, self.protocol, self.port, &endpoints)]
+        [
+            service,
+            slice(self.name, self.protocol, self.port, &endpoints),
+        ]
     }
 }
 
@@ -150,7 +153,9 @@ pub fn objects(services: u16) -> Value {
             {"type": "InternalIP", "address": NODE_ADDRESS.to_string()},
             {"type": "Hostname", "address": NODE}]},
     });
-    let doors = (10..).zip(DOORS).flat_map(|(number, door)| door.objects(number));
+    let doors = (10..)
+        .zip(DOORS)
+        .flat_map(|(number, door)| door.objects(number));
     let own = u16::try_from(DOORS.len()).unwrap_or(u16::MAX);
     let bystanders = (0..services.saturating_sub(own)).flat_map(bystander);
     let items: Vec<Value> = [node].into_iter().chain(doors).chain(bystanders).collect();

@@ -83,7 +83,11 @@ pub fn compare(ground: &Ground, plan: &Plan, say: &mut dyn FnMut(&str)) -> Resul
     }
     for round in 1..=plan.rounds {
         for &load in &plan.loads {
-            say(&format!("round {round} of {}: {}", plan.rounds, load.name()));
+            say(&format!(
+                "round {round} of {}: {}",
+                plan.rounds,
+                load.name()
+            ));
             work.round(load, &plan.conditions)?;
         }
     }
@@ -95,7 +99,10 @@ pub fn compare(ground: &Ground, plan: &Plan, say: &mut dyn FnMut(&str)) -> Resul
             }
             let names: Vec<&str> = conditions.iter().map(|one| one.name()).collect();
             let names = names.join(", ");
-            say(&format!("too few count, round {round} more: {}, {names}", load.name()));
+            say(&format!(
+                "too few count, round {round} more: {}, {names}",
+                load.name()
+            ));
             work.round(load, &conditions)?;
         }
     }
@@ -216,7 +223,11 @@ impl Samples {
     fn packets_per_second(&self) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
         let rate = |sample: &Sample| sample.packets as f64 / sample.done.seconds;
-        median(self.0.iter().flat_map(|[before, _, after]| [rate(before), rate(after)]))
+        median(
+            self.0
+                .iter()
+                .flat_map(|[before, _, after]| [rate(before), rate(after)]),
+        )
     }
 }
 
@@ -224,8 +235,7 @@ impl Compared {
     /// The line of a load, condition and figure.
     pub fn row(&self, load: Load, condition: Condition, metric: Metric) -> Option<&Row> {
         self.rows.iter().find(|row| {
-            (row.load, row.condition, row.metric)
-                == (load.name(), condition.name(), metric.name())
+            (row.load, row.condition, row.metric) == (load.name(), condition.name(), metric.name())
         })
     }
 }

@@ -207,9 +207,9 @@ impl Holding {
 }
 
 fn lines_of(file: &Path) -> Result<u64> {
-    let text = fs::read(file).with_context(|| format!("failed to read {}", file.display()))?;
-    let lines = text.iter().filter(|&&byte| byte == b'\n').count();
-    Ok(u64::try_from(lines)?)
+    let text = fs::read_to_string(file);
+    let text = text.with_context(|| format!("failed to read {}", file.display()))?;
+    Ok(u64::try_from(text.lines().count())?)
 }
 
 /// The last line of an observer's summary: `0 observations lost`.
@@ -281,12 +281,7 @@ struct Tool {
 }
 
 impl Tool {
-    fn start(
-        ground: &Ground,
-        name: &'static str,
-        arguments: &[&str],
-        kept: bool,
-    ) -> Result<Self> {
+    fn start(ground: &Ground, name: &'static str, arguments: &[&str], kept: bool) -> Result<Self> {
         let stderr = ground.folder().join(format!("{name}.stderr"));
         let output = kept.then(|| ground.folder().join(format!("{name}.stdout")));
         let file = |path: &Path| {
@@ -359,6 +354,9 @@ mod tests {
         assert_eq!(number_before(said, "packets captured"), Some(12));
         assert_eq!(number_before(said, "packets dropped by kernel"), Some(2));
         assert_eq!(number_before(said, "packets eaten"), None);
-        assert_eq!(observations_lost("3 connections\n17 observations lost: so\n"), 17);
+        assert_eq!(
+            observations_lost("3 connections\n17 observations lost: so\n"),
+            17
+        );
     }
 }

@@ -21,7 +21,7 @@ use crate::{
     child::{ChildGuard, poll_until},
     cluster::Cluster,
     kubeproxy::{Mode, Settings},
-    lab::{Lab, LabNode, Options},
+    lab::{Lab, LabNode, LabPod, Options},
     netns::Namespace,
 };
 
@@ -62,67 +62,29 @@ impl Ground {
             kube_proxy: Settings::of(Mode::Nftables),
             ..Options::default()
         };
-        let lab = Lab::raise(Cluster::parse(&objects.to_string())?, options)?;
-        let mut ground = Self {
-            _processes: Vec::new(),
-            _servers: Vec::new(),
+        let mut lab = Lab::raise(Cluster::parse(&objects.to_string())?, options)?;
+        // Its own backends say who they are, line by line; these must be fast.
+        for pod in cluster::DOORS.iter().flat_map(Door::pods) {
+            lab.silence(&pod);
+        }
+        lab.nodes()[0].namespace.set_parameters(&[TIME_WAIT])?;
+        let folder = tempfile::tempdir().context("failed to make a folder")?;
+        let (accepted, echoed) = (Arc::default(), Arc::default());
+        let processes = start_processes(&lab, folder.path())?;
+        let servers = start_servers(&lab, &accepted, &echoed)?;
+        let ground = Self {
+            _processes: processes,
+            _servers: servers,
             lab,
-            folder: tempfile::tempdir().context("failed to make a folder")?,
-            accepted: Arc::default(),
-            echoed: Arc::default(),
+            folder,
+            accepted,
+            echoed,
         };
-        ground.node().namespace.set_parameters(&[TIME_WAIT])?;
         fs::write(ground.objects(), objects.to_string()).context("failed to write the objects")?;
-        ground.start_servers()?;
-        Ok(ground)
-    }
-
-    fn start_servers(&mut self) -> Result<()> {
-        // The lab's own backends say who they are, line by line; these must be fast.
-        let pods: Vec<String> = cluster::DOORS.iter().flat_map(Door::pods).collect();
-        for pod in &pods {
-            self.lab.silence(pod);
-        }
-        let mut processes = Vec::new();
-        let [bulk] = &self.pods_of(&BULK)?[..] else {
-            anyhow::bail!("one pod is behind {}", BULK.name)
-        };
-        let port = BULK.port.to_string();
-        processes.push(self.run_in(bulk, "iperf3", &["--server", "--port", &port])?);
-        let [web] = &self.pods_of(&WEB)?[..] else {
-            anyhow::bail!("one pod is behind {}", WEB.name)
-        };
-        let configuration = self.folder.path().join("nginx.conf");
-        fs::write(&configuration, server::nginx(self.folder.path()))
-            .context("failed to write nginx' configuration")?;
-        let configuration = configuration.to_str().context("a path is not UTF-8")?;
-        processes.push(self.run_in(web, "nginx", &["-c", configuration])?);
-        let mut servers = Vec::new();
-        for pod in self.pods_of(&GATE)? {
-            pod.set_parameters(&[REMEMBERED])?;
-            servers.push(Server::gate(pod, GATE.port, &self.accepted)?);
-        }
-        for pod in self.pods_of(&ECHO)? {
-            servers.push(Server::echo(pod, ECHO.port, &self.echoed)?);
-        }
         for door in [BULK, WEB] {
-            self.await_server(door.address().into())?;
+            ground.await_server(door.address().into())?;
         }
-        self._processes = processes;
-        self._servers = servers;
-        Ok(())
-    }
-
-    fn run_in(&self, pod: &Namespace, program: &str, arguments: &[&str]) -> Result<ChildGuard> {
-        let child = pod
-            .command(program)
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("failed to start {program}"))?;
-        Ok(ChildGuard::new(child))
+        Ok(ground)
     }
 
     fn await_server(&self, at: SocketAddr) -> Result<()> {
@@ -132,15 +94,6 @@ impl Ground {
             .run(|| poll_until(SERVER_TIMEOUT, connect))?
             .with_context(|| format!("nobody listens behind {at}"));
         connected.map(drop)
-    }
-
-    fn pods_of(&self, door: &Door) -> Result<Vec<&Namespace>> {
-        let pod = |name: String| {
-            let pod = self.lab.pod(&name, NODE);
-            let pod = pod.with_context(|| format!("the lab has no pod {name}"))?;
-            Ok(&pod.namespace)
-        };
-        door.pods().into_iter().map(pod).collect()
     }
 
     /// Where clients are.
@@ -169,7 +122,7 @@ impl Ground {
         let pods = self.lab.pods().iter();
         [self.lab.wire()]
             .into_iter()
-            .chain(pods.map(|pod| pod.interface()))
+            .chain(pods.map(LabPod::interface))
             .map(str::to_owned)
             .collect()
     }
@@ -183,4 +136,60 @@ impl Ground {
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
+}
+
+/// iperf3 and nginx.
+fn start_processes(lab: &Lab, folder: &Path) -> Result<Vec<ChildGuard>> {
+    let configuration = folder.join("nginx.conf");
+    fs::write(&configuration, server::nginx(folder))
+        .context("failed to write nginx' configuration")?;
+    let configuration = configuration.to_str().context("a path is not UTF-8")?;
+    let port = BULK.port.to_string();
+    let mut processes = Vec::new();
+    for (door, program, arguments) in [
+        (BULK, "iperf3", &["--server", "--port", &port][..]),
+        (WEB, "nginx", &["-c", configuration]),
+    ] {
+        for pod in pods_of(lab, &door)? {
+            processes.push(start(pod, program, arguments)?);
+        }
+    }
+    Ok(processes)
+}
+
+fn start_servers(
+    lab: &Lab,
+    accepted: &Arc<AtomicU64>,
+    echoed: &Arc<AtomicU64>,
+) -> Result<Vec<Server>> {
+    let mut servers = Vec::new();
+    for pod in pods_of(lab, &GATE)? {
+        pod.set_parameters(&[REMEMBERED])?;
+        servers.push(Server::gate(pod, GATE.port, accepted)?);
+    }
+    for pod in pods_of(lab, &ECHO)? {
+        servers.push(Server::echo(pod, ECHO.port, echoed)?);
+    }
+    Ok(servers)
+}
+
+fn start(pod: &Namespace, program: &str, arguments: &[&str]) -> Result<ChildGuard> {
+    let child = pod
+        .command(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("failed to start {program}"))?;
+    Ok(ChildGuard::new(child))
+}
+
+fn pods_of<'lab>(lab: &'lab Lab, door: &Door) -> Result<Vec<&'lab Namespace>> {
+    let pod = |name: String| {
+        let pod = lab.pod(&name, NODE);
+        let pod = pod.with_context(|| format!("the lab has no pod {name}"))?;
+        Ok(&pod.namespace)
+    };
+    door.pods().into_iter().map(pod).collect()
 }

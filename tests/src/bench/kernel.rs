@@ -4,9 +4,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use aya::programs::{
-    ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, loaded_programs,
-};
+use aya::programs::{ProgramInfo, SchedClassifier, TestRun as _, TestRunOptions, loaded_programs};
 use serde::Serialize;
 
 use super::{
@@ -91,14 +89,21 @@ pub fn measure(ground: &Ground, plan: Plan, payload: bool) -> Result<Vec<Row>> {
     let mut observers = Vec::new();
     for (side, info) in programs(ground)? {
         let program = SchedClassifier::from_program_info(info, side.into());
-        observers.push((side, program.with_context(|| format!("the program at {side}"))?));
+        observers.push((
+            side,
+            program.with_context(|| format!("the program at {side}"))?,
+        ));
     }
     let mut subjects = Vec::new();
     for (name, yardstick) in YARDSTICKS.iter().zip(&yardsticks) {
         let program = yardstick.program()?;
         subjects.push(Subject { name, program });
     }
-    subjects.extend(observers.iter().map(|(name, program)| Subject { name, program }));
+    subjects.extend(
+        observers
+            .iter()
+            .map(|(name, program)| Subject { name, program }),
+    );
     let mut rows = Vec::new();
     for class in Class::SAME {
         rows.extend(same(class, &subjects, plan, payload)?);
@@ -163,7 +168,10 @@ fn different(
                 each.push(run(subject, packet, 1)?);
             }
             let spread = Spread::of(each).context("no packets")?;
-            stretches.entry(subject.name).or_default().push(spread.median);
+            stretches
+                .entry(subject.name)
+                .or_default()
+                .push(spread.median);
         }
     }
     rows(class, subjects, &stretches, payload, true)

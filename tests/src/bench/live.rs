@@ -99,9 +99,8 @@ impl Ran {
 
 impl Rounds {
     fn row(self, load: Load, program: &'static str) -> Result<Row> {
-        let spread = |figures: Vec<f64>| {
-            Spread::of(figures).with_context(|| format!("{program} never ran"))
-        };
+        let spread =
+            |figures: Vec<f64>| Spread::of(figures).with_context(|| format!("{program} never ran"));
         Ok(Row {
             load: load.name(),
             program,

@@ -45,7 +45,7 @@ pub enum Load {
 }
 
 /// New connections a second at which costs are compared.
-pub const PACE: u32 = 1_000;
+pub const PACE: u32 = 2_000;
 
 /// What was achieved.
 #[derive(Clone, Copy, Debug, Default)]

@@ -75,7 +75,8 @@ fn busy(text: &str) -> Option<f64> {
 /// A softirq runs where a packet was sent, and is in that thread's time
 /// (`kernel/sched/cputime.c`), or in a thread of its own.
 fn own() -> Result<Duration> {
-    let ended = getrusage(UsageWho::RUSAGE_CHILDREN).context("failed to ask for children's time")?;
+    let ended =
+        getrusage(UsageWho::RUSAGE_CHILDREN).context("failed to ask for children's time")?;
     let micros = [ended.user_time(), ended.system_time()].map(|time| time.num_microseconds());
     let ended = Duration::from_micros(u64::try_from(micros.iter().sum::<i64>())?);
     let tasks = tasks()?;
@@ -138,7 +139,9 @@ fn own_tasks(tasks: &[Task], root: u32) -> Vec<u32> {
 pub fn process_time(process: u32) -> Result<Duration> {
     let pid = Pid::from_raw(i32::try_from(process).context("a process id is too large")?);
     let clock = clock_getcpuclockid(pid).context("failed to find the clock of a process")?;
-    let time = clock.now().context("failed to read the clock of a process")?;
+    let time = clock
+        .now()
+        .context("failed to read the clock of a process")?;
     Ok(Duration::from(time))
 }
 

@@ -68,8 +68,7 @@ pub fn measure(ground: &Ground) -> Result<Rest> {
 
 /// Those of the recorded cluster belong to the developers' tree.
 fn objects() -> PathBuf {
-    let recorded =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures/objects.json");
+    let recorded = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/captures/objects.json");
     if recorded.is_file() {
         recorded
     } else {
@@ -85,7 +84,9 @@ fn maps_bytes(maps: &BTreeSet<u32>) -> Result<u64> {
         let printed = command::run(bpftool.args(["--json", "map", "show", "id", &id.to_string()]))?;
         let map: Value = serde_json::from_str(&printed).context("bpftool printed no JSON")?;
         let of_map = &map["bytes_memlock"];
-        bytes += of_map.as_u64().with_context(|| format!("no size in {map}"))?;
+        bytes += of_map
+            .as_u64()
+            .with_context(|| format!("no size in {map}"))?;
     }
     Ok(bytes)
 }

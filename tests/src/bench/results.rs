@@ -1,6 +1,6 @@
 //! All that a run found, as its file has it; and the figures that targets are about.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -57,6 +57,8 @@ pub struct Results {
     pub core: Option<Value>,
     /// The figures that targets are about, by name.
     pub measures: BTreeMap<String, f64>,
+    /// Those of them that rest on comparisons of which too few rounds count.
+    pub noisy: BTreeSet<String>,
     /// What became of the targets.
     pub targets: Vec<Judged>,
 }
@@ -70,10 +72,17 @@ impl Results {
             ("connection_kernel_ns", self.connection_kernel_ns()),
             ("bulk_core_percent", self.bulk_core_percent()),
             ("requests_of_floor", self.requests_of_floor()),
+            ("requests_cost_of_floor", self.requests_cost_of_floor()),
             ("connections_of_nothing", self.connections_of_nothing()),
             ("naive_times", self.naive_times()),
-            ("trace_of_conntrack", self.cost_of_conntrack(Condition::Trace)),
-            ("agent_of_conntrack", self.cost_of_conntrack(Condition::Agent)),
+            (
+                "trace_of_conntrack",
+                self.cost_of_conntrack(Condition::Trace),
+            ),
+            (
+                "agent_of_conntrack",
+                self.cost_of_conntrack(Condition::Agent),
+            ),
         ];
         let mut measures: BTreeMap<String, f64> = derived
             .into_iter()
@@ -90,19 +99,42 @@ impl Results {
         measures
     }
 
+    /// The names of those that rest on comparisons of which too few rounds count.
+    pub fn noisy(&self) -> BTreeSet<String> {
+        let rests_on = [
+            ("requests_of_floor", Load::Requests, Metric::Rate),
+            ("requests_cost_of_floor", Load::Requests, Metric::Cost),
+            ("connections_of_nothing", Load::Connections, Metric::Rate),
+            ("trace_of_conntrack", Load::Paced(PACE), Metric::Cost),
+            ("agent_of_conntrack", Load::Paced(PACE), Metric::Cost),
+        ];
+        let is_noisy = |load: Load, metric: Metric| {
+            let mut rows = self.compared.rows.iter();
+            rows.any(|row| {
+                (row.load, row.metric) == (load.name(), metric.name()) && row.comparison.noisy
+            })
+        };
+        rests_on
+            .into_iter()
+            .filter(|(_, load, metric)| is_noisy(*load, *metric))
+            .map(|(name, _, _)| name.to_owned())
+            .collect()
+    }
+
     fn kernel_net(&self, class: Class, program: &str) -> Option<f64> {
-        let row = self.kernel.iter().find(|row| {
-            (row.class, row.program, row.payload) == (class.name(), program, false)
-        });
+        let row = self
+            .kernel
+            .iter()
+            .find(|row| (row.class, row.program, row.payload) == (class.name(), program, false));
         row.map(|row| row.net_ns)
     }
 
     /// The worst of both hooks and families.
     fn established_net_ns(&self) -> Option<f64> {
         let classes = [Class::Established, Class::EstablishedV6];
-        let nets = classes.into_iter().flat_map(|class| {
-            kernel::HOOKS.map(|(hook, _)| self.kernel_net(class, hook))
-        });
+        let nets = classes
+            .into_iter()
+            .flat_map(|class| kernel::HOOKS.map(|(hook, _)| self.kernel_net(class, hook)));
         nets.collect::<Option<Vec<f64>>>()?
             .into_iter()
             .reduce(f64::max)
@@ -148,6 +180,13 @@ impl Results {
         let of = |condition| self.ratio(Load::Requests, condition, Metric::Rate);
         let floor = of(Condition::Floor)?;
         Some(of(Condition::Trace)?.min(of(Condition::Agent)?) / floor)
+    }
+
+    /// The CPU of a request, the floor's as a share of the observer's.
+    fn requests_cost_of_floor(&self) -> Option<f64> {
+        let of = |condition| self.ratio(Load::Requests, condition, Metric::Cost);
+        let floor = of(Condition::Floor)?;
+        Some(floor / of(Condition::Trace)?.max(of(Condition::Agent)?))
     }
 
     fn connections_of_nothing(&self) -> Option<f64> {
@@ -198,8 +237,8 @@ fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, f64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::statistics::{Comparison, Round};
     use crate::bench::compare::Row;
+    use crate::bench::statistics::{Comparison, Round};
 
     fn row(load: Load, condition: Condition, metric: Metric, figure: f64) -> Row {
         let round = Round {

@@ -161,7 +161,10 @@ mod tests {
         assert_near(spread.high, 3.25);
         assert_near(spread.range(), 1.5);
         assert_eq!(Spread::of([]), None);
-        assert_near(median([7.0, f64::NAN]).expect("what is no number is none"), 7.0);
+        assert_near(
+            median([7.0, f64::NAN]).expect("what is no number is none"),
+            7.0,
+        );
     }
 
     #[test]

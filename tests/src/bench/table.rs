@@ -69,7 +69,7 @@ pub fn number(value: f64) -> String {
     let size = value.abs();
     if size >= 100.0 {
         // Rounded, and a blank before each three digits.
-        let digits = format!("{:.0}", size);
+        let digits = format!("{size:.0}");
         let first = digits.len() % 3;
         let mut grouped = String::new();
         for (place, digit) in digits.chars().enumerate() {
@@ -321,15 +321,19 @@ fn targets(targets: &[Judged]) -> Table {
             Limit::AtLeast(limit) => format!("≥ {limit} {unit}"),
         };
         let reached = judged.reached;
-        let reached = reached.map_or_else(String::new, |reached| {
-            format!("{} {unit}", number(reached))
-        });
+        let reached =
+            reached.map_or_else(String::new, |reached| format!("{} {unit}", number(reached)));
         let verdict = match judged.verdict {
             Verdict::Met => "met",
             Verdict::Missed => "MISSED",
             Verdict::NotMeasured => "not measured",
         };
-        table.add_row([&*judged.target.what, &*limit, &*reached, verdict]);
+        let verdict = if judged.noisy {
+            format!("{verdict}, noisy")
+        } else {
+            verdict.to_owned()
+        };
+        table.add_row([&*judged.target.what, &*limit, &*reached, &*verdict]);
     }
     if let Some(column) = table.column_mut(0) {
         column.set_constraint(comfy_table::ColumnConstraint::UpperBoundary(
@@ -350,7 +354,15 @@ mod tests {
         let shown = [0.0, 0.123_4, -4.567, 45.67, 999.6, 12_345.6, -1_234_567.0].map(number);
         assert_eq!(
             shown,
-            ["0.00", "0.123", "-4.57", "45.7", "1,000", "12,346", "-1,234,567"]
+            [
+                "0.00",
+                "0.123",
+                "-4.57",
+                "45.7",
+                "1,000",
+                "12,346",
+                "-1,234,567"
+            ]
         );
     }
 
@@ -359,11 +371,15 @@ mod tests {
         let judged = super::super::targets::judge(
             super::super::targets::targets().expect("parsed"),
             &[("established_net_ns".to_owned(), 7.0)].into(),
+            &["established_net_ns".to_owned()].into(),
         );
         let table = targets(&judged).to_string();
         let line = table.lines().find(|line| line.contains("≤ 6 ns"));
         let line = line.expect("a line");
-        assert!(line.contains("7.00 ns") && line.contains("MISSED"), "{line}");
+        assert!(
+            line.contains("7.00 ns") && line.contains("MISSED, noisy"),
+            "{line}"
+        );
         assert_eq!(table.matches("MISSED").count(), 1, "{table}");
     }
 }

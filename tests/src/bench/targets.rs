@@ -1,6 +1,6 @@
 //! What was to be reached (`tests/bench/targets.json`), and whether it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,8 @@ pub struct Judged {
     pub reached: Option<f64>,
     /// Whether that is within the limit.
     pub verdict: Verdict,
+    /// Too few rounds counted for the figure to say much.
+    pub noisy: bool,
 }
 
 /// Whether a target was reached.
@@ -70,7 +72,11 @@ pub fn targets() -> Result<Vec<Target>> {
 }
 
 /// Holds figures against targets.
-pub fn judge(targets: Vec<Target>, measures: &BTreeMap<String, f64>) -> Vec<Judged> {
+pub fn judge(
+    targets: Vec<Target>,
+    measures: &BTreeMap<String, f64>,
+    noisy: &BTreeSet<String>,
+) -> Vec<Judged> {
     let judge = |target: Target| {
         let reached = measures.get(&target.measure).copied();
         let verdict = match reached {
@@ -79,6 +85,7 @@ pub fn judge(targets: Vec<Target>, measures: &BTreeMap<String, f64>) -> Vec<Judg
             Some(_) => Verdict::Missed,
         };
         Judged {
+            noisy: reached.is_some() && noisy.contains(&target.measure),
             target,
             reached,
             verdict,
@@ -104,7 +111,7 @@ mod tests {
     fn a_figure_at_the_limit_meets_it_and_one_beyond_does_not() {
         let verdict = |limit, figure| {
             let measures = BTreeMap::from([("m".to_owned(), figure)]);
-            judge(vec![target(limit)], &measures)[0].verdict
+            judge(vec![target(limit)], &measures, &BTreeSet::new())[0].verdict
         };
         assert_eq!(verdict(Limit::AtMost(6.0), 6.0), Verdict::Met);
         assert_eq!(verdict(Limit::AtMost(6.0), 6.1), Verdict::Missed);
@@ -114,8 +121,13 @@ mod tests {
 
     #[test]
     fn what_was_not_measured_is_neither_met_nor_missed() {
-        let judged = judge(vec![target(Limit::AtMost(6.0))], &BTreeMap::new());
+        let judged = judge(
+            vec![target(Limit::AtMost(6.0))],
+            &BTreeMap::new(),
+            &BTreeSet::from(["m".to_owned()]),
+        );
         assert_eq!(judged[0].verdict, Verdict::NotMeasured);
+        assert!(!judged[0].noisy);
     }
 
     #[test]

@@ -39,7 +39,9 @@ impl Yardstick {
             // The map is the other's.
             loader.map_max_entries("COUNTS", 1);
         }
-        let ebpf = loader.load(OBJECT).context("the yardstick does not parse")?;
+        let ebpf = loader
+            .load(OBJECT)
+            .context("the yardstick does not parse")?;
         let mut yardstick = Self { ebpf, name };
         yardstick
             .program_mut()?
@@ -82,7 +84,7 @@ impl Yardstick {
         let map = self.ebpf.map("COUNTS").context("there is no map COUNTS")?;
         let counts = PerCpuHashMap::<_, [u32; 10], [u64; 2]>::try_from(map)?;
         let mut packets = 0;
-        for counted in counts.iter() {
+        for counted in &counts {
             let (_, of_each_cpu) = counted?;
             packets += of_each_cpu.iter().map(|count| count[0]).sum::<u64>();
         }

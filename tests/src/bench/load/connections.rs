@@ -12,14 +12,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use nix::{
-    sys::{
-        socket::{
-            AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket,
-            sockopt::{IpBindAddressNoPort, SendTimeout},
-        },
-        time::TimeVal,
+use nix::sys::{
+    socket::{
+        AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, setsockopt, socket,
+        sockopt::{IpBindAddressNoPort, SendTimeout},
     },
+    time::TimeVal,
 };
 
 use super::{Done, latencies};
