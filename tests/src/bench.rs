@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 
 use crate::{command, observer_process::binary};
 
@@ -39,10 +39,11 @@ mod server;
 pub mod statistics;
 pub mod table;
 pub mod targets;
+pub mod userspace;
 pub mod yardstick;
 
 /// The parts that are no load.
-const PARTS: [&str; 5] = ["kernel", "live", "growth", "rest", "core"];
+const PARTS: [&str; 5] = ["kernel", "live", "growth", "rest", "userspace"];
 
 /// After so long no comparison is repeated because too few of its rounds count.
 const ENOUGH: Duration = Duration::from_mins(11);
@@ -60,8 +61,8 @@ pub struct Options {
     pub only: Vec<String>,
     /// As little of everything as shows that it works: its figures say nothing.
     pub quick: bool,
-    /// What the bench of the observer's core printed.
-    pub core: Option<PathBuf>,
+    /// The bench of userspace, if it is there.
+    pub userspace: Option<PathBuf>,
 }
 
 impl Options {
@@ -111,6 +112,14 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Results> {
         say("at rest");
         results.rest = Some(rest::measure(&ground)?);
     }
+    if let Some(program) = options
+        .userspace
+        .as_ref()
+        .filter(|_| options.wants("userspace"))
+    {
+        say("userspace");
+        results.userspace = Some(userspace::measure(program, options.quick)?);
+    }
     if options.wants("kernel") {
         for payload in [false, true] {
             say("packets of each class, run in the kernel");
@@ -148,10 +157,6 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Results> {
             seconds: options.seconds,
         };
         results.compared = compare::compare(&ground, &plan, say)?;
-    }
-    if let Some(core) = &options.core {
-        let text = std::fs::read_to_string(core).context("failed to read the core's figures")?;
-        results.core = Some(serde_json::from_str(&text).context("the core's figures")?);
     }
     results.measures = results.measures();
     results.noisy = results.noisy();

@@ -111,7 +111,7 @@ fn a_quick_run_has_all_its_parts() {
             .map(str::to_owned)
             .to_vec(),
         quick: true,
-        core: None,
+        userspace: None,
     };
     let results = bench::run(&options, &mut |_| {}).expect("measured");
     for class in Class::SAME.into_iter().chain(Class::DIFFERENT) {

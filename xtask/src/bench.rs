@@ -9,8 +9,8 @@ use clap::Args;
 
 use crate::{process, setup, workspace};
 
-/// The bench of the observer's core, an example of its package; it prints one JSON object.
-const CORE: &str = "core_bench";
+/// The bench of userspace: its package and its binary.
+const USERSPACE: (&str, &str) = ("observer-bench", "core_bench");
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, Args)]
@@ -22,7 +22,7 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 1)]
     seconds: u32,
     /// Only these: bulk-1 bulk-8 requests connections connections-paced datagrams (traffic), kernel
-    /// live growth rest core.
+    /// live growth rest userspace.
     #[arg(long, num_args = 1..)]
     only: Vec<String>,
     /// As little of everything as shows that it works; the figures then say nothing.
@@ -42,11 +42,14 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         bail!("the bench makes network namespaces and loads BPF programs: run it as root");
     }
     setup::all()?;
-    process::run(
-        process::cargo("build")
-            .args(["--release", "--package", "observer", "--package", "tests"])
-            .args(["--bin", "observer", "--bin", "bench"]),
-    )?;
+    let mut build = process::cargo("build");
+    build
+        .args(["--release", "--package", "observer", "--package", "tests"])
+        .args(["--bin", "observer", "--bin", "bench"]);
+    if has_userspace() {
+        build.args(["--package", USERSPACE.0, "--bin", USERSPACE.1]);
+    }
+    process::run(&mut build)?;
     let folder = workspace::target()?.join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut bench = Command::new(workspace::target()?.join("release/bench"));
@@ -68,11 +71,10 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     if options.quick {
         bench.arg("--quick");
     }
-    let wants_core = options.only.is_empty() || options.only.iter().any(|only| only == "core");
-    if wants_core && has_core() {
-        let file = folder.join("core.json");
-        fs::write(&file, core()?).with_context(|| format!("cannot write {}", file.display()))?;
-        bench.arg("--core").arg(file);
+    if has_userspace() {
+        bench
+            .arg("--userspace")
+            .arg(workspace::target()?.join("release").join(USERSPACE.1));
     }
     if !options.only.is_empty() {
         bench.arg("--only").args(&options.only);
@@ -85,19 +87,6 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     })
 }
 
-fn has_core() -> bool {
-    let examples = workspace::root().join("observer/examples");
-    examples.join(CORE).is_dir() || examples.join(CORE).with_extension("rs").is_file()
-}
-
-/// What it prints.
-fn core() -> anyhow::Result<String> {
-    process::output(process::cargo("run").args([
-        "--release",
-        "--quiet",
-        "--package",
-        "observer",
-        "--example",
-        CORE,
-    ]))
+fn has_userspace() -> bool {
+    workspace::root().join("bench/Cargo.toml").is_file()
 }

@@ -14,6 +14,7 @@ use super::{
     packets::Class,
     rest::Rest,
     targets::Judged,
+    userspace,
 };
 
 /// What adds less to the machine's work is not told from noise.
@@ -53,8 +54,9 @@ pub struct Results {
     pub growth: Vec<Curve>,
     /// At rest.
     pub rest: Option<Rest>,
-    /// What the bench of the observer's core printed.
-    pub core: Option<Value>,
+    /// What the bench of userspace printed: its core, and a whole observer fed through its ring
+    /// buffer.
+    pub userspace: Option<Value>,
     /// The figures that targets are about, by name.
     pub measures: BTreeMap<String, f64>,
     /// Those of them that rest on comparisons of which too few rounds count.
@@ -93,8 +95,8 @@ impl Results {
             measures.insert("rest_resident_mib".to_owned(), rest.resident_mib);
             measures.insert("maps_mib".to_owned(), rest.maps_mib);
         }
-        if let Some(core) = &self.core {
-            leaves("core", core, &mut measures);
+        if let Some(userspace) = &self.userspace {
+            measures.extend(userspace::measures(userspace));
         }
         measures
     }
@@ -214,26 +216,6 @@ impl Results {
     }
 }
 
-/// Every number in a value, by its path.
-fn leaves(path: &str, value: &Value, into: &mut BTreeMap<String, f64>) {
-    match value {
-        Value::Number(number) => {
-            into.extend(number.as_f64().map(|number| (path.to_owned(), number)));
-        }
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                leaves(&format!("{path}.{name}"), field, into);
-            }
-        }
-        Value::Array(items) => {
-            for (place, item) in items.iter().enumerate() {
-                leaves(&format!("{path}.{place}"), item, into);
-            }
-        }
-        Value::Null | Value::Bool(_) | Value::String(_) => {}
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -273,16 +255,5 @@ mod tests {
     #[test]
     fn what_was_not_measured_has_no_figure() {
         assert!(Results::default().measures().is_empty());
-    }
-
-    #[test]
-    fn the_core_s_figures_are_found_by_their_path() {
-        let results = Results {
-            core: Some(serde_json::json!({"lookup": {"ns": [7, 8.5]}, "of": "text"})),
-            ..Results::default()
-        };
-        let expected = [("core.lookup.ns.0", 7.0), ("core.lookup.ns.1", 8.5)];
-        let expected = expected.map(|(name, value)| (name.to_owned(), value));
-        assert_eq!(results.measures(), BTreeMap::from(expected));
     }
 }

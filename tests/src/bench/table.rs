@@ -12,6 +12,7 @@ use super::{
     results::Results,
     statistics::{REFERENCES_DIFFER_MAX, Spread},
     targets::{Judged, Limit, Verdict},
+    userspace,
 };
 
 /// All tables, each below what it shows.
@@ -49,15 +50,19 @@ pub fn text(results: &Results) -> String {
             growth(curve),
         );
     }
-    part("At rest, and the core.", rest(results));
+    part("At rest.", rest(results));
+    for (title, table) in results.userspace.iter().flat_map(userspace::tables) {
+        part(&title, table);
+    }
     part("The targets.", targets(&results.targets));
     text
 }
 
-fn new<const N: usize>(header: [&str; N]) -> Table {
+/// A table whose columns are figures, but for the first.
+pub fn new<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
     let mut table = Table::new();
     table.load_style(presets::UTF8_BORDERS_ONLY);
-    table.set_header(header);
+    table.set_header(header.into_iter().map(str::to_owned).collect::<Vec<_>>());
     for column in table.column_iter_mut().skip(1) {
         column.set_cell_alignment(CellAlignment::Right);
     }
@@ -302,11 +307,6 @@ fn rest(results: &Results) -> Table {
         ] {
             let what = format!("{what} ({})", rest.objects);
             table.add_row([what, format!("{} {unit}", number(figure))]);
-        }
-    }
-    for (name, figure) in &results.measures {
-        if let Some(name) = name.strip_prefix("core.") {
-            table.add_row([format!("core: {name}"), number(*figure)]);
         }
     }
     table

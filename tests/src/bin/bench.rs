@@ -22,15 +22,15 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seconds: u32,
     /// Only this load or part; may be repeated: bulk-1 bulk-8 requests connections
-    /// connections-paced datagrams kernel live growth rest.
+    /// connections-paced datagrams kernel live growth rest userspace.
     #[arg(long, num_args = 1..)]
     only: Vec<String>,
     /// As little of everything as shows that it works.
     #[arg(long)]
     quick: bool,
-    /// What the bench of the observer's core printed.
+    /// The bench of userspace (`observer-bench`).
     #[arg(long)]
-    core: Option<PathBuf>,
+    userspace: Option<PathBuf>,
     /// Where to write all figures.
     #[arg(long)]
     json: PathBuf,
@@ -46,7 +46,7 @@ fn main() -> Result<()> {
         seconds: arguments.seconds,
         only: arguments.only,
         quick: arguments.quick,
-        core: arguments.core,
+        userspace: arguments.userspace,
     };
     let start = Instant::now();
     let results = bench::run(&options, &mut |what| {
