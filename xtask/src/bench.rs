@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::{Context as _, bail};
 use clap::Args;
 
-use crate::{process, setup, workspace};
+use crate::{build, process, setup, workspace};
 
 /// The bench of userspace: its package and its binary.
 const USERSPACE: (&str, &str) = ("observer-bench", "core_bench");
@@ -42,14 +42,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         bail!("the bench makes network namespaces and loads BPF programs: run it as root");
     }
     setup::all()?;
-    let mut build = process::cargo("build");
-    build
-        .args(["--release", "--package", "observer", "--package", "tests"])
-        .args(["--bin", "observer", "--bin", "bench"]);
-    if has_userspace() {
-        build.args(["--package", USERSPACE.0, "--bin", USERSPACE.1]);
+    // One by one: what is measured is what is shipped, without what others would have of a crate.
+    build::run()?;
+    let mut programs = vec![("tests", "bench")];
+    programs.extend(has_userspace().then_some(USERSPACE));
+    for (package, binary) in programs {
+        process::run(
+            process::cargo("build")
+                .args(["--release", "--package", package])
+                .args(["--bin", binary]),
+        )?;
     }
-    process::run(&mut build)?;
     let folder = workspace::target()?.join("bench");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make {}", folder.display()))?;
     let mut bench = Command::new(workspace::target()?.join("release/bench"));

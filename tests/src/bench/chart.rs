@@ -39,6 +39,9 @@ const COLOURS: [(Condition, RGBColor); 6] = [
 /// The share of a group's width that bars take.
 const BARS_SHARE: f64 = 0.84;
 
+/// What bars and the legend beside them take, as a multiple of what bars do.
+const LEGEND_SHARE: f64 = 1.13;
+
 type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a, 'b> = ChartContext<'a, SVGBackend<'b>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
@@ -81,14 +84,18 @@ fn draw(results: &Results, text: &mut String) -> Drawn {
 }
 
 /// What a load costs the machine under each condition, beyond what it costs without, in percent.
-type Group = (Load, Vec<(Condition, Spread)>);
+type Group = (String, Vec<(Condition, Spread)>);
 
 fn groups(results: &Results) -> Vec<Group> {
     let of_load = |load: Load| {
+        let mut noisy = "";
         let bars: Vec<_> = Condition::ALL
             .into_iter()
             .filter_map(|condition| {
                 let row = results.compared.row(load, condition, Metric::Cost)?;
+                if row.comparison.noisy {
+                    noisy = " (noisy)";
+                }
                 let beyond = |ratio: f64| (ratio - 1.0) * 100.0;
                 let ratio = row.comparison.ratio;
                 let spread = Spread {
@@ -99,7 +106,8 @@ fn groups(results: &Results) -> Vec<Group> {
                 Some((condition, spread))
             })
             .collect();
-        (!bars.is_empty()).then_some((load, bars))
+        let name = format!("{}{noisy}", load.name());
+        (!bars.is_empty()).then_some((name, bars))
     };
     Load::ALL.into_iter().filter_map(of_load).collect()
 }
@@ -124,11 +132,12 @@ fn bars(area: &Area<'_>, groups: &[Group]) -> Drawn {
         )
         .margin(14)
         .y_label_area_size(56)
-        .build_cartesian_2d(0.0..width, low * 1.05..high * 1.15)?;
+        .build_cartesian_2d(0.0..width * LEGEND_SHARE, low * 1.05..high * 1.15)?;
     chart
         .configure_mesh()
         .disable_x_mesh()
         .disable_x_axis()
+        .max_light_lines(1)
         .light_line_style(WHITE)
         .bold_line_style(PALE)
         .axis_style(PALE)
@@ -140,14 +149,18 @@ fn bars(area: &Area<'_>, groups: &[Group]) -> Drawn {
         [(0.0, 0.0), (width, 0.0)],
         INK.stroke_width(1),
     ))?;
-    let name = text_style(14).pos(text_anchor::Pos::new(
+    let style = text_style(14).pos(text_anchor::Pos::new(
         text_anchor::HPos::Center,
         text_anchor::VPos::Top,
     ));
     let mut left = 0.0;
-    for (load, bars) in groups {
+    for (name, bars) in groups {
         let middle = left + 0.5;
-        chart.draw_series([Text::new(load.name(), (middle, high * 1.13), name.clone())])?;
+        chart.draw_series([Text::new(
+            name.clone(),
+            (middle, high * 1.13),
+            style.clone(),
+        )])?;
         for (condition, spread) in bars {
             let Some(place) = COLOURS.iter().position(|(of, _)| of == condition) else {
                 continue;
@@ -220,6 +233,7 @@ fn growth(area: &Area<'_>, curve: &Curve) -> Drawn {
     chart
         .configure_mesh()
         .disable_x_mesh()
+        .max_light_lines(1)
         .light_line_style(WHITE)
         .bold_line_style(PALE)
         .axis_style(PALE)
