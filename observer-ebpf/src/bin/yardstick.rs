@@ -54,7 +54,6 @@ static COUNTS: LruPerCpuHashMap<Flow, Count> = LruPerCpuHashMap::with_max_entrie
 
 /// Returns at once.
 #[classifier]
-#[expect(clippy::needless_pass_by_value, reason = "as the macro calls it")]
 fn floor(_context: TcContext) -> i32 {
     NEXT
 }
@@ -87,14 +86,14 @@ fn parse(context: &TcContext) -> Option<Flow> {
                 let ip: *const Ipv4Hdr = at(context, EthHdr::LEN)?;
                 flow.source[..4].copy_from_slice(&(*ip).src_addr);
                 flow.destination[..4].copy_from_slice(&(*ip).dst_addr);
-                flow.protocol = (*ip).proto as u32;
+                flow.protocol = u32::from((*ip).proto);
                 EthHdr::LEN + Ipv4Hdr::LEN
             }
             kind if kind == EtherType::Ipv6 as u16 => {
                 let ip: *const Ipv6Hdr = at(context, EthHdr::LEN)?;
                 flow.source = (*ip).src_addr;
                 flow.destination = (*ip).dst_addr;
-                flow.protocol = (*ip).next_hdr as u32;
+                flow.protocol = u32::from((*ip).next_hdr);
                 EthHdr::LEN + Ipv6Hdr::LEN
             }
             _ => return None,
@@ -127,7 +126,7 @@ fn count(flow: &Flow, bytes: u64) {
         return;
     }
     // Of a full map one is let go; a flow that finds no place is not counted, as in an agent.
-    let _not_counted = COUNTS.insert(flow, &Count { packets: 1, bytes }, 0);
+    let _not_counted = COUNTS.insert(flow, Count { packets: 1, bytes }, 0);
 }
 
 /// The verifier refuses a program in which this loop can be reached, so no panic ever is.
