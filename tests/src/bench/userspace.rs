@@ -13,6 +13,8 @@ use crate::command;
 
 /// From here on waking up is no longer most of the work.
 const BUSY: f64 = 9_000.0;
+/// Who feeds keeps a rate to within so many connections a second.
+const RATE_GRAIN: f64 = 500.0;
 const MIB: f64 = 1_048_576.0;
 
 /// Runs it: one object, of the core and of what was absorbed; the core alone if it must be quick.
@@ -47,8 +49,8 @@ pub fn measures(userspace: &Value) -> BTreeMap<String, f64> {
     };
     let absorbed = rows("trace")
         .into_iter()
-        .filter(|row| row["told"] == row["connections"] && figure(row, "cpu_share") <= 1.0)
-        .map(|row| figure(row, "rate"))
+        .filter(|row| whole(row) && figure(row, "cpu_share") <= 1.0)
+        .map(|row| (figure(row, "rate") / RATE_GRAIN).round() * RATE_GRAIN)
         .reduce(f64::max);
     let tracked = userspace.pointer("/core/memory/tracked_resident_bytes");
     let tracked = tracked.and_then(Value::as_f64).map(|bytes| bytes / MIB);
@@ -61,6 +63,11 @@ pub fn measures(userspace: &Value) -> BTreeMap<String, f64> {
     .into_iter()
     .filter_map(|(name, figure)| Some((name.to_owned(), figure?)))
     .collect()
+}
+
+/// Whether all that was fed came out.
+fn whole(row: &Value) -> bool {
+    figure(row, "observations_refused") < 0.5 && figure(row, "told") >= figure(row, "connections")
 }
 
 fn figure(row: &Value, name: &str) -> f64 {
@@ -122,9 +129,9 @@ mod tests {
             "core": {"connections": [{"services": 10, "ns": 900.5}],
                 "memory": {"tracked_resident_bytes": 50 * (1 << 20)}},
             "absorb": {"trace": [
-                {"rate": 1_000.0, "connections": 4, "told": 4, "cpu_us_each": 30.0, "cpu_share": 0.1},
-                {"rate": 50_000.0, "connections": 9, "told": 9, "cpu_us_each": 4.0, "cpu_share": 0.2},
-                {"rate": 100_000.0, "connections": 9, "told": 8, "cpu_us_each": 3.0, "cpu_share": 0.3}]}
+                {"rate": 1_000.0, "connections": 4, "told": 4, "observations_refused": 0, "cpu_us_each": 30.0, "cpu_share": 0.1},
+                {"rate": 49_916.0, "connections": 9, "told": 10, "observations_refused": 0, "cpu_us_each": 4.0, "cpu_share": 0.2},
+                {"rate": 100_000.0, "connections": 9, "told": 8, "observations_refused": 2, "cpu_us_each": 3.0, "cpu_share": 0.3}]}
         })
     }
 
@@ -146,7 +153,7 @@ mod tests {
             .iter()
             .map(|(title, table)| format!("{title}\n{table}\n"))
             .collect();
-        for part in ["core, connections", "901", "absorb, trace", "100,000"] {
+        for part in ["core, connections", "900", "absorb, trace", "100,000"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
     }
