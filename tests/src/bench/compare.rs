@@ -25,7 +25,7 @@ pub struct Plan {
     pub loads: Vec<Load>,
     /// How often; twice as often where too few rounds count.
     pub rounds: usize,
-    /// After so long there are no more rounds than that.
+    /// After so long there are no more rounds than must be.
     pub enough: Duration,
     /// For how long at a time.
     pub seconds: u32,
@@ -82,6 +82,10 @@ pub fn compare(ground: &Ground, plan: &Plan, say: &mut dyn FnMut(&str)) -> Resul
         load.run(ground, plan.seconds)?;
     }
     for round in 1..=plan.rounds {
+        if round > ROUNDS_MIN && start.elapsed() >= plan.enough {
+            say("no time for more rounds");
+            return work.done();
+        }
         for &load in &plan.loads {
             say(&format!(
                 "round {round} of {}: {}",

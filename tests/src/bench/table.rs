@@ -135,7 +135,11 @@ fn traffic(results: &Results) -> Table {
                 remarks.push(format!("noisy {}", row.metric));
             }
             if let Some(lost) = lost.filter(|lost| *lost > 0) {
-                remarks.push(format!("lost {lost}"));
+                remarks.push(match condition {
+                    // It says that it loses events, not how many.
+                    Condition::Conntrack => "lost events".to_owned(),
+                    _ => format!("lost {lost}"),
+                });
             }
             let latencies = [Metric::P50, Metric::P99]
                 .into_iter()

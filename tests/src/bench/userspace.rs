@@ -149,10 +149,9 @@ mod tests {
     #[test]
     fn everything_that_it_prints_is_shown() {
         let tables = tables(&printed());
-        let text: String = tables
-            .iter()
-            .map(|(title, table)| format!("{title}\n{table}\n"))
-            .collect();
+        let texts = tables.iter();
+        let texts = texts.map(|(title, table)| format!("{title}\n{table}"));
+        let text = texts.collect::<Vec<_>>().join("\n");
         for part in ["core, connections", "900", "absorb, trace", "100,000"] {
             assert!(text.contains(part), "{part} is missing in {text}");
         }
