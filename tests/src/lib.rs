@@ -10,6 +10,7 @@
 pub mod api_server;
 pub mod attached;
 pub mod backend;
+pub mod bench;
 pub mod child;
 pub mod client;
 pub mod cluster;

@@ -21,7 +21,7 @@ use serde_json::Value;
 use self::image::Image;
 use self::initramfs::Initramfs;
 use self::machine::{Machine, Outcome};
-use crate::bench_check::{self, Counts};
+use crate::bench::check::{self, Counts};
 use crate::process::{cargo, find, output, say};
 use crate::{build, folders, setup, workspace};
 
@@ -260,7 +260,7 @@ fn judged(outcome: Outcome, release: &str, keep: Option<&mut Counts>) -> Outcome
         keep.extend(counts);
         return outcome;
     }
-    match bench_check::compare_verified(release, &counts) {
+    match check::compare_verified(release, &counts) {
         Ok(None) => outcome,
         Ok(Some(told)) => {
             say(&told);

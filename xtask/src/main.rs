@@ -1,6 +1,6 @@
 //! Every developer command: `cargo xtask --help`.
 
-mod bench_check;
+mod bench;
 mod build;
 mod debian;
 mod demo;
@@ -35,6 +35,8 @@ enum Command {
     Setup,
     /// Build the release binary: target/release/observer.
     Build,
+    /// Measure what observing costs, beside nothing, the least there can be, and other tools (root).
+    Bench(bench::Options),
     /// Raise a two-node cluster, make connections, and compare each verdict with what the pod's
     /// own socket saw (root).
     Demo,
@@ -46,8 +48,6 @@ enum Command {
     /// Keep an agent busy for minutes, a thousand new connections a second: none may be missing, and
     /// its memory must stay where it is (root).
     Soak(soak::Options),
-    /// Compare what observing costs, in instructions, with what is kept of before.
-    BenchCheck(bench_check::Options),
     /// Check everything: format, lints, tests, lab, documentation, dependencies (root).
     Test(test::Options),
 }
@@ -56,11 +56,11 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Setup => setup::all().map(|_| ExitCode::SUCCESS),
         Command::Build => build::run().map(|()| ExitCode::SUCCESS),
+        Command::Bench(options) => bench::run(&options),
         Command::Demo => demo::run(),
         Command::Kernels(options) => kernels::run(&options),
         Command::Fuzz(options) => fuzz::run(&options),
         Command::Soak(options) => soak::run(&options),
-        Command::BenchCheck(options) => bench_check::run(&options),
         Command::Test(options) => test::run(&options),
     }
 }

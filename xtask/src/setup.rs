@@ -29,6 +29,14 @@ const FRONTS: [(&str, &str); 3] = [
     ("openssl", "openssl"),
 ];
 
+/// What makes the traffic of `cargo xtask bench`, and what the observer is held against there.
+const YARDSTICKS: [(&str, &str); 4] = [
+    ("conntrack", "conntrack"),
+    ("iperf3", "iperf3"),
+    ("tcpdump", "tcpdump"),
+    ("wrk", "wrk"),
+];
+
 /// The tools that make and run the virtual machines of `cargo xtask kernels`.
 const MACHINES: [(&str, &str); 4] = [
     ("depmod", "kmod"),
@@ -72,7 +80,7 @@ pub(crate) fn toolchain() -> anyhow::Result<Toolchain> {
 
 /// What the lab runs.
 pub(crate) fn lab() -> anyhow::Result<()> {
-    tools("the lab runs", &[&LAB[..], &FRONTS].concat())
+    tools("the lab runs", &[&LAB[..], &FRONTS, &YARDSTICKS].concat())
 }
 
 /// What makes and runs virtual machines.

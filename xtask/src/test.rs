@@ -9,7 +9,7 @@ use clap::Args;
 use comfy_table::{CellAlignment, Table, presets};
 
 use crate::toolchain::Toolchain;
-use crate::{bench_check, deny, deploy, fuzz, kernels, process, setup, tidy, workspace};
+use crate::{bench, deny, deploy, fuzz, kernels, process, setup, tidy, workspace};
 
 /// What `cargo xtask test` takes.
 #[derive(Debug, Args)]
@@ -134,7 +134,7 @@ fn steps<'a>(options: &'a Options, toolchain: &'a Toolchain) -> Vec<Step<'a>> {
                 process::run(process::cargo("build").args(["--release", "--package", "observer"]))
             }),
         ),
-        ("bench-check", Box::new(bench_check::step)),
+        ("bench-check", Box::new(bench::check::step)),
         ("lab", Box::new(move || lab(no_skips))),
         ("waiting", Box::new(move || waiting(no_skips))),
         ("deploy-setup", Box::new(deploy::install)),

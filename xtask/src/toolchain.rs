@@ -1,6 +1,7 @@
 //! What builds the BPF object: found, never installed, here.
 //!
-//! Used twice, by `xtask` and by `observer/build.rs`, so it needs the standard library alone.
+//! Used by `xtask` and by build scripts (`observer-ebpf/object.rs`), so it needs the standard
+//! library alone.
 //!
 //! Two ways lead to the object; the first complete one is taken:
 //! 1. the aya convention: rustup's nightly with `rust-src`, and on `PATH` a `bpf-linker` of the
@@ -19,9 +20,7 @@ pub(crate) const BPF_LINKER: &str = "0.13.0";
 /// The LLVM major version of the distribution's way.
 pub(crate) const LLVM: &str = "22";
 
-/// The name of the object, and of the binary target it is built from.
-pub(crate) const OBJECT: &str = "observer-programs";
-/// What the object runs on: BPF of this machine's byte order.
+/// What the objects run on: BPF of this machine's byte order.
 pub(crate) const TARGET: &str = if cfg!(target_endian = "big") {
     "bpfeb-unknown-none"
 } else {
@@ -129,7 +128,7 @@ impl Toolchain {
             )
             .current_dir(workspace)
             .args(["--locked", "--release", "--package", "observer-ebpf"])
-            .args(["--features", "program", "--bin", OBJECT])
+            .args(["--features", "program", "--bins"])
             .args(["-Z", "build-std=core", "--target", TARGET, "--target-dir"])
             .arg(target_directory);
         command

@@ -1,4 +1,4 @@
-//! `cargo xtask bench-check`: whether what observing costs has grown, told by counts that do not
+//! `cargo xtask bench --check`: whether what observing costs has grown, told by counts that do not
 //! depend on how busy a machine is.
 //!
 //! Two are kept in `xtask/bench-baseline.json`: the instructions that userspace takes for a fixed
@@ -11,24 +11,15 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
-use clap::Args;
 use serde_json::{Value, json};
 
 use crate::process::{cargo, output, run as run_to_end, say};
 use crate::{kernels, setup, workspace};
 
-/// What `cargo xtask bench-check` takes.
-#[derive(Debug, Args)]
-pub(crate) struct Options {
-    /// Keep what is counted now as what is compared with; the virtual machine runs for that too.
-    #[arg(long)]
-    accept: bool,
-}
-
 /// What may be more than before, in hundredths of that.
 const TOLERANCE: u64 = 5;
 /// How a count is accepted.
-const ACCEPT: &str = "if it is worth that: cargo xtask bench-check --accept";
+const ACCEPT: &str = "if it is worth that: cargo xtask bench --check --accept";
 /// The function whose work is counted.
 const COUNTED: &str = "*fixed_work*";
 /// What the baseline's file calls things.
@@ -42,8 +33,8 @@ const KERNEL: &str = "6.1.";
 pub(crate) type Counts = BTreeMap<String, u64>;
 
 /// Counts and compares, or keeps.
-pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
-    if options.accept {
+pub(crate) fn run(accept: bool) -> anyhow::Result<ExitCode> {
+    if accept {
         let verified = kernels::verified()?;
         let baseline = json!({
             RUSTC: rustc()?,
@@ -116,7 +107,7 @@ fn compare(what: &str, before: u64, now: u64) -> anyhow::Result<String> {
     let word = if now > before { "more" } else { "fewer" };
     let mut told = format!("{what}: {now} instructions, {} {word}", change());
     if now.saturating_mul(100) < before.saturating_mul(100 - TOLERANCE) {
-        told += " (cargo xtask bench-check --accept keeps that)";
+        told += " (cargo xtask bench --check --accept keeps that)";
     }
     Ok(told)
 }
@@ -126,7 +117,7 @@ fn userspace() -> anyhow::Result<u64> {
     setup::counting()?;
     run_to_end(cargo("build").args(["--release", "--package", "observer-bench"]))?;
     let target = workspace::target()?;
-    let counted = target.join("bench-check.callgrind");
+    let counted = target.join("bench.callgrind");
     let mut command = Command::new("valgrind");
     command
         .args(["--quiet", "--tool=callgrind"])
@@ -158,7 +149,7 @@ fn path() -> PathBuf {
 fn baseline() -> anyhow::Result<Value> {
     let text = fs::read_to_string(path()).with_context(|| {
         format!(
-            "there is no baseline at {}: cargo xtask bench-check --accept makes one",
+            "there is no baseline at {}: cargo xtask bench --check --accept makes one",
             path().display()
         )
     })?;
@@ -178,7 +169,7 @@ mod tests {
         assert_eq!(
             compare("userspace", 1_000, 1_051).unwrap_err().to_string(),
             "userspace: 1051 instructions, 5.10 % more than the 1000 of the baseline; if it is worth \
-             that: cargo xtask bench-check --accept"
+             that: cargo xtask bench --check --accept"
         );
         assert_eq!(
             compare("observer_in", 1_000, 1_000).unwrap(),
