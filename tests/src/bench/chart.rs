@@ -220,7 +220,7 @@ fn growth(area: &Area<'_>, curve: &Curve) -> Drawn {
         .margin(14)
         .y_label_area_size(44)
         .x_label_area_size(30)
-        .build_cartesian_2d(-0.2..last + 0.2, 0.0..high * 1.25)?;
+        .build_cartesian_2d(-0.2..last + 0.2, 0.0..high * 1.5)?;
     let at = |place: f64| {
         #[expect(
             clippy::cast_possible_truncation,
