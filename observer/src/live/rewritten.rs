@@ -13,7 +13,7 @@ use crate::observation::{Identity, Tuple};
 /// What is more is not told: then no client is named by who else is not there.
 const REWRITTEN_MAX: usize = 1 << 14;
 /// How often conntrack's whole table is read at most.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// When they are to be read.
 #[derive(Debug)]
