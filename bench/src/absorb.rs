@@ -82,14 +82,14 @@ impl Observed {
             .spawn()
             .context("unshare cannot be started")?;
         let mut said = BufReader::new(child.stderr.take().context("stderr is a pipe")?);
-        let observed = Self(child);
+        let process = Self(child);
         let mut text = String::new();
         while !text.lines().any(|line| line.starts_with(READY)) {
             if said.read_line(&mut text)? == 0 {
                 bail!("the observer does not observe; it said:\n{text}");
             }
         }
-        Ok((observed, said))
+        Ok((process, said))
     }
 
     /// What its threads ran for so far, in nanoseconds (proc(5), `/proc/pid/task/tid/schedstat`).
@@ -136,13 +136,13 @@ struct Fed {
 }
 
 /// Feeds an observer at this rate, until all of it has come out.
-fn feed(observed: &Observed, rate: u32) -> anyhow::Result<Fed> {
-    let mut feed = Feed::into(observed.0.id(), SERVICES, Answered::Yes)?;
+fn feed(process: &Observed, rate: u32) -> anyhow::Result<Fed> {
+    let mut feed = Feed::into(process.0.id(), SERVICES, Answered::Yes)?;
     // What is done once is not counted.
     feed.connections(100)?;
     thread::sleep(SOON);
-    let rest_bytes = observed.resident_bytes()?;
-    let before = observed.spent_ns()?;
+    let rest_bytes = process.resident_bytes()?;
+    let before = process.spent_ns()?;
     let start = Instant::now();
     let all = rate * SECONDS;
     let (mut connections, mut refused) = (0, 0);
@@ -159,13 +159,13 @@ fn feed(observed: &Observed, rate: u32) -> anyhow::Result<Fed> {
         thread::sleep(GRAIN);
     }
     let took = start.elapsed();
-    let resident_bytes = observed.resident_bytes()?;
+    let resident_bytes = process.resident_bytes()?;
     thread::sleep(SOON);
     Ok(Fed {
         connections,
         refused,
         took,
-        spent_ns: observed.spent_ns()? - before,
+        spent_ns: process.spent_ns()? - before,
         rest_bytes,
         resident_bytes,
     })
@@ -191,19 +191,19 @@ impl Fed {
 /// What is resident while as many connections wait as are tracked, and after all were told.
 fn tracked(observer: &Path, objects: &Path) -> anyhow::Result<Value> {
     let arguments = ["trace", "-o", "json", "--answer-timeout", "6s"];
-    let (observed, said) = Observed::start(observer, objects, &arguments)?;
-    let rest = observed.resident_bytes()?;
-    let mut feed = Feed::into(observed.0.id(), SERVICES, Answered::No)?;
+    let (process, said) = Observed::start(observer, objects, &arguments)?;
+    let rest = process.resident_bytes()?;
+    let mut feed = Feed::into(process.0.id(), SERVICES, Answered::No)?;
     let mut refused = 0;
     for _ in 0..TRACKED / 1_000 {
         refused += feed.connections(1_000)?;
         thread::sleep(20 * GRAIN);
     }
     thread::sleep(SOON);
-    let tracked = observed.resident_bytes()?;
+    let tracked = process.resident_bytes()?;
     thread::sleep(Duration::from_secs(8));
-    let after = observed.resident_bytes()?;
-    observed.end(said)?;
+    let after = process.resident_bytes()?;
+    process.end(said)?;
     Ok(json!({
         "connections": TRACKED - refused,
         "rest_bytes": rest,
@@ -216,9 +216,9 @@ fn tracked(observer: &Path, objects: &Path) -> anyhow::Result<Value> {
 const FIRST: u64 = 100;
 
 fn trace(observer: &Path, objects: &Path, rate: u32) -> anyhow::Result<Value> {
-    let (observed, said) = Observed::start(observer, objects, &["trace", "-o", "json"])?;
-    let fed = feed(&observed, rate)?;
-    let said = observed.end(said)?;
+    let (process, said) = Observed::start(observer, objects, &["trace", "-o", "json"])?;
+    let fed = feed(&process, rate)?;
+    let said = process.end(said)?;
     let mut lines = said.lines();
     let told = lines.find_map(|line| {
         let (number, _) = line.split_once(" connections: ")?;
@@ -228,11 +228,11 @@ fn trace(observer: &Path, objects: &Path, rate: u32) -> anyhow::Result<Value> {
 }
 
 fn agent(observer: &Path, objects: &Path, rate: u32) -> anyhow::Result<Value> {
-    let (observed, said) = Observed::start(observer, objects, &["agent"])?;
+    let (process, said) = Observed::start(observer, objects, &["agent"])?;
     let told = Arc::new(AtomicU64::new(0));
-    let follower = follow(&observed, Arc::clone(&told))?;
-    let fed = feed(&observed, rate)?;
-    observed.end(said)?;
+    let follower = follow(&process, Arc::clone(&told))?;
+    let fed = feed(&process, rate)?;
+    process.end(said)?;
     if follower.join().is_err() {
         bail!("the follower died");
     }
@@ -240,8 +240,8 @@ fn agent(observer: &Path, objects: &Path, rate: u32) -> anyhow::Result<Value> {
 }
 
 /// Counts the records that an agent tells.
-fn follow(observed: &Observed, told: Arc<AtomicU64>) -> anyhow::Result<thread::JoinHandle<()>> {
-    let namespace = File::open(format!("/proc/{}/ns/net", observed.0.id()))?;
+fn follow(process: &Observed, told: Arc<AtomicU64>) -> anyhow::Result<thread::JoinHandle<()>> {
+    let namespace = File::open(format!("/proc/{}/ns/net", process.0.id()))?;
     let connect = move || -> anyhow::Result<TcpStream> {
         enter(&namespace)?;
         let mut stream = TcpStream::connect(API)?;

@@ -113,10 +113,10 @@ fn fixed_work(observer: &mut Observer, wires: &[[u8; wire::BYTES]]) -> usize {
     bytes + lines.len()
 }
 
-/// What this thread ran for so far, whoever else did.
-fn spent() -> Duration {
+/// What this thread ran for so far, whoever else did, in seconds.
+fn spent() -> f64 {
     let spent = clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).expect("there is such a clock");
-    spent.into()
+    Duration::from(spent).as_secs_f64()
 }
 
 fn median(mut figures: Vec<f64>) -> f64 {
@@ -140,7 +140,7 @@ fn per_connection(services: usize) -> Value {
         let before = allotted().times;
         let start = spent();
         bytes = fixed_work(&mut observer, &wires);
-        let took = (spent() - start).as_secs_f64();
+        let took = spent() - start;
         let times = f64::from(u32::try_from(allotted().times - before).unwrap_or(u32::MAX));
         allocations = times / f64::from(CONNECTIONS);
         figures.push(took * 1e9 / f64::from(CONNECTIONS));
@@ -159,7 +159,7 @@ fn per_connection(services: usize) -> Value {
 fn look_ups(services: usize) -> Value {
     let start = spent();
     let snapshot = cluster::snapshot(services);
-    let built_ms = (spent() - start).as_secs_f64() * 1e3;
+    let built_ms = (spent() - start) * 1e3;
     let index = &snapshot.index;
     let local = LocalAddresses::new("node1", [IpAddr::from(cluster::NODE)]);
     let timed = |look_up: &dyn Fn(u32) -> bool| {
@@ -167,7 +167,7 @@ fn look_ups(services: usize) -> Value {
             let start = spent();
             let found = (0..LOOK_UPS).filter(|number| look_up(*number)).count();
             assert_eq!(black_box(found), LOOK_UPS as usize, "nothing is found");
-            (spent() - start).as_secs_f64() * 1e9 / f64::from(LOOK_UPS)
+            (spent() - start) * 1e9 / f64::from(LOOK_UPS)
         });
         rounded(median(rounds.collect()))
     };
@@ -208,7 +208,7 @@ fn memory() -> Value {
     let (tracked, tracked_in_use) = (resident(), allotted().bytes);
     let start = spent();
     let early = observer.handle(Event::Tick(Moment(2 * SECOND)));
-    let tick = (spent() - start).as_secs_f64() * 1e6;
+    let tick = (spent() - start) * 1e6;
     assert!(early.is_empty(), "none is silent for long enough");
     let mut asked = 0;
     for tenth in 30..50 {

@@ -153,13 +153,12 @@ impl Waiting {
             ..
         } = self;
         let answer = slots[place].answer();
-        let hash = hasher.hash_one(&answer);
-        match by_answer.find_mut(hash, |other| slots[*other].answer() == answer) {
-            Some(other) => *other = place,
-            None => {
-                let hash_of = |place: &Place| hasher.hash_one(slots[*place].answer());
-                by_answer.insert_unique(hash, place, hash_of);
-            }
+        let hash = hasher.hash_one(answer);
+        if let Some(other) = by_answer.find_mut(hash, |other| slots[*other].answer() == answer) {
+            *other = place;
+        } else {
+            let hash_of = |place: &Place| hasher.hash_one(slots[*place].answer());
+            by_answer.insert_unique(hash, place, hash_of);
         }
     }
 
@@ -167,7 +166,7 @@ impl Waiting {
     fn forget_answer(&mut self, place: Place) {
         let slots = &self.slots;
         let answer = slots[place].answer();
-        let hash = self.hasher.hash_one(&answer);
+        let hash = self.hasher.hash_one(answer);
         let is_it = |other: &Place| slots[*other].answer() == answer;
         if let Ok(found) = self.by_answer.find_entry(hash, is_it) {
             found.remove();

@@ -135,7 +135,7 @@ impl Summary {
     fn table(&self) -> String {
         let mut rows = BTreeMap::<_, u64>::new();
         for (service, fate, row) in self.fates.iter() {
-            *rows.entry(told(service, fate)).or_default() += row.count;
+            *rows.entry(told(service, *fate)).or_default() += row.count;
         }
         if rows.is_empty() {
             return String::new();
@@ -167,7 +167,7 @@ impl Summary {
 }
 
 /// By service, source, cause and outcome.
-fn told(service: &str, fate: &Fate) -> [String; 4] {
+fn told(service: &str, fate: Fate) -> [String; 4] {
     let cause = fate
         .cause
         .map_or_else(|| "-".to_owned(), |cause| word(&cause));

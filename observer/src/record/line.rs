@@ -30,6 +30,10 @@ fn write(bytes: &mut Vec<u8>, value: &impl Serialize) -> Result<(), Error> {
 
 /// Whether a string is written as it is (RFC 8259, 7). Without a way out of the loop, so that many
 /// bytes are looked at at once.
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "the others would be ways out of the loop"
+)]
 fn is_plain(text: &str) -> bool {
     let escaped = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
     !text
