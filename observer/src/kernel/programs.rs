@@ -152,12 +152,12 @@ pub struct Counters([u64; Counter::COUNT as usize]);
 /// How full the maps are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Arrivals that wait for their egress, of [`ARRIVALS_MAX`].
+    /// Arrivals that wait for their egress, of [`observer_ebpf::ARRIVALS_MAX`].
     pub arrivals: u64,
     /// Arrivals that the full map let go to make room: written, and neither joined, expired nor
     /// present.
     pub arrivals_evicted: u64,
-    /// UDP flows that are known, of [`FLOWS_MAX`].
+    /// UDP flows that are known, of [`observer_ebpf::FLOWS_MAX`].
     pub flows: u64,
     /// UDP flows that the full map forgot to make room.
     pub flows_evicted: u64,
