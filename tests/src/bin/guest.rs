@@ -157,6 +157,10 @@ fn run_suite(suite: &Path, only: Option<String>) -> Result<String> {
 }
 
 fn suites() -> Result<Vec<PathBuf>> {
+    // A machine may have none.
+    if !Path::new(SUITES).exists() {
+        return Ok(Vec::new());
+    }
     let listed = fs::read_dir(SUITES).and_then(|entries| {
         entries
             .map(|entry| Ok(entry?.path()))
