@@ -11,7 +11,7 @@ use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Serialize};
 
 use self::first_bytes::{Around, Unread, load_balancers, reached};
-pub use self::first_bytes::{Asking, Trusted, Whose};
+pub use self::first_bytes::{Asking, Trusted, Whose, network};
 use self::history::History;
 use self::through::Memory;
 use self::told::Told;
@@ -330,7 +330,9 @@ impl Observer {
                 local: &self.local,
                 load_balancers: &self.load_balancers,
                 reached: &self.reached,
-                is_own: connection.is_own(),
+                memory: &self.memory,
+                is_own: self.is_own(&connection),
+                is_linked: false,
             };
             let connection = self.unread.waits(connection, around, self.now)?;
             return self.judged(&connection);
@@ -461,9 +463,9 @@ impl Observer {
         };
         if let Some(reading) = &connection.first_bytes {
             let (client, door) = verdict::arrived(connection, knowledge);
-            knowledge.before.said = self
-                .around(connection, cluster)
-                .said(reading, client, &door);
+            let around = self.around(connection, cluster);
+            knowledge.before.said = around.said(reading, client, &door);
+            knowledge.before.is_believed = around.is_believed(reading, client, &door);
             knowledge.before.replaces = self.told.replaces(client.address.ip(), reading);
         }
         knowledge
@@ -476,8 +478,18 @@ impl Observer {
             local: &self.local,
             load_balancers: &self.load_balancers,
             reached: &self.reached,
-            is_own: connection.is_own(),
+            memory: &self.memory,
+            is_own: self.is_own(connection),
+            is_linked: false,
         }
+    }
+
+    /// Whether a process of this node opened it: that nothing was seen to come is not enough.
+    fn is_own(&self, connection: &Connection) -> bool {
+        connection.is_own()
+            && self
+                .local
+                .contains(connection.identity.original.source.ip())
     }
 
     fn node(&self) -> String {
