@@ -10,11 +10,12 @@ use std::sync::Arc;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Serialize};
 
-use self::first_bytes::{Around, Unread, load_balancers, reached};
+use self::first_bytes::{Around, load_balancers, reached};
 pub use self::first_bytes::{Asking, Trusted, Whose, network};
 use self::history::History;
 use self::through::Memory;
 use self::told::Told;
+use self::unread::Unread;
 use crate::cluster::{LocalAddresses, Snapshot};
 use crate::flow::{Connection, Flow, Losses};
 use crate::observation::{
@@ -30,6 +31,7 @@ mod history;
 mod tests;
 mod through;
 mod told;
+mod unread;
 mod written;
 
 /// Interfaces whose names are remembered, those that are gone included.
