@@ -24,7 +24,7 @@ pub use self::missed::{Loss, Lost, Missed, Standing};
 pub use self::sampling::Sampled;
 use self::session::Awaited;
 pub use self::session::{Begin, Ended, Ring, Session, Stop};
-use crate::cluster::{Protocol, Snapshot};
+use crate::cluster::{LocalAddresses, Protocol, Snapshot};
 use crate::kernel::capabilities;
 use crate::kernel::drops::DropReasons;
 use crate::kernel::layout::{LayoutError, Resolver};
@@ -138,20 +138,21 @@ impl Setup {
         note_drops(&mut programs, &sysfs);
         let Knowledge { cluster, changes } = knowledge;
         programs.follow_udp(&udp_ports(cluster.as_deref(), settings.all))?;
+        let links = Links::read().await?;
+        let local = LocalAddresses::new(settings.node.as_str(), links.interfaces().addresses);
         programs.hand_on(&handed_on(
             &settings.first_bytes,
             cluster.as_deref(),
             settings.all,
-            &settings.node,
+            &local,
         ))?;
         let interfaces = Interfaces::new(Choice(interfaces), cluster.clone());
-        let links = Links::read().await?;
         let epoch = settings.epoch;
         let mut session = Session::new(session::Parts {
             programs,
             all: settings.all,
             asking: settings.first_bytes.clone(),
-            node: settings.node.clone(),
+            local,
             answer_timeout_ns: settings.answer_timeout_ns,
             observer: Observer::new(settings, cluster.clone()),
             cluster,
@@ -184,13 +185,18 @@ fn udp_ports(cluster: Option<&Snapshot>, all: bool) -> Ports {
 }
 
 /// The connections whose first bytes are asked for: to front doors, and to what they lead to.
-fn handed_on(asking: &Asking, cluster: Option<&Snapshot>, all: bool, node: &str) -> FirstBytes {
+fn handed_on(
+    asking: &Asking,
+    cluster: Option<&Snapshot>,
+    all: bool,
+    local: &LocalAddresses,
+) -> FirstBytes {
     FirstBytes {
         ports: match cluster {
             Some(cluster) if !all => Ports::Only(cluster.index.ports(Protocol::Tcp)),
             _ => Ports::All,
         },
-        sources: asking.sources(cluster.map(|cluster| &cluster.index), node),
+        sources: asking.sources(cluster.map(|cluster| &cluster.index), local),
     }
 }
 

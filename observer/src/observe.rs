@@ -10,11 +10,12 @@ use std::sync::Arc;
 use jiff::fmt::temporal::DateTimePrinter;
 use serde::{Deserialize, Serialize};
 
-use self::first_bytes::{Around, Unread, load_balancers, reached};
-pub use self::first_bytes::{Asking, Trusted, Whose};
+use self::first_bytes::{Around, load_balancers, reached};
+pub use self::first_bytes::{Asking, Trusted, Whose, network};
 use self::history::History;
 use self::through::Memory;
 use self::told::Told;
+use self::unread::Unread;
 use crate::cluster::{LocalAddresses, Snapshot};
 use crate::flow::{Connection, Flow, Losses};
 use crate::observation::{
@@ -30,6 +31,7 @@ mod history;
 mod tests;
 mod through;
 mod told;
+mod unread;
 mod written;
 
 /// Interfaces whose names are remembered, those that are gone included.
@@ -330,7 +332,9 @@ impl Observer {
                 local: &self.local,
                 load_balancers: &self.load_balancers,
                 reached: &self.reached,
-                is_own: connection.is_own(),
+                memory: &self.memory,
+                is_own: self.is_own(&connection),
+                is_linked: false,
             };
             let connection = self.unread.waits(connection, around, self.now)?;
             return self.judged(&connection);
@@ -461,9 +465,9 @@ impl Observer {
         };
         if let Some(reading) = &connection.first_bytes {
             let (client, door) = verdict::arrived(connection, knowledge);
-            knowledge.before.said = self
-                .around(connection, cluster)
-                .said(reading, client, &door);
+            let around = self.around(connection, cluster);
+            knowledge.before.said = around.said(reading, client, &door);
+            knowledge.before.is_believed = around.is_believed(reading, client, &door);
             knowledge.before.replaces = self.told.replaces(client.address.ip(), reading);
         }
         knowledge
@@ -476,8 +480,18 @@ impl Observer {
             local: &self.local,
             load_balancers: &self.load_balancers,
             reached: &self.reached,
-            is_own: connection.is_own(),
+            memory: &self.memory,
+            is_own: self.is_own(connection),
+            is_linked: false,
         }
+    }
+
+    /// Whether a process of this node opened it: that nothing was seen to come is not enough.
+    fn is_own(&self, connection: &Connection) -> bool {
+        connection.is_own()
+            && self
+                .local
+                .contains(connection.identity.original.source.ip())
     }
 
     fn node(&self) -> String {

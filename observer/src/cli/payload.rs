@@ -1,11 +1,9 @@
 //! What `trace` and `agent` ask of clients' first bytes.
 
-use std::net::IpAddr;
-
 use clap::Args;
 use ipnet::IpNet;
 
-use crate::observe::{Asking, Trusted, Whose};
+use crate::observe::{Asking, Trusted, Whose, network};
 
 /// Whose client is looked for in what it sends first, and who is believed.
 #[derive(Clone, Debug, Args)]
@@ -20,18 +18,23 @@ pub(super) struct PayloadOptions {
     /// Who may write such a header; may be repeated, or be a list. A header from anybody else is
     /// not believed, and in a list of addresses the client is the first from the right who is not
     /// one of these. A node is not believed by a connection straight to a pod: its kube-proxy
-    /// passes on what anybody wrote. Name it by its address if it is a proxy [default: nodes, pods
-    /// and load-balancers: the addresses in the status of Services, and those of --load-balancer].
+    /// passes on what anybody wrote. Name it by its address if it is a proxy. `pods`, and this
+    /// node's own processes, are believed only if they name whom they were seen to get a connection
+    /// from: an application may pass on what anybody wrote. A pod of another node is known by a
+    /// network only. `load-balancers` are the addresses in the status of Services and those of
+    /// --load-balancer: name them if they write the header themselves, since through one that
+    /// forwards TCP as it is any client writes it [default: nodes, pods and load-balancer-status:
+    /// the addresses in the status of Services].
     #[arg(
         long,
-        value_name = "CIDR|nodes|pods|load-balancers",
+        value_name = "CIDR|nodes|pods|load-balancer-status|load-balancers",
         value_delimiter = ','
     )]
     trusted_proxies: Vec<Trusted>,
     /// A network or address of load balancers: the subnets of an ALB or NLB, an L4 proxy; may be
     /// repeated, or be a list. The addresses in the status of Services are known without. A
     /// connection that comes from one was opened by it: the client's own address was lost before any
-    /// node. --trusted-proxies load-balancers holds these, too.
+    /// node. What it sends is believed only with --trusted-proxies load-balancers.
     #[arg(
         long = "load-balancer",
         value_name = "CIDR",
@@ -39,14 +42,6 @@ pub(super) struct PayloadOptions {
         value_parser = network
     )]
     load_balancers: Vec<IpNet>,
-}
-
-/// A network, or a single address as one.
-pub(super) fn network(text: &str) -> Result<IpNet, &'static str> {
-    let address = || text.parse().map(|address: IpAddr| address.to_canonical());
-    text.parse()
-        .or_else(|_no_network: ipnet::AddrParseError| address().map(IpNet::from))
-        .map_err(|_neither| "expected a network or an address, as in 10.0.0.0/24")
 }
 
 impl From<PayloadOptions> for Asking {

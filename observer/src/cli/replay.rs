@@ -6,10 +6,10 @@ use std::sync::Arc;
 use clap::Args;
 use ipnet::IpNet;
 
-use super::payload::network;
 use super::report::{Report, ReportOptions};
 use super::{Ending, say};
 use crate::cluster::{Index, Snapshot};
+use crate::observe::network;
 use crate::observe::{Observer, Output};
 use crate::recording::Reader;
 

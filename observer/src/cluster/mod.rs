@@ -286,6 +286,12 @@ impl LocalAddresses {
         &self.node
     }
 
+    /// Its addresses but those of loopback.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        let addresses = self.addresses.iter().copied();
+        addresses.filter(|address| !address.is_loopback())
+    }
+
     /// Whether `address` is the observing node's own.
     pub fn contains(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.addresses.contains(&address)

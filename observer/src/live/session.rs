@@ -24,7 +24,7 @@ use super::pace::Pace;
 use super::rewritten::{Rewritten, rewritten};
 use super::sampling::{Load, Sampler};
 use super::{Sink, handed_on, udp_ports};
-use crate::cluster::{IPVS_DEVICE, Snapshot};
+use crate::cluster::{IPVS_DEVICE, LocalAddresses, Snapshot};
 use crate::kernel::conntrack::{self, Conntrack};
 use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::Links;
@@ -34,7 +34,7 @@ use crate::kernel::wait::readable;
 use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
 use crate::observation::Conntrack::Untracked;
-use crate::observation::{Entry, Identity, Moment, Observation, Segment};
+use crate::observation::{self, Entry, Identity, Moment, Observation, Segment};
 use crate::observe::{Asking, Epoch, Event, Observer, Output, Whose};
 use crate::payload::Reading;
 use crate::recording::Writer;
@@ -83,7 +83,7 @@ pub(super) struct Parts<S> {
     /// As the observer's.
     pub(super) asking: Asking,
     /// As the observer's.
-    pub(super) node: String,
+    pub(super) local: LocalAddresses,
     pub(super) recorder: Option<Writer>,
     /// Set while conntrack's module is not loaded. Asking conntrack would load it.
     pub(super) awaited: Option<Awaited>,
@@ -208,6 +208,21 @@ impl<S: Sink> Session<S> {
         self.look_for_ipvs(links);
         self.feed(Event::Interfaces(links.interfaces()))?;
         Ok(attached)
+    }
+
+    /// Another interface has an address that a process of this node may connect from.
+    fn interfaces_changed(&mut self, interfaces: observation::Interfaces) -> anyhow::Result<()> {
+        let Parts {
+            asking,
+            local,
+            all,
+            cluster,
+            programs,
+            ..
+        } = &mut self.parts;
+        *local = LocalAddresses::new(local.node(), interfaces.addresses.iter().copied());
+        programs.hand_on(&handed_on(asking, cluster.as_deref(), *all, local))?;
+        self.feed(Event::Interfaces(interfaces))
     }
 
     /// Tells the observer of the connections that exist already; there are none while conntrack's
@@ -428,9 +443,9 @@ impl<S: Sink> Session<S> {
             let ports = udp_ports(Some(&snapshot), self.parts.all);
             self.parts.programs.follow_udp(&ports)?;
             let Parts {
-                asking, node, all, ..
+                asking, local, all, ..
             } = &self.parts;
-            let asked = handed_on(asking, Some(&snapshot), *all, node);
+            let asked = handed_on(asking, Some(&snapshot), *all, local);
             self.parts.programs.hand_on(&asked)?;
             self.parts.interfaces.know(Arc::clone(&snapshot));
             self.parts.cluster = Some(Arc::clone(&snapshot));
@@ -480,7 +495,7 @@ impl<S: Sink> Session<S> {
         } = &mut self.parts;
         if let Some(links) = interfaces.changed(programs).await {
             self.look_for_ipvs(&links);
-            self.feed(Event::Interfaces(links.interfaces()))?;
+            self.interfaces_changed(links.interfaces())?;
         }
         // However late this is: silence is judged as of what was read, or the answer of many
         // would lie unread.

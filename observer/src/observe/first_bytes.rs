@@ -1,29 +1,20 @@
-//! Whose first bytes are asked for, who is trusted to write a header, and connections that wait
-//! for theirs.
+//! Whose first bytes are asked for, and who is trusted to write a header.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use clap::ValueEnum;
-use hashlink::LruCache;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::through::{Key, Memory, Proxy};
 use crate::cluster::{
     AddressKind, Family, FrontDoorKind, Index, LocalAddresses, Protocol, ServiceEntry, ServiceType,
 };
 use crate::flow::{Answer, Connection};
-use crate::observation::{Identity, Moment};
 use crate::payload::{Reading, Reason, Recovered, Trust, recover};
 use crate::verdict::{self, LoadBalancers, Said};
-
-/// For so long after its opening packet a client's first bytes are waited for at most: the programs
-/// look no longer. And no longer than for an answer.
-const WAIT_NS: u64 = 4_000_000_000;
-/// Connections that wait for their first bytes, and first bytes that wait for their connection;
-/// what is more is judged without.
-const UNREAD_MAX: usize = 1 << 14;
 
 /// Pods of a node that are asked for as proxies; a node runs a few hundred.
 const REACHED_MAX: usize = 1 << 10;
@@ -36,7 +27,7 @@ pub enum Whose {
     #[default]
     Off,
     /// Those of known load balancers, of nodes, of the trusted networks, and of this node's pods
-    /// that outsiders reach by a Service: whose header would be believed.
+    /// that outsiders reach by a Service.
     Known,
     /// Everybody's.
     On,
@@ -47,12 +38,16 @@ pub enum Whose {
 #[serde(rename_all = "snake_case")]
 pub enum Trusted {
     /// The addresses of Nodes. Not if the connection comes straight to a pod: another node's
-    /// masquerade sends from the same addresses, and passes on what anybody wrote.
+    /// masquerade sends from the same addresses, and passes on what anybody wrote. A process of this
+    /// node as far as a pod.
     Nodes,
-    /// The addresses that Pods are known to have.
+    /// The addresses that Pods are known to have: as far as they name whom they were seen to get a
+    /// connection from. A pod that is no proxy may pass on what anybody wrote.
     Pods,
-    /// The addresses in the status of Services, and the networks that were named as load
-    /// balancers'.
+    /// The addresses in the status of Services.
+    LoadBalancerStatus,
+    /// Those, and the networks that were named as load balancers'. Not by default: through one that
+    /// forwards TCP as it is, its clients write what they like.
     LoadBalancers,
     /// A network.
     Network(IpNet),
@@ -74,7 +69,7 @@ impl Default for Asking {
     fn default() -> Self {
         Self {
             whose: Whose::Off,
-            trusted: vec![Trusted::Nodes, Trusted::Pods, Trusted::LoadBalancers],
+            trusted: vec![Trusted::Nodes, Trusted::Pods, Trusted::LoadBalancerStatus],
             load_balancers: Vec::new(),
         }
     }
@@ -84,35 +79,41 @@ impl FromStr for Trusted {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let address = || text.parse().map(|address: IpAddr| address.to_canonical());
         match text {
             "nodes" => Ok(Self::Nodes),
             "pods" => Ok(Self::Pods),
+            "load-balancer-status" => Ok(Self::LoadBalancerStatus),
             "load-balancers" => Ok(Self::LoadBalancers),
-            _ => text
-                .parse()
-                .or_else(|_no_network: ipnet::AddrParseError| address().map(IpNet::from))
-                .map(Self::Network)
-                .map_err(|_neither| {
-                    "expected a network or an address, as in 10.0.0.0/8, or nodes, pods, \
-                     load-balancers"
-                }),
+            _ => network(text).map(Self::Network).map_err(|_neither| {
+                "expected a network or an address, as in 10.0.0.0/8, or nodes, pods, \
+                 load-balancer-status, load-balancers"
+            }),
         }
     }
 }
 
+/// A network, or a single address as one.
+pub fn network(text: &str) -> Result<IpNet, &'static str> {
+    let address = || text.parse().map(|address: IpAddr| address.to_canonical());
+    text.parse()
+        .or_else(|_no_network: ipnet::AddrParseError| address().map(IpNet::from))
+        .map_err(|_neither| "expected a network or an address, as in 10.0.0.0/24")
+}
+
 impl Asking {
     /// The networks whose connections' first bytes are asked for, on a node.
-    pub fn sources(&self, index: Option<&Index>, node: &str) -> BTreeSet<IpNet> {
+    pub fn sources(&self, index: Option<&Index>, local: &LocalAddresses) -> BTreeSet<IpNet> {
         match self.whose {
             Whose::Off => BTreeSet::new(),
             Whose::On => everybody().into(),
             Whose::Known => {
                 let mut sources: BTreeSet<IpNet> = self.networks().copied().collect();
                 sources.extend(&self.load_balancers);
+                // A process in this node's network may have any of them.
+                sources.extend(local.addresses().map(IpNet::from));
                 if let Some(index) = index {
                     sources.extend(of_services(index).into_iter().map(IpNet::from));
-                    sources.extend(reached(index, node).into_iter().map(IpNet::from));
+                    sources.extend(reached(index, local.node()).into_iter().map(IpNet::from));
                     let nodes = index.nodes().flat_map(|node| node.addresses.iter());
                     sources.extend(nodes.map(|address| IpNet::from(*address)));
                 }
@@ -124,7 +125,10 @@ impl Asking {
     fn networks(&self) -> impl Iterator<Item = &IpNet> {
         self.trusted.iter().filter_map(|trusted| match trusted {
             Trusted::Network(network) => Some(network),
-            Trusted::Nodes | Trusted::Pods | Trusted::LoadBalancers => None,
+            Trusted::Nodes
+            | Trusted::Pods
+            | Trusted::LoadBalancerStatus
+            | Trusted::LoadBalancers => None,
         })
     }
 }
@@ -169,10 +173,11 @@ pub(super) fn reached(index: &Index, node: &str) -> HashSet<IpAddr> {
         families.flat_map(|family| entry.endpoints(family))
     });
     let here = endpoints.filter(|endpoint| endpoint.node.as_deref() == Some(node));
-    here.map(|endpoint| endpoint.address)
+    let pods: BTreeSet<_> = here
+        .map(|endpoint| endpoint.address)
         .filter(|address| index.is_pod(*address))
-        .take(REACHED_MAX)
-        .collect()
+        .collect();
+    pods.into_iter().take(REACHED_MAX).collect()
 }
 
 /// What is known of addresses when a header is read.
@@ -184,8 +189,12 @@ pub(super) struct Around<'a> {
     pub(super) load_balancers: &'a LoadBalancers,
     /// This node's pods that outsiders reach.
     pub(super) reached: &'a HashSet<IpAddr>,
+    /// Connections to proxies on this node.
+    pub(super) memory: &'a Memory,
     /// Whether this node itself opened the connection.
     pub(super) is_own: bool,
+    /// Whether it is linked with the one that its header names: that is vouched for.
+    pub(super) is_linked: bool,
 }
 
 impl Around<'_> {
@@ -197,11 +206,12 @@ impl Around<'_> {
         door: &verdict::FrontDoor,
     ) -> Result<Recovered, Reason> {
         let peer = client.address.ip().to_canonical();
-        let recovered = recover(reading, peer, |address| self.trust(address));
-        if recovered.is_ok() && !self.believes(peer, door) {
-            return Err(Reason::UntrustedPeer);
+        let recovered = recover(reading, peer, |address| self.trust(address))?;
+        if self.believes(reading, peer, door) && self.is_vouched(reading) {
+            Ok(recovered)
+        } else {
+            Err(Reason::UntrustedPeer)
         }
-        recovered
     }
 
     /// Whether a connection's client speaks for another, as far as it is believed.
@@ -211,8 +221,7 @@ impl Around<'_> {
         client: verdict::Client,
         door: &verdict::FrontDoor,
     ) -> Said {
-        let peer = client.address.ip().to_canonical();
-        if !self.believes(peer, door) {
+        if !self.is_believed(reading, client, door) {
             return Said::Nothing;
         }
         match reading {
@@ -228,12 +237,73 @@ impl Around<'_> {
         }
     }
 
+    /// Whether a connection's client is trusted to speak for others as it does.
+    pub(super) fn is_believed(
+        self,
+        reading: &Reading,
+        client: verdict::Client,
+        door: &verdict::FrontDoor,
+    ) -> bool {
+        self.believes(reading, client.address.ip().to_canonical(), door)
+    }
+
     /// Whether a header of this peer is believed by this door: of one that is only a node not if it
-    /// comes straight to an endpoint.
-    fn believes(self, peer: IpAddr, door: &verdict::FrontDoor) -> bool {
+    /// comes straight to an endpoint; of a pod, or a process of this node, if it names whom it was
+    /// spoken to from.
+    fn believes(self, reading: &Reading, peer: IpAddr, door: &verdict::FrontDoor) -> bool {
         let is_straight =
             matches!(door.kind, None | Some(FrontDoorKind::Pod)) || self.is_endpoint(door.address);
-        self.is_trusted(peer) && !(is_straight && !self.is_own && self.is_only_a_node(peer))
+        self.is_trusted(peer)
+            && !(is_straight && !self.is_own && self.is_only_a_node(peer))
+            && self.names_whom_it_saw(reading, peer)
+    }
+
+    /// Whether whoever may pass on what anybody wrote names whom it was spoken to from.
+    fn names_whom_it_saw(self, reading: &Reading, peer: IpAddr) -> bool {
+        let Some(proxy) = self.may_pass_on(peer) else {
+            return true;
+        };
+        let Reading::Found(chains) = reading else {
+            return false;
+        };
+        let mut last = chains.iter().map(|chain| chain.hops.last());
+        self.is_linked
+            || last.all(|last| {
+                last.copied()
+                    .flatten()
+                    .is_some_and(|ip| self.saw(proxy, ip))
+            })
+    }
+
+    /// Whether each pod in a list, as far as that is believed, names whom it was spoken to from.
+    fn is_vouched(self, reading: &Reading) -> bool {
+        let Reading::Found(chains) = reading else {
+            return false;
+        };
+        chains.iter().all(|chain| {
+            let hops: Vec<_> = chain.hops.iter().rev().map_while(|hop| *hop).collect();
+            let is_trusted = |pair: &&[IpAddr]| self.trust(pair[0]) == Trust::Full;
+            hops.windows(2).take_while(is_trusted).all(|pair| {
+                self.may_pass_on(pair[0])
+                    .is_none_or(|proxy| self.saw(proxy, pair[1]))
+            })
+        })
+    }
+
+    fn saw(self, proxy: Proxy, shown: IpAddr) -> bool {
+        self.memory.knows(&Key { proxy, shown })
+    }
+
+    /// Which proxy has an address that is trusted as a pod's alone, or as that of a process of this
+    /// node: an application there may pass on what its client wrote.
+    fn may_pass_on(self, address: IpAddr) -> Option<Proxy> {
+        if self.is_own && self.local.contains(address) {
+            return (!self.is_named_itself(address)).then_some(Proxy::Host);
+        }
+        let is_pod = self.index.is_some_and(|index| index.is_pod(address));
+        let mut networks = self.asking.networks();
+        let is_named = networks.any(|network| network.contains(&address));
+        (is_pod && !is_named).then_some(Proxy::Pod(address))
     }
 
     pub(super) fn trust(self, address: IpAddr) -> Trust {
@@ -259,26 +329,33 @@ impl Around<'_> {
             // That it lies in a pod CIDR is not enough: so do bridges and tunnels, whose addresses
             // masquerades take.
             Trusted::Pods => self.index.is_some_and(|index| index.is_pod(address)),
+            Trusted::LoadBalancerStatus => self.load_balancers.is_in_status(address),
             Trusted::LoadBalancers => self.load_balancers.contains(address),
             Trusted::Network(network) => network.contains(&address),
         })
     }
 
-    /// Whether an address is trusted for nothing else than that it is a node's.
+    /// Whether an address is trusted for nothing else than that it is a node's, or lies where bridges
+    /// and tunnels of nodes have theirs, which masquerades take.
     fn is_only_a_node(self, address: IpAddr) -> bool {
-        let is_node = self.index.is_some_and(|index| {
-            matches!(
-                index.address_kind(address, self.local),
-                AddressKind::Node(_)
-            )
-        });
-        // Who names a network need not think of the nodes in it; who names an address does.
+        let is_node =
+            self.index
+                .is_some_and(|index| match index.address_kind(address, self.local) {
+                    AddressKind::Node(_) => true,
+                    AddressKind::Unknown => index.is_in_pod_cidr(address),
+                    AddressKind::Pod | AddressKind::External => false,
+                });
+        is_node && !self.is_named_itself(address)
+    }
+
+    /// Who names a network need not think of the nodes in it; who names an address does.
+    fn is_named_itself(self, address: IpAddr) -> bool {
         let mut networks = self.asking.networks();
-        is_node && !networks.any(|network| *network == IpNet::from(address))
+        networks.any(|network| *network == IpNet::from(address))
     }
 
     /// Whether the programs hand on what a connection's client sends first.
-    fn hands_on(self, connection: &Connection) -> bool {
+    pub(super) fn hands_on(self, connection: &Connection) -> bool {
         let original = connection.identity.original;
         let source = original.source.ip();
         let is_asked_for = match self.asking.whose {
@@ -287,6 +364,7 @@ impl Around<'_> {
             Whose::Known => {
                 self.load_balancers.contains(source)
                     || self.reached.contains(&source)
+                    || self.local.contains(source)
                     || self
                         .index
                         .is_some_and(|index| index.has_node_address(source))
@@ -306,98 +384,4 @@ impl Around<'_> {
                     .is_some()
             })
     }
-}
-
-/// Connections and their first bytes, whichever came first.
-#[derive(Debug)]
-pub(super) struct Unread {
-    wait_ns: u64,
-    /// Connections that wait, each until a moment.
-    connections: HashMap<Identity, (Moment, Connection)>,
-    /// What was read, of connections that have not come out, or that wait for more.
-    readings: LruCache<Identity, Reading>,
-}
-
-impl Unread {
-    pub(super) fn new(answer_timeout_ns: u64) -> Self {
-        Self {
-            wait_ns: answer_timeout_ns.min(WAIT_NS),
-            connections: HashMap::new(),
-            readings: LruCache::new(UNREAD_MAX),
-        }
-    }
-
-    /// A connection came out of the flow. Given back if it waits for nothing, or no longer.
-    pub(super) fn waits(
-        &mut self,
-        mut connection: Connection,
-        around: Around<'_>,
-        now: Moment,
-    ) -> Option<Connection> {
-        if around.asking.whose == Whose::Off {
-            return Some(connection);
-        }
-        let key = connection.identity.on_arrival();
-        let reading = self.readings.remove(&key);
-        if !around.hands_on(&connection) {
-            return Some(connection);
-        }
-        let opened_at = connection.opened_at?;
-        let is_final = reading.as_ref().is_some_and(|reading| !is_so_far(reading));
-        let until = Moment(opened_at.0.saturating_add(self.wait_ns));
-        if is_final || until <= now || self.connections.len() >= UNREAD_MAX {
-            connection.first_bytes = Some(reading.unwrap_or(Reading::Nothing(Reason::Silent)));
-            return Some(connection);
-        }
-        connection.first_bytes = reading;
-        self.connections.insert(key, (until, connection));
-        None
-    }
-
-    /// First bytes were read. Gives the connection that waited for that.
-    pub(super) fn read(&mut self, identity: Identity, reading: Reading) -> Option<Connection> {
-        let key = identity.on_arrival();
-        let Some((_, connection)) = self.connections.get_mut(&key) else {
-            self.readings.insert(key, reading);
-            return None;
-        };
-        let so_far = is_so_far(&reading);
-        connection.first_bytes = Some(reading);
-        if so_far {
-            return None;
-        }
-        self.connections
-            .remove(&key)
-            .map(|(_, connection)| connection)
-    }
-
-    /// Those whose time is up, oldest first.
-    pub(super) fn due(&mut self, is_due: impl Fn(Moment) -> bool) -> Vec<Connection> {
-        let mut due: Vec<_> = self
-            .connections
-            .extract_if(|_, (until, _)| is_due(*until))
-            .map(|(_, due)| due)
-            .collect();
-        due.sort_by_key(|(until, _)| *until);
-        let silent = |(_, mut connection): (Moment, Connection)| {
-            connection
-                .first_bytes
-                .get_or_insert(Reading::Nothing(Reason::Silent));
-            connection
-        };
-        due.into_iter().map(silent).collect()
-    }
-
-    /// Those that wait.
-    pub(super) fn connections(&self) -> impl Iterator<Item = &Connection> {
-        self.connections.values().map(|(_, connection)| connection)
-    }
-}
-
-/// Whether more may come.
-const fn is_so_far(reading: &Reading) -> bool {
-    matches!(
-        reading,
-        Reading::Nothing(Reason::Unfinished | Reason::NotSeen)
-    )
 }

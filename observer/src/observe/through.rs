@@ -139,6 +139,11 @@ impl Memory {
         *self = Self::default();
     }
 
+    /// Whether a proxy was seen to get a connection from an address.
+    pub(super) fn knows(&self, key: &Key) -> bool {
+        self.ways.contains_key(key) || self.masqueraded.contains_key(key)
+    }
+
     /// How many are kept.
     #[cfg(test)]
     fn len(&self) -> usize {

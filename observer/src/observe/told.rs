@@ -1,22 +1,24 @@
 //! Which proxies were told by the load balancer in front of them whom it speaks for.
 //!
 //! A proxy that was told, and names only that load balancer when it opens a connection of its own,
-//! replaced what it was told.
+//! replaced what it was told. A load balancer's health checks name nobody, and what a proxy opens for
+//! one names the load balancer alone, too: which connection the proxy speaks for it does not say, so
+//! all of that load balancer's must have told of another.
 
 use std::net::IpAddr;
 
 use hashlink::LruCache;
 
-use crate::payload::{Carrier, Reading};
+use crate::payload::{Carrier, Reading, Reason};
 use crate::record::Record;
 use crate::verdict::{ClientKind, SourceIp};
 
 /// Pairs that are remembered; those that spoke least recently make room.
 const PAIRS_MAX: usize = 1 << 12;
 
-/// Pairs of a proxy and who told it.
+/// Pairs of a proxy and who told it; whether each time.
 #[derive(Debug)]
-pub(super) struct Told(LruCache<(IpAddr, IpAddr), ()>);
+pub(super) struct Told(LruCache<(IpAddr, IpAddr), bool>);
 
 impl Told {
     pub(super) fn new() -> Self {
@@ -27,13 +29,19 @@ impl Told {
     /// balancer itself: behind a masquerade anybody has the same address.
     pub(super) fn note(&mut self, record: &Record) {
         let client = &record.client;
-        let is_told = record.source_ip == SourceIp::Lost
-            && client.kind == ClientKind::LoadBalancer
-            && client.recovered_from == Some(Carrier::XForwardedFor)
+        let is_seen = client.kind == ClientKind::LoadBalancer
             && record.source_seen.is_some_and(|seen| seen.ip == client.ip);
-        if let Some(backend) = record.backend.as_ref().filter(|_| is_told) {
-            self.0.insert((backend.ip, client.ip), ());
-        }
+        // For one who sends nothing, a proxy opens nothing.
+        let is_silent = client.not_recovered == Some(Reason::Silent);
+        let Some(backend) = record.backend.as_ref().filter(|_| is_seen && !is_silent) else {
+            return;
+        };
+        let is_told = record.source_ip == SourceIp::Lost
+            && client.recovered.is_some_and(|told| told != client.ip)
+            && client.recovered_from == Some(Carrier::XForwardedFor);
+        let key = (backend.ip, client.ip);
+        let is_always = is_told && self.0.get(&key).is_none_or(|always| *always);
+        self.0.insert(key, is_always);
     }
 
     /// Whether a proxy's X-Forwarded-For lists nobody but who told it of another.
@@ -44,7 +52,7 @@ impl Told {
         let mut chains = chains.iter();
         chains.any(|chain| match chain.hops[..] {
             [Some(only)] if chain.carrier == Carrier::XForwardedFor => {
-                self.0.contains_key(&(proxy.to_canonical(), only))
+                self.0.peek(&(proxy.to_canonical(), only)) == Some(&true)
             }
             _ => false,
         })

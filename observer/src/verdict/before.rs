@@ -24,6 +24,8 @@ pub struct Before<'a> {
     pub gateways: Option<&'a BTreeSet<IpAddr>>,
     /// What the connection began with.
     pub said: Said,
+    /// Whether the peer is trusted to begin it so, whatever that tells.
+    pub is_believed: bool,
     /// Whether it lists a load balancer alone, of which the peer itself was told of another before
     /// it.
     pub replaces: bool,
@@ -61,8 +63,14 @@ impl LoadBalancers {
         self.is_in_status(address) || self.network_of(address).is_some()
     }
 
-    fn is_in_status(&self, address: IpAddr) -> bool {
+    /// Whether the status of a Service has it.
+    pub fn is_in_status(&self, address: IpAddr) -> bool {
         self.of_services.contains(&address)
+    }
+
+    /// Whether it was named itself, not by a network that holds it.
+    fn names(&self, address: IpAddr) -> bool {
+        self.networks.contains(&IpNet::from(address))
     }
 
     fn network_of(&self, address: IpAddr) -> Option<&IpNet> {
@@ -118,6 +126,16 @@ impl Scene<'_> {
             said,
             ..
         } = self.knowledge.before;
+        // Where bridges and tunnels of nodes have their addresses, masquerades take them.
+        let is_of_a_bridge = kind == ClientKind::Unknown
+            && self
+                .knowledge
+                .index
+                .is_some_and(|index| index.is_in_pod_cidr(peer))
+            && !load_balancers.is_some_and(|known| known.names(peer));
+        if is_of_a_bridge {
+            return kind;
+        }
         let is_known = load_balancers.is_some_and(|known| known.contains(peer));
         let is_one = is_known || said == Said::Itself || said.of_another(peer).is_some();
         match kind {
@@ -138,6 +156,25 @@ impl Scene<'_> {
             ClientKind::Pod | ClientKind::Node => self.at_a_proxy_of_the_cluster(),
             ClientKind::External | ClientKind::Unknown => None,
         }
+    }
+
+    /// What a load balancer that is known says of itself: that there is no other client, anybody can
+    /// say through one that forwards TCP as it is.
+    pub(super) fn by_its_own_word(&self) -> Option<Cause> {
+        let peer = self.peer();
+        let known = self.knowledge.before.load_balancers?;
+        let why = known.known_by(peer)?;
+        let is_one = self.client.kind == ClientKind::LoadBalancer
+            && self.knowledge.before.said.is_of_itself(peer);
+        is_one.then(|| Cause {
+            code: CauseCode::UpstreamLoadBalancer,
+            basis: Basis::Inferred,
+            explanation: format!(
+                "a load balancer opened this connection from its own address ({why}), and it \
+                 begins as if the load balancer spoke for itself: it is a health check, or a \
+                 client of a load balancer of plain TCP claims that"
+            ),
+        })
     }
 
     fn at_the_load_balancer(&self) -> Option<Loss> {
@@ -241,6 +278,16 @@ impl Scene<'_> {
                  client's is not known"
             ),
         })
+    }
+
+    /// What a loss on this node leaves open where a gateway's address arrived.
+    pub(super) fn beyond_the_gateway(&self) -> Option<String> {
+        self.by_gateway()?;
+        Some(format!(
+            "; what arrived was {}, the address of this node's default gateway, behind which the \
+             client's may have been replaced before: then no setting of the Service brings it back",
+            self.peer()
+        ))
     }
 
     fn peer(&self) -> IpAddr {

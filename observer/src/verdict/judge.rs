@@ -52,7 +52,7 @@ pub fn judge(connection: &Connection, knowledge: Knowledge<'_>) -> Option<Verdic
             source_ip,
             ..expected
         },
-        SourceIp::Unknown if scene.by_gateway().is_some() => Expected {
+        SourceIp::Unknown if scene.doubt_before().is_some() => Expected {
             source_ip,
             ..expected
         },

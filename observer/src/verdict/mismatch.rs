@@ -3,7 +3,7 @@
 use super::judge::Scene;
 use super::parts::{Backend, Loss};
 use super::vocabulary::{Beyond, ClientKind, Finding, FindingCode, Hider, RewriteOwner};
-use crate::cluster::front::Keeps;
+use crate::cluster::front::{self, Keeps};
 use crate::cluster::plane::Mesh;
 use crate::cluster::proxy::HeaderReader;
 use crate::cluster::{Family, Protocol, TrafficPolicy};
@@ -70,7 +70,8 @@ impl Scene<'_> {
     fn header_not_understood(&self) -> Option<Finding> {
         let reader = self.reader()?;
         // What a client writes of itself is its own mistake.
-        let is_sent = !matches!(self.client.kind, ClientKind::External | ClientKind::Unknown)
+        let is_sent = self.knowledge.before.is_believed
+            && !matches!(self.client.kind, ClientKind::External | ClientKind::Unknown)
             && begins_with_proxy(self.reading()?);
         (is_sent && !reader.reads && self.is_for_requests()).then(|| Finding {
             code: FindingCode::ProxyHeaderNotUnderstood,
@@ -128,8 +129,19 @@ impl Scene<'_> {
             && loss.at.node.is_none()
             && matches!(loss.at.by, RewriteOwner::LoadBalancer | RewriteOwner::Proxy);
         let front = entry.service.load_balancer.as_deref();
-        let replaces = self.speaks_by().is_some()
-            || front.is_some_and(|it| it.at(entry.protocol, entry.port).keeps == Keeps::Own);
+        let replaces = match self.speaks_by() {
+            // With what the backend reads nothing is in vain.
+            Some(carrier) => self.is_not_read(carrier),
+            None => front.is_some_and(|it| {
+                let front = it.at(entry.protocol, entry.port);
+                let is_header =
+                    |added| matches!(added, front::Carrier::ProxyV1 | front::Carrier::ProxyV2);
+                let unread = || self.reader().is_some_and(|reader| !reader.reads);
+                front.keeps == Keeps::Own
+                    && (front.adds.is_empty()
+                        || (front.adds.iter().copied().all(is_header) && unread()))
+            }),
+        };
         let is_local = entry.service.external_traffic_policy == TrafficPolicy::Local;
         (is_local && self.is_from_outside() && is_before && replaces).then(|| Finding {
             code: FindingCode::LocalBehindReplacingLoadBalancer,
@@ -143,6 +155,12 @@ impl Scene<'_> {
                      the PROXY header or X-Forwarded-For that it sends"
                     .to_owned(),
         })
+    }
+
+    /// Whether the backend is known not to read what carries the client.
+    fn is_not_read(&self, carrier: Carrier) -> bool {
+        matches!(carrier, Carrier::ProxyV1 | Carrier::ProxyV2)
+            && self.reader().is_some_and(|reader| !reader.reads)
     }
 
     fn forwarded_for_overwritten(&self) -> Option<Finding> {
@@ -163,7 +181,8 @@ impl Scene<'_> {
         })
     }
 
-    /// As far as the list is believed: from the client on; what stands left of it is anybody's.
+    /// As far as the list is believed: right of the client; it may have written the rest, its own
+    /// address included.
     fn forwarded_for_appended_twice(&self) -> Option<Finding> {
         let chain = self.believed_list()?;
         let client = self.knowledge.before.said.client();
@@ -172,7 +191,7 @@ impl Scene<'_> {
             .iter()
             .rposition(|hop| hop.is_some() && *hop == client)
             .unwrap_or(hops.len().saturating_sub(1));
-        let believed = hops.get(from.saturating_sub(1)..).unwrap_or_default();
+        let believed = hops.get(from + 1..).unwrap_or_default();
         let is_twice = believed
             .windows(2)
             .any(|pair| pair[0].is_some() && pair[0] == pair[1]);

@@ -41,14 +41,30 @@ impl Scene<'_> {
             losses.extend(here.losses);
             return Source::lost(losses);
         }
-        let Some(gateway) = self.by_gateway() else {
+        let Some(cause) = self.doubt_before() else {
             return here;
         };
         match here.fate {
             // What arrived was replaced here, whosever it was.
-            SourceIp::Lost => here,
-            SourceIp::Preserved | SourceIp::Unknown => Source::unknown(Some(gateway)),
+            SourceIp::Lost => self.with_the_gateway(here),
+            SourceIp::Preserved | SourceIp::Unknown => Source::unknown(Some(cause)),
         }
+    }
+
+    /// Why it is not known whether what arrived is the client's.
+    pub(super) fn doubt_before(&self) -> Option<Cause> {
+        self.by_its_own_word().or_else(|| self.by_gateway())
+    }
+
+    fn with_the_gateway(&self, mut here: Source) -> Source {
+        let Some(more) = self.beyond_the_gateway() else {
+            return here;
+        };
+        let causes = here.losses.iter_mut().map(|loss| &mut loss.cause);
+        for cause in causes.take(1).chain(&mut here.cause) {
+            cause.explanation.push_str(&more);
+        }
+        here
     }
 
     /// What became on this node of the source that arrived.

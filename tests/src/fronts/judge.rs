@@ -240,7 +240,8 @@ impl Place<'_> {
         ]
     }
 
-    /// Policy Local cannot keep what a load balancer replaces anyway.
+    /// Policy Local cannot keep what a load balancer replaces anyway; nothing is in vain where the
+    /// client is in what it sends.
     fn findings(&self) -> Value {
         let Row {
             front,
@@ -250,7 +251,7 @@ impl Place<'_> {
         } = self.row;
         match (front, target, policy) {
             (Front::Nlb, ..) => json!([]),
-            (_, Target::Instance, Policy::Local) => {
+            (front, Target::Instance, Policy::Local) if front.carrier().is_none() => {
                 json!(["local-behind-replacing-load-balancer"])
             }
             _ => json!([]),

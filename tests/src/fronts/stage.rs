@@ -88,7 +88,12 @@ pub enum Known {
 impl Known {
     fn options(self) -> &'static [&'static str] {
         match self {
-            Self::AsLoadBalancers => &["--load-balancer", FRONT_NETWORKS],
+            Self::AsLoadBalancers => &[
+                "--load-balancer",
+                FRONT_NETWORKS,
+                "--trusted-proxies",
+                "nodes,pods,load-balancers",
+            ],
             Self::AsTrusted => &["--trusted-proxies", FRONT_NETWORKS],
             Self::AsUntrusted => &[
                 "--load-balancer",

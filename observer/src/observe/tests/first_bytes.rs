@@ -105,18 +105,22 @@ fn a_client_is_not_believed_of_itself() {
 #[test]
 fn a_node_is_believed_only_where_it_is_no_masquerade() {
     const NODE: &str = "172.31.0.11:40000";
-    let of = |door: Option<FrontDoorKind>, trusted: &[&str], is_own: bool| {
+    const TUNNEL: &str = "10.244.1.0:40000";
+    let of = |peer: &str, door: Option<FrontDoorKind>, trusted: &[&str], is_own: bool| {
         let observer = of(Whose::On, trusted);
+        let local = LocalAddresses::new("node2", is_own.then_some(socket(peer).ip()));
         let around = Around {
             asking: &observer.settings.first_bytes,
             index: observer.cluster.at(Moment(1)).map(|held| &held.index),
-            local: &LocalAddresses::new("node2", []),
+            local: &local,
             load_balancers: &observer.load_balancers,
             reached: &observer.reached,
+            memory: &observer.memory,
             is_own,
+            is_linked: false,
         };
         let client = verdict::Client {
-            address: socket(NODE),
+            address: socket(peer),
             kind: verdict::ClientKind::Node,
         };
         let door = verdict::FrontDoor {
@@ -126,18 +130,21 @@ fn a_node_is_believed_only_where_it_is_no_masquerade() {
         let recovered = around.client(&forwarded(&["203.0.113.50"]), client, &door);
         recovered.map(|recovered| recovered.address)
     };
-    let of_door = |door, trusted: &[&str]| of(door, trusted, false);
+    let of_door = |door, trusted: &[&str]| of(NODE, door, trusted, false);
     let client = Ok(socket(CLIENT).ip());
+    let nobody = Err(Reason::UntrustedPeer);
     assert_eq!(of_door(Some(FrontDoorKind::ClusterIP), &["nodes"]), client);
     let straight = Some(FrontDoorKind::Pod);
-    assert_eq!(of_door(straight, &["nodes"]), Err(Reason::UntrustedPeer));
-    // This node's own process is no masquerade.
-    assert_eq!(of(straight, &["nodes"], true), client);
+    assert_eq!(of_door(straight, &["nodes"]), nobody);
+    // This node's own process is no masquerade, but was never seen to get a connection from there.
+    assert_eq!(of(NODE, straight, &["nodes"], true), nobody);
+    assert_eq!(of(NODE, straight, &["172.31.0.11"], true), client);
     assert_eq!(of_door(straight, &["172.31.0.11"]), client);
-    // A network that holds it does not speak of it.
-    let by_network = of_door(straight, &["nodes", "172.31.0.0/16"]);
-    assert_eq!(by_network, Err(Reason::UntrustedPeer));
-    assert_eq!(of_door(straight, &["pods"]), Err(Reason::UntrustedPeer));
+    // A network that holds it does not speak of it; nor of a tunnel's in a pod CIDR.
+    assert_eq!(of_door(straight, &["nodes", "172.31.0.0/16"]), nobody);
+    assert_eq!(of(TUNNEL, straight, &["10.0.0.0/8"], false), nobody);
+    assert_eq!(of(TUNNEL, straight, &["10.244.1.0"], false), client);
+    assert_eq!(of_door(straight, &["pods"]), nobody);
 }
 
 #[test]
@@ -149,13 +156,22 @@ fn whose_first_bytes_are_asked_for() {
             trusted: vec!["10.0.0.0/8".parse().expect("a network"), Trusted::Pods],
             load_balancers: vec!["192.0.2.0/24".parse().expect("a network")],
         };
-        let sources = asked.sources(Some(&cluster.index), "node1");
+        let local = LocalAddresses::new(
+            "node1",
+            ["10.244.1.1", "::1"].map(|it| it.parse().expect("one")),
+        );
+        let sources = asked.sources(Some(&cluster.index), &local);
         sources.iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     assert_eq!(sources(Whose::Off), <[&str; 0]>::default());
     assert_eq!(
         sources(Whose::Known),
-        ["10.0.0.0/8", "172.31.0.11/32", "192.0.2.0/24"]
+        [
+            "10.0.0.0/8",
+            "10.244.1.1/32",
+            "172.31.0.11/32",
+            "192.0.2.0/24"
+        ]
     );
     assert_eq!(sources(Whose::On), ["0.0.0.0/0", "::/0"]);
 }
@@ -209,7 +225,7 @@ fn who_is_not_believed_is_a_client() {
     }
 }
 
-/// Named, it is known without a byte; and it is trusted as those of Services are.
+/// Named, it is known without a byte; what comes by it is believed only if that is asked for.
 #[test]
 fn a_load_balancer_may_be_named() {
     let named = |whose, trusted: &[&str]| {
@@ -230,13 +246,42 @@ fn a_load_balancer_may_be_named() {
     );
     assert_eq!(lost(&record)[0], upstream);
     assert_eq!(told(&record), (None, None));
-    for (trusted, is_believed) in [(&["load-balancers"][..], true), (&["pods"], false)] {
+    for (trusted, is_believed) in [
+        (&["load-balancers"][..], true),
+        (&["load-balancer-status"], false),
+        (&["nodes", "pods"], false),
+    ] {
         let mut observer = named(Whose::Known, trusted);
         connect_from(&mut observer, SECOND, BALANCER, MASQUERADE);
         let reading = forwarded(&["203.0.113.50"]);
         let record = only(says(&mut observer, SECOND, BALANCER, reading));
         assert_eq!(lost(&record)[0], upstream, "{trusted:?}");
         assert_eq!(told(&record).0.is_some(), is_believed, "{trusted:?}");
+    }
+}
+
+/// A client of a load balancer of plain TCP writes what it likes.
+#[rstest]
+#[case::local(Reading::Nothing(Reason::Local))]
+#[case::the_load_balancer(forwarded(&["198.51.100.7"]))]
+#[case::somebody_else(forwarded(&["192.0.2.66"]))]
+fn a_client_behind_a_load_balancer_never_makes_itself_the_load_balancer(#[case] reading: Reading) {
+    let default = Asking::default().trusted;
+    for trusted in [default, vec![Trusted::LoadBalancers]] {
+        let is_asked_for = trusted == [Trusted::LoadBalancers];
+        let asked = Asking {
+            whose: Whose::Known,
+            trusted,
+            load_balancers: vec!["198.51.100.0/28".parse().expect("a network")],
+        };
+        let mut observer = asking(asked, Some(cluster(TrafficPolicy::Local)));
+        connect_from(&mut observer, SECOND, BALANCER, BALANCER);
+        let record = only(says(&mut observer, SECOND, BALANCER, reading.clone()));
+        assert_ne!(record.source_ip, SourceIp::Preserved);
+        if !is_asked_for {
+            assert_eq!(record.source_ip, SourceIp::Lost);
+            assert_eq!(told(&record).0, None);
+        }
     }
 }
 
@@ -277,4 +322,9 @@ fn what_a_proxy_was_told_it_may_replace(#[case] hops: &[&str], #[case] is_replac
     let reading = forwarded(&["203.0.113.50"]);
     only(says(&mut observer, 2 * SECOND, BALANCER, reading));
     assert_eq!(finds(&mut observer, 3 * SECOND), is_replaced);
+    // A health check, which the proxy may have opened the next for.
+    connect_from(&mut observer, 4 * SECOND, BALANCER, BALANCER);
+    let nothing = Reading::Nothing(Reason::NoHeader);
+    only(says(&mut observer, 4 * SECOND, BALANCER, nothing));
+    assert!(!finds(&mut observer, 5 * SECOND));
 }

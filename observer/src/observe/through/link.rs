@@ -7,7 +7,7 @@ use super::{Candidates, Inbound, Key, Memory, Proxy, Stage};
 use crate::cluster::{AddressKind, Protocol};
 use crate::flow::{Answer, Connection};
 use crate::observation::Entry;
-use crate::observe::{Observer, Whose};
+use crate::observe::{Around, Observer, Whose};
 use crate::payload::{Carrier, Chain, Reading, Trust};
 use crate::record::{self, Confidence, Record, Through, ThroughClient};
 use crate::verdict::{self, ClientKind, FrontDoor, SourceIp};
@@ -219,7 +219,7 @@ impl Observer {
             return None;
         }
         if self.local.contains(source) {
-            return connection.is_own().then_some(Proxy::Host);
+            return self.is_own(connection).then_some(Proxy::Host);
         }
         let index = &self.held(connection)?.index;
         let node = index.backend(Protocol::Tcp, source, 0).node;
@@ -286,9 +286,11 @@ impl Observer {
             kind: record.front_door.kind,
             address: original.destination,
         };
-        let found = self
-            .around(connection, self.held(connection))
-            .client(&reading, client, &door);
+        let around = Around {
+            is_linked: true,
+            ..self.around(connection, self.held(connection))
+        };
+        let found = around.client(&reading, client, &door);
         if let Ok(found) = found {
             record.client.recovered = Some(found.address);
             record.client.recovered_from = Some(if found.address == behind {

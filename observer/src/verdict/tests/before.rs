@@ -35,7 +35,7 @@ fn seen(connection: &Connection, said: Said) -> Verdict {
             load_balancers: Some(&known),
             gateways: Some(&gateways),
             said,
-            replaces: false,
+            ..Before::default()
         },
         readers: &[],
     };
@@ -149,16 +149,61 @@ fn straight_to_a_pod_its_address_is_no_masquerade_of_a_node() {
 #[rstest]
 #[case(Said::Itself)]
 #[case(Said::For { carrier: Carrier::ProxyV2, client: Some(ip(BALANCER)) })]
-fn a_load_balancer_that_speaks_for_itself_is_the_client(#[case] said: Said) {
+fn a_load_balancer_that_speaks_for_itself_may_have_a_client_that_says_so(#[case] said: Said) {
     let verdict = seen(&answered(BALANCER, LOCAL_DOOR, LOCAL_POD, BALANCER), said);
     assert_eq!(verdict.client.kind, ClientKind::LoadBalancer);
+    assert_eq!(code(&verdict), Some(UPSTREAM));
+    let told = &verdict.cause.as_ref().expect("a cause").explanation;
+    assert!(
+        told.contains("health check") && told.contains("plain TCP"),
+        "{told}"
+    );
+    assert_eq!(verdict.as_expected, Some(true));
     assert_eq!(
         (verdict.source_ip, verdict.losses),
-        (SourceIp::Preserved, vec![])
+        (SourceIp::Unknown, vec![])
     );
     let masqueraded = seen(&answered(BALANCER, WEB, LOCAL_POD, NODE1_MASQUERADE), said);
     let code = code(&masqueraded);
     assert_eq!(code, Some(CauseCode::ExternalTrafficPolicyCluster));
+}
+
+/// Who is trusted to write headers, and not known as a load balancer, is the client if it says so.
+#[test]
+fn who_speaks_for_itself_is_the_client() {
+    let peer = "203.0.113.7:40000";
+    let verdict = seen(&answered(peer, LOCAL_DOOR, LOCAL_POD, peer), Said::Itself);
+    assert_eq!(verdict.source_ip, SourceIp::Preserved);
+}
+
+/// The address of another node's tunnel, which its masquerade gives.
+#[test]
+fn a_network_of_load_balancers_does_not_speak_of_the_tunnels_in_it() {
+    let (index, local) = (index(), node1());
+    let peer = "10.244.2.0:50513";
+    for (network, kind) in [
+        ("10.0.0.0/8", ClientKind::Unknown),
+        ("10.244.2.0/32", ClientKind::LoadBalancer),
+    ] {
+        let known = LoadBalancers {
+            networks: vec![network.parse().expect("a network")],
+            ..LoadBalancers::default()
+        };
+        let knowledge = Knowledge {
+            index: Some(&index),
+            kube_proxy: None,
+            local: &local,
+            all: false,
+            before: Before {
+                load_balancers: Some(&known),
+                ..Before::default()
+            },
+            readers: &[],
+        };
+        let straight = answered(peer, LOCAL_POD, LOCAL_POD, peer);
+        let verdict = judge(&straight, knowledge).expect("reported");
+        assert_eq!(verdict.client.kind, kind, "{network}");
+    }
 }
 
 #[test]
@@ -180,11 +225,7 @@ fn who_comes_itself_is_no_load_balancer() {
         names(Carrier::ProxyV2),
     ] {
         let verdict = seen(&answered(CLIENT, LOCAL_DOOR, LOCAL_POD, CLIENT), said);
-        let kind = match said {
-            Said::Nothing => ClientKind::External,
-            _ => verdict.client.kind,
-        };
-        assert_eq!(kind, ClientKind::External);
+        assert_eq!(verdict.client.kind, ClientKind::External);
         assert_eq!(
             (verdict.source_ip, verdict.losses),
             (SourceIp::Preserved, vec![])
@@ -264,6 +305,13 @@ fn behind_the_gateway_this_nodes_own_masquerade_is_known() {
         Some(CauseCode::ExternalTrafficPolicyCluster)
     );
     assert_eq!(verdict.source_ip, SourceIp::Lost);
+    for cause in [verdict.cause.as_ref(), Some(&verdict.losses[0].cause)] {
+        let told = &cause.expect("a cause").explanation;
+        assert!(
+            told.contains("172.31.0.1, the address of this node's default gateway"),
+            "{told}"
+        );
+    }
 }
 
 /// Seen at another interface first, or from before the observation, it is the same.

@@ -10,6 +10,16 @@ const LOCAL_DOOR: &str = "172.31.0.11:30086";
 
 /// What is found of a connection through shop/web or shop/api from a load balancer that is known.
 fn found(connection: &Connection, said: Said, readers: &[HeaderReader]) -> Vec<FindingCode> {
+    found_if(connection, said, true, readers)
+}
+
+/// The same, of a client that is trusted to write headers or is not.
+fn found_if(
+    connection: &Connection,
+    said: Said,
+    is_believed: bool,
+    readers: &[HeaderReader],
+) -> Vec<FindingCode> {
     let (index, local) = (index(), node1());
     let known = LoadBalancers {
         networks: vec!["192.0.2.0/24".parse().expect("a network")],
@@ -23,6 +33,7 @@ fn found(connection: &Connection, said: Said, readers: &[HeaderReader]) -> Vec<F
         before: Before {
             load_balancers: Some(&known),
             said,
+            is_believed,
             ..Before::default()
         },
         readers,
@@ -95,6 +106,8 @@ fn a_header_that_is_not_understood(
     ] {
         let connection = with(through_web(client), reading);
         assert_eq!(found(&connection, Said::Nothing, &readers), expected);
+        // Through a load balancer of plain TCP anybody sends one.
+        assert_eq!(found_if(&connection, Said::Nothing, false, &readers), []);
     }
     let other = with(through_web(client), Reading::Nothing(Reason::NoHeader));
     let codes = found(&other, Said::Nothing, &readers);
@@ -128,24 +141,42 @@ fn a_header_that_is_missing(#[case] reading: Reading, #[case] is_missing: bool) 
 
 #[test]
 fn local_keeps_a_load_balancers_address() {
-    let told = names(Carrier::XForwardedFor, "203.0.113.50");
+    let told = names(Carrier::ProxyV2, "203.0.113.50");
+    let does_not = [HeaderReader {
+        name: "api".to_owned(),
+        ..reader(false, false)
+    }];
+    let reads = [HeaderReader {
+        name: "api".to_owned(),
+        ..reader(true, true)
+    }];
+    let found = |connection: &Connection, said, readers: &[HeaderReader]| {
+        let mut found = found(connection, said, readers);
+        found.retain(|code| *code == FindingCode::LocalBehindReplacingLoadBalancer);
+        found
+    };
     let kept = answered(BALANCER, LOCAL_DOOR, LOCAL_POD, BALANCER);
     let in_vain = [FindingCode::LocalBehindReplacingLoadBalancer];
-    assert_eq!(found(&kept, told, &[]), in_vain);
+    assert_eq!(found(&kept, told, &does_not), in_vain);
+    // What carries the client is read, or may be.
+    assert_eq!(found(&kept, told, &reads), []);
+    assert_eq!(found(&kept, told, &[]), []);
+    let listed = names(Carrier::XForwardedFor, "203.0.113.50");
+    assert_eq!(found(&kept, listed, &does_not), []);
     // It may be a health check.
-    assert_eq!(found(&kept, Said::Nothing, &[]), []);
-    assert_eq!(found(&kept, Said::Itself, &[]), []);
+    assert_eq!(found(&kept, Said::Nothing, &does_not), []);
+    assert_eq!(found(&kept, Said::Itself, &does_not), []);
     // Under Cluster nothing promises to keep anything.
-    assert_eq!(found(&through_web(BALANCER), told, &[]), []);
+    assert_eq!(found(&through_web(BALANCER), told, &does_not), []);
     let itself = answered(CLIENT, LOCAL_DOOR, LOCAL_POD, CLIENT);
-    assert_eq!(found(&itself, told, &[]), []);
+    assert_eq!(found(&itself, told, &does_not), []);
     // Straight to the pod no policy counts.
     let straight = answered(BALANCER, LOCAL_POD, LOCAL_POD, BALANCER);
-    assert_eq!(found(&straight, told, &[]), []);
+    assert_eq!(found(&straight, told, &does_not), []);
 }
 
 #[rstest]
-#[case::the_client_twice(&["203.0.113.50", "203.0.113.50"], true)]
+#[case::the_client_twice(&["203.0.113.50", "203.0.113.50"], false)]
 #[case::a_hop_twice(&["203.0.113.50", "10.0.0.1", "10.0.0.1"], true)]
 #[case::not_in_succession(&["203.0.113.50", "10.0.0.1", "10.0.0.2"], false)]
 #[case::left_of_the_client(&["192.0.2.1", "192.0.2.1", "203.0.113.50"], false)]
