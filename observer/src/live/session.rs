@@ -561,7 +561,7 @@ impl<S: Sink> Session<S> {
         self.notice_losses()?;
         let load = Load {
             packets: self.parts.programs.handshakes()?,
-            lost: self.observations_lost,
+            lost: self.not_told.lost,
             used: mem::take(&mut self.used_in_tick),
         };
         let Some(change) = self.sampler.step(now, load) else {
