@@ -1,6 +1,7 @@
 //! A node observed live: the programs attached, their observations read and judged, the records
 //! handed to a [`Sink`].
 
+mod asked;
 mod clock;
 mod first_bytes;
 mod interfaces;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use observer_ebpf::KernelLayout;
 use tokio::sync::watch;
 
+use self::asked::Asked;
 pub use self::clock::{epoch, now};
 pub use self::interfaces::Whereabouts;
 use self::interfaces::{Choice, Interfaces};
@@ -29,11 +31,11 @@ use crate::kernel::capabilities;
 use crate::kernel::drops::DropReasons;
 use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::Links;
-use crate::kernel::programs::{self, FirstBytes, Hook, Load, Ports, Programs};
+use crate::kernel::programs::{self, Hook, Load, Ports, Programs};
 use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
 use crate::observation::Moment;
-use crate::observe::{Asking, Observer, Settings, Whose};
+use crate::observe::{Observer, Settings, Whose};
 use crate::record::Record;
 use crate::recording::Writer;
 
@@ -140,12 +142,14 @@ impl Setup {
         programs.follow_udp(&udp_ports(cluster.as_deref(), settings.all))?;
         let links = Links::read().await?;
         let local = LocalAddresses::new(settings.node.as_str(), links.interfaces().addresses);
-        programs.hand_on(&handed_on(
+        let asked = Asked::of(
             &settings.first_bytes,
             cluster.as_deref(),
             settings.all,
             &local,
-        ))?;
+        );
+        asked.tell(0);
+        programs.hand_on(&asked.first_bytes)?;
         let interfaces = Interfaces::new(Choice(interfaces), cluster.clone());
         let epoch = settings.epoch;
         let mut session = Session::new(session::Parts {
@@ -156,6 +160,7 @@ impl Setup {
             answer_timeout_ns: settings.answer_timeout_ns,
             observer: Observer::new(settings, cluster.clone()),
             cluster,
+            sources_left_out: asked.left_out,
             away_since: None,
             epoch,
             changes,
@@ -181,22 +186,6 @@ fn udp_ports(cluster: Option<&Snapshot>, all: bool) -> Ports {
     match cluster {
         Some(cluster) if !all => Ports::Only(cluster.index.ports(Protocol::Udp)),
         _ => Ports::All,
-    }
-}
-
-/// The connections whose first bytes are asked for: to front doors, and to what they lead to.
-fn handed_on(
-    asking: &Asking,
-    cluster: Option<&Snapshot>,
-    all: bool,
-    local: &LocalAddresses,
-) -> FirstBytes {
-    FirstBytes {
-        ports: match cluster {
-            Some(cluster) if !all => Ports::Only(cluster.index.ports(Protocol::Tcp)),
-            _ => Ports::All,
-        },
-        sources: asking.sources(cluster.map(|cluster| &cluster.index), local),
     }
 }
 

@@ -104,6 +104,8 @@ pub enum Event {
     FirstBytes(Identity, Reading),
     /// Observations were lost, at any time before this moment.
     Lost(Moment),
+    /// Packets were not understood, or left aside: connections may have come of which nothing was told.
+    Unseen,
     /// It is this late now.
     Tick(Moment),
     /// The run ends: what is pending comes out.
@@ -194,10 +196,7 @@ impl Observer {
     /// Takes one event in.
     pub fn handle(&mut self, event: Event) -> Vec<Output> {
         let (mut outputs, connections) = match event {
-            Event::Observation(observation) => (
-                Vec::new(),
-                self.flow.observe(observation).into_iter().collect(),
-            ),
+            Event::Observation(observation) => (Vec::new(), self.observed(observation)),
             Event::Tick(now) => {
                 self.now = now;
                 let mut outputs = self.reconsidered(|until| until <= now);
@@ -241,6 +240,10 @@ impl Observer {
                 self.memory.lost();
                 return Vec::new();
             }
+            Event::Unseen => {
+                self.memory.lost();
+                return Vec::new();
+            }
             Event::ClusterHeard(away_since) => {
                 self.cluster.heard(self.now, away_since);
                 return Vec::new();
@@ -269,6 +272,16 @@ impl Observer {
             .filter_map(|connection| self.concluded(connection));
         outputs.extend(concluded);
         outputs
+    }
+
+    /// What comes out of the flow by this. One that was let go is never told of.
+    fn observed(&mut self, observation: Observation) -> Vec<Connection> {
+        let before = self.flow.losses();
+        let connection = self.flow.observe(observation);
+        if self.flow.losses() != before {
+            self.memory.lost();
+        }
+        connection.into_iter().collect()
     }
 
     /// One that was there before; its start may have been seen meanwhile.

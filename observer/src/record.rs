@@ -266,6 +266,43 @@ impl Record {
             _ => Cow::Borrowed(&self.losses),
         }
     }
+
+    /// Why the address was lost by this connection, which is its own Service's affair: where a proxy
+    /// on the node opened it, not what came before that proxy. `cause` for all others.
+    pub fn own_cause(&self) -> Option<&Cause> {
+        let is_lost_before = |through: &Through| through.source_ip == SourceIp::Lost;
+        if !self.through.as_ref().is_some_and(is_lost_before) {
+            return self.cause.as_ref();
+        }
+        // Such a connection is lost at its proxy first.
+        let at = self.losses.iter().rposition(Loss::is_in_front)?;
+        self.losses.get(at).map(|loss| &loss.cause)
+    }
+
+    /// Why the nodes replaced the address that came to them, whatever became of it before.
+    pub fn node_cause(&self) -> Option<&Cause> {
+        let losses = self.stages().len();
+        if self.losses.len() < losses {
+            let is_nodes = self.lost_at.as_ref().is_some_and(|at| !at.is_in_front());
+            return self.cause.as_ref().filter(|_| is_nodes);
+        }
+        let behind = self.losses.iter().rposition(Loss::is_in_front);
+        let first = behind.map_or(0, |before| before + 1);
+        self.losses.get(first).map(|loss| &loss.cause)
+    }
+}
+
+impl LostAt {
+    /// Whether it is at a load balancer or a proxy.
+    const fn is_in_front(&self) -> bool {
+        matches!(self.by, RewriteOwner::LoadBalancer | RewriteOwner::Proxy)
+    }
+}
+
+impl Loss {
+    const fn is_in_front(&self) -> bool {
+        self.at.is_in_front()
+    }
 }
 
 impl Advice {

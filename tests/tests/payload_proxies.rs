@@ -147,6 +147,12 @@ fn the_client_behind_haproxy_is_recovered(
     assert_ne!(own.len(), 0);
     for Told { record, .. } in own {
         assert_eq!(record["client"]["not_recovered"], "local", "{record}");
+        assert_eq!(record["client"]["kind"], "load-balancer", "{record}");
+        // It is the client: nothing of another's was lost before, whatever the node then does.
+        let losses = record["losses"].as_array().expect("losses");
+        let is_before = |loss: &serde_json::Value| loss["at"]["by"] != "kube-proxy";
+        assert!(!losses.iter().any(is_before), "{record}");
+        assert_eq!(record["through"], serde_json::Value::Null, "{record}");
     }
 }
 

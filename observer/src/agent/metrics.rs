@@ -23,6 +23,7 @@ use self::collected::{Followed, Process};
 use crate::kubernetes::Cluster;
 use crate::live::Standing;
 use crate::record::{ByFate, Record};
+use crate::verdict::Cause;
 
 /// In front of every name.
 const PREFIX: &str = "source_ip_observer";
@@ -41,6 +42,7 @@ struct Connections {
     external_traffic_policy: String,
     source_ip: String,
     cause: String,
+    node_cause: String,
     outcome: String,
     outcome_cause: String,
     extra_hops: String,
@@ -373,6 +375,7 @@ fn room(registry: &mut Registry) {
 impl Connections {
     fn of(record: &Record) -> Self {
         let service = record.service.as_ref();
+        let code = |cause: &Cause| word(&cause.code);
         Self {
             namespace: service.map_or_else(String::new, |service| service.namespace.clone()),
             service: service.map_or_else(String::new, |service| service.name.clone()),
@@ -384,10 +387,8 @@ impl Connections {
                 .and_then(|service| service.external_traffic_policy)
                 .map_or_else(String::new, |policy| policy.to_string()),
             source_ip: word(&record.source_ip),
-            cause: record
-                .cause
-                .as_ref()
-                .map_or_else(String::new, |cause| word(&cause.code)),
+            cause: record.own_cause().map_or_else(String::new, code),
+            node_cause: record.node_cause().map_or_else(String::new, code),
             outcome: word(&record.outcome),
             outcome_cause: record
                 .outcome_cause

@@ -83,8 +83,10 @@ impl<'de> Deserialize<'de> for Snapshot {
         let list = cluster_state.ok_or_else(|| D::Error::missing_field("cluster_state"))?;
         let objects = Objects::from_list(list.to_string().as_bytes()).map_err(D::Error::custom)?;
         Ok(Self {
+            index: Index::build(&objects),
+            kube_proxy,
             readers,
-            ..Self::of(objects, kube_proxy)
+            objects: Some(objects),
         })
     }
 }

@@ -155,16 +155,20 @@ const fn proto(family: Family) -> NetfilterProtoFamily {
 /// its identity (whose sequence number conntrack does not tell), its reply tuple, and whether a
 /// reply was seen. Those that are over, and protocols that no Service has, are left out.
 pub fn existing<E: From<NetfilterError>>(
-    mut each: impl FnMut(Identity, Tuple, bool) -> Result<(), E>,
+    mut each: impl FnMut(Identity, Tuple, bool) -> Result<ControlFlow<()>, E>,
 ) -> Result<(), E> {
+    let mut flow = ControlFlow::Continue(());
     for family in [Family::V4, Family::V6] {
         let all = ConntrackMessage::Get(Vec::new());
         dump(proto(family), all, |message| {
             if let Some((identity, reply, replied)) = alive(message) {
-                each(identity, reply, replied)?;
+                flow = each(identity, reply, replied)?;
             }
-            Ok::<_, E>(ControlFlow::Continue(()))
+            Ok::<_, E>(flow)
         })?;
+        if flow.is_break() {
+            break;
+        }
     }
     Ok(())
 }

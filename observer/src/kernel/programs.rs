@@ -50,6 +50,21 @@ const BARE: [&str; 2] = ["observer_in_ip", "observer_out_ip"];
 /// All that are put on interfaces.
 const PROGRAMS: [[&str; 2]; 2] = [ETHERNET, BARE];
 
+/// What counts packets that were passed over: an answer that is waited for may be among them.
+const LOST: [Counter; 3] = [
+    Counter::OpeningsLost,
+    Counter::AnswersLost,
+    Counter::Unattended,
+];
+/// What counts packets of which nothing comes out: those that could not be read, which anybody can
+/// send, and the openings that are left aside at a flood. That an answer is missing is not put down
+/// to them.
+const UNSEEN: [Counter; 3] = [
+    Counter::Truncated,
+    Counter::ReadsFailed,
+    Counter::NotFollowed,
+];
+
 /// For what the kernel drops.
 const DROP: &str = "observer_drop";
 
@@ -195,6 +210,15 @@ struct Payload {
     /// What is in `sources`.
     known: BTreeSet<IpNet>,
     waiting: BpfHashMap<MapData, WaitingKey, Waiting>,
+}
+
+/// Packets that were not told of: connections may have come or been answered unnoticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NotTold {
+    /// Those that were passed over.
+    pub lost: u64,
+    /// Those of which nothing comes out.
+    pub unseen: u64,
 }
 
 /// What the programs fill.
@@ -385,13 +409,14 @@ impl Programs {
         for gone in payload.known.difference(sources) {
             payload.sources.remove(&source_key(*gone)).map_err(failed)?;
         }
-        for new in sources.difference(&payload.known) {
+        payload.known.retain(|known| sources.contains(known));
+        for new in sources.difference(&payload.known.clone()) {
             payload
                 .sources
                 .insert(&source_key(*new), 1, 0)
                 .map_err(failed)?;
+            payload.known.insert(*new);
         }
-        payload.known.clone_from(sources);
         Ok(())
     }
 
@@ -509,9 +534,12 @@ impl Programs {
         })
     }
 
-    /// How many observations found the ring buffer full so far.
-    pub fn observations_lost(&self) -> Result<u64, ProgramsError> {
-        self.sum(&[Counter::OpeningsLost, Counter::AnswersLost])
+    /// How many packets were not told of so far, though they should have been.
+    pub fn not_told(&self) -> Result<NotTold, ProgramsError> {
+        Ok(NotTold {
+            lost: self.sum(&LOST)?,
+            unseen: self.sum(&UNSEEN)?,
+        })
     }
 
     /// How many packets of handshakes the programs had to do with so far, beside those that this

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future;
 use std::mem;
+use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,6 +17,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
+use super::asked::Asked;
 use super::clock::{epoch, moment, now};
 use super::first_bytes::{FirstBytes, Told};
 use super::interfaces::Interfaces;
@@ -23,13 +25,13 @@ use super::missed::{Lost, Missed, Standing};
 use super::pace::Pace;
 use super::rewritten::{Rewritten, rewritten};
 use super::sampling::{Load, Sampler};
-use super::{Sink, handed_on, udp_ports};
+use super::{Sink, udp_ports};
 use crate::cluster::{IPVS_DEVICE, LocalAddresses, Snapshot};
 use crate::kernel::conntrack::{self, Conntrack};
 use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::Links;
 use crate::kernel::netfilter::NetfilterError;
-use crate::kernel::programs::{Hook, Programs};
+use crate::kernel::programs::{Hook, NotTold, Programs};
 use crate::kernel::wait::readable;
 use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
@@ -72,6 +74,8 @@ pub(super) struct Parts<S> {
     pub(super) observer: Observer,
     /// The latest that the observer was told of.
     pub(super) cluster: Option<Arc<Snapshot>>,
+    /// How many sources the programs were not told of, by that.
+    pub(super) sources_left_out: usize,
     pub(super) away_since: Option<Moment>,
     /// As the observer was last told.
     pub(super) epoch: Epoch,
@@ -152,7 +156,9 @@ pub struct Session<S> {
     parts: Parts<S>,
     conntrack: Option<Conntrack>,
     look_ups_left: u32,
-    observations_lost: u64,
+    not_told: NotTold,
+    /// As many as were known by then.
+    undecodable: u64,
     /// The most bytes that one reading found, since it was last told.
     ring_buffer_used: u64,
     /// The same since the last tick.
@@ -185,7 +191,8 @@ impl<S: Sink> Session<S> {
             parts,
             conntrack,
             look_ups_left: LOOK_UPS_PER_TICK,
-            observations_lost: 0,
+            not_told: NotTold::default(),
+            undecodable: 0,
             ring_buffer_used: 0,
             used_in_tick: 0,
             sampler: Sampler::new(),
@@ -212,17 +219,26 @@ impl<S: Sink> Session<S> {
 
     /// Another interface has an address that a process of this node may connect from.
     fn interfaces_changed(&mut self, interfaces: observation::Interfaces) -> anyhow::Result<()> {
+        let local = self.parts.local.node();
+        self.parts.local = LocalAddresses::new(local, interfaces.addresses.iter().copied());
+        self.ask_for_first_bytes()?;
+        self.feed(Event::Interfaces(interfaces))
+    }
+
+    /// Tells the programs whose first bytes are asked for now.
+    fn ask_for_first_bytes(&mut self) -> anyhow::Result<()> {
         let Parts {
             asking,
-            local,
-            all,
             cluster,
-            programs,
+            all,
+            local,
             ..
-        } = &mut self.parts;
-        *local = LocalAddresses::new(local.node(), interfaces.addresses.iter().copied());
-        programs.hand_on(&handed_on(asking, cluster.as_deref(), *all, local))?;
-        self.feed(Event::Interfaces(interfaces))
+        } = &self.parts;
+        let asked = Asked::of(asking, cluster.as_deref(), *all, local);
+        asked.tell(self.parts.sources_left_out);
+        self.parts.sources_left_out = asked.left_out;
+        self.parts.programs.hand_on(&asked.first_bytes)?;
+        Ok(())
     }
 
     /// Tells the observer of the connections that exist already; there are none while conntrack's
@@ -239,7 +255,7 @@ impl<S: Sink> Session<S> {
                 reply,
                 replied,
             });
-            Ok::<_, NetfilterError>(())
+            Ok::<_, NetfilterError>(ControlFlow::Continue(()))
         })
         .context("cannot read the connections that exist already")?;
         self.read(ring)?;
@@ -248,6 +264,9 @@ impl<S: Sink> Session<S> {
 
     /// Tells the observer of all connections whose source is rewritten, once it is time.
     fn read_rewritten(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
+        if self.parts.observer.asks_for_rewritten() {
+            self.rewritten.ask();
+        }
         if !self.rewritten.is_due() {
             return Ok(());
         }
@@ -258,6 +277,7 @@ impl<S: Sink> Session<S> {
         };
         // Without their word fewer connections are linked, and that is all.
         let Some(rewritten) = rewritten else {
+            self.rewritten.failed();
             return Ok(());
         };
         self.read(ring)?;
@@ -442,13 +462,9 @@ impl<S: Sink> Session<S> {
         {
             let ports = udp_ports(Some(&snapshot), self.parts.all);
             self.parts.programs.follow_udp(&ports)?;
-            let Parts {
-                asking, local, all, ..
-            } = &self.parts;
-            let asked = handed_on(asking, Some(&snapshot), *all, local);
-            self.parts.programs.hand_on(&asked)?;
             self.parts.interfaces.know(Arc::clone(&snapshot));
             self.parts.cluster = Some(Arc::clone(&snapshot));
+            self.ask_for_first_bytes()?;
             self.feed(Event::Cluster(now()?, snapshot))?;
         }
         if self.parts.away_since != away_since {
@@ -540,11 +556,15 @@ impl<S: Sink> Session<S> {
 
     /// Before the silence of a connection is judged: its answer may be among what was lost.
     fn notice_losses(&mut self) -> anyhow::Result<()> {
-        let lost = self.parts.programs.observations_lost()?;
-        if lost > self.observations_lost {
-            self.observations_lost = lost;
-            self.rewritten.lost();
+        let not_told = self.parts.programs.not_told()?;
+        let before = mem::replace(&mut self.not_told, not_told);
+        let undecodable = mem::replace(&mut self.undecodable, self.lost.undecodable);
+        if not_told.lost > before.lost {
             self.feed(Event::Lost(now()?))?;
+        } else if self.parts.asking.whose != Whose::Off
+            && (not_told != before || self.lost.undecodable > undecodable)
+        {
+            self.feed(Event::Unseen)?;
         }
         Ok(())
     }
@@ -559,7 +579,7 @@ impl<S: Sink> Session<S> {
         self.notice_losses()?;
         let load = Load {
             packets: self.parts.programs.handshakes()?,
-            lost: self.observations_lost,
+            lost: self.not_told.lost,
             used: mem::take(&mut self.used_in_tick),
         };
         let Some(change) = self.sampler.step(now, load) else {

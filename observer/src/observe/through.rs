@@ -16,6 +16,7 @@ mod stage;
 mod tests;
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::mem;
 use std::net::{IpAddr, SocketAddr};
 
 use hashlink::LruCache;
@@ -28,6 +29,9 @@ use crate::observation::{Identity, Tuple};
 const INBOUND_MAX: usize = 1 << 14;
 /// Those that one proxy got from one address.
 const INBOUND_OF_ONE_MAX: usize = 32;
+/// Kinds of connections of one address that are forgotten before it is known what became of them:
+/// by as many doors it may have come.
+const BARE_MAX: usize = 4;
 /// Pairs of a proxy and a masquerade.
 const MASQUERADED_MAX: usize = 1 << 8;
 
@@ -67,8 +71,10 @@ pub(super) struct Inbound {
 struct Way {
     kept: VecDeque<Inbound>,
     forgotten: u64,
-    /// What those have in common.
+    /// What those have in common of which it is known what became of them.
     of_forgotten: Option<Stage>,
+    /// The others: one for all that are alike.
+    bare: Vec<Inbound>,
 }
 
 /// All that is kept.
@@ -85,6 +91,9 @@ pub(super) struct Memory {
     is_complete: bool,
     /// Those that stood before, until it is known where they went.
     standing: Option<Vec<(Identity, Tuple)>>,
+    /// Whether what stands is to be read from conntrack: nobody did yet, or something was missed
+    /// since.
+    is_to_be_read: bool,
 }
 
 /// The connections that a proxy may speak for.
@@ -92,8 +101,10 @@ pub(super) struct Memory {
 pub(super) struct Candidates<'memory> {
     pub(super) kept: Vec<&'memory mut Inbound>,
     pub(super) forgotten: u64,
-    /// What the forgotten ones have in common.
+    /// What the forgotten ones have in common, except those of `bare`.
     pub(super) of_forgotten: Option<&'memory Stage>,
+    /// Forgotten ones of which it is still to be found out, one for all that are alike.
+    pub(super) bare: &'memory [Inbound],
     /// Whether the header names the port, too.
     pub(super) by_port: bool,
     /// Whether nobody else than the clients of these can be behind the address.
@@ -108,6 +119,7 @@ impl Default for Memory {
             number: 0,
             is_complete: false,
             standing: None,
+            is_to_be_read: true,
         }
     }
 }
@@ -118,20 +130,26 @@ impl Memory {
         self.standing = Some(standing);
     }
 
+    /// A connection could not be kept: whoever stood before it, it is not among them.
+    pub(super) fn left_out(&mut self) {
+        self.is_complete = false;
+        self.standing = None;
+        self.is_to_be_read = true;
+    }
+
+    /// Whether what stands is to be read; once told, it is no longer.
+    pub(super) const fn take_to_be_read(&mut self) -> bool {
+        mem::replace(&mut self.is_to_be_read, false)
+    }
+
     /// Those, once.
     pub(super) const fn take_standing(&mut self) -> Option<Vec<(Identity, Tuple)>> {
         self.standing.take()
     }
 
-    /// Whether from now on every connection from behind a masquerade is known.
-    pub(super) const fn set_complete(&mut self, is_complete: bool) {
-        self.is_complete = is_complete;
-    }
-
-    /// Whether a connection between these sockets is kept.
-    pub(super) fn has(&self, key: &Key, reply: Tuple) -> bool {
-        let way = self.masqueraded.get(key);
-        way.is_some_and(|way| way.kept.iter().any(|known| known.reply == reply))
+    /// From now on every connection from behind a masquerade is known.
+    pub(super) const fn set_complete(&mut self) {
+        self.is_complete = true;
     }
 
     /// Connections may have come unnoticed: those known may be over, their ports another's.
@@ -153,19 +171,9 @@ impl Memory {
 
     /// Keeps a connection; what is known of it already makes room for what is known now.
     pub(super) fn keep(&mut self, key: Key, is_masquerade: bool, inbound: Inbound) {
-        if let Some(way) = self.masqueraded.get_mut(&key) {
+        if let Some(way) = self.of_masquerade(key, is_masquerade) {
             way.keep(inbound);
             return;
-        }
-        if is_masquerade {
-            if self.masqueraded.len() < MASQUERADED_MAX {
-                let mut way = self.ways.remove(&key).unwrap_or_default();
-                self.number -= way.kept.len();
-                way.keep(inbound);
-                self.masqueraded.insert(key, way);
-                return;
-            }
-            self.is_complete = false;
         }
         let way = self.ways.entry(key).or_insert_with(Way::default);
         let before = way.kept.len();
@@ -176,6 +184,31 @@ impl Memory {
         {
             self.number -= way.kept.len();
         }
+    }
+
+    /// Keeps one from behind a masquerade that came before all that were seen to come, unless it is
+    /// one of those: they are known better.
+    pub(super) fn keep_older(&mut self, key: Key, inbound: Inbound) {
+        let Some(way) = self.of_masquerade(key, true) else {
+            return;
+        };
+        if way.kept.iter().all(|known| known.reply != inbound.reply) {
+            way.keep_older(inbound);
+        }
+    }
+
+    /// What is kept of a key if its address is a masquerade. `None` if it is none, or of too many.
+    fn of_masquerade(&mut self, key: Key, is_masquerade: bool) -> Option<&mut Way> {
+        if is_masquerade && !self.masqueraded.contains_key(&key) {
+            if self.masqueraded.len() >= MASQUERADED_MAX {
+                self.is_complete = false;
+                return None;
+            }
+            let way = self.ways.remove(&key).unwrap_or_default();
+            self.number -= way.kept.len();
+            self.masqueraded.insert(key, way);
+        }
+        self.masqueraded.get_mut(&key)
     }
 
     /// The connections that a proxy may mean by an address, and a port and its own end if it names
@@ -223,6 +256,7 @@ impl Memory {
             kept,
             forgotten: if is_port_told { 0 } else { way.forgotten },
             of_forgotten: way.of_forgotten.as_ref().filter(|_| !is_port_told),
+            bare: if is_port_told { &[] } else { &way.bare },
             by_port,
             is_all,
         })
@@ -246,14 +280,58 @@ impl Way {
         if self.kept.len() > INBOUND_OF_ONE_MAX
             && let Some(oldest) = self.kept.pop_front()
         {
-            self.forgotten += 1;
-            let client = oldest.connection.identity.original.source.ip();
-            let bare = || Stage::from_client(client.to_canonical());
-            let stage = oldest.stage.map_or_else(bare, |stage| *stage);
-            self.of_forgotten = Some(match self.of_forgotten.take() {
-                Some(before) => before.in_common(&stage),
-                None => stage,
-            });
+            self.forget(oldest);
         }
+    }
+
+    fn keep_older(&mut self, inbound: Inbound) {
+        if self.kept.len() < INBOUND_OF_ONE_MAX {
+            self.kept.push_front(inbound);
+        } else {
+            self.forget(inbound);
+        }
+    }
+
+    /// Only what it has in common with the others that are forgotten is kept.
+    fn forget(&mut self, mut oldest: Inbound) {
+        self.forgotten += 1;
+        let stage = match oldest.stage.take() {
+            Some(stage) => *stage,
+            None if self.bare.iter().any(|bare| bare.is_like(&oldest)) => return,
+            None if self.bare.len() < BARE_MAX => return self.bare.push(oldest),
+            None => {
+                let client = oldest.connection.identity.original.source.ip();
+                Stage::from_client(client.to_canonical())
+            }
+        };
+        self.of_forgotten = Some(match self.of_forgotten.take() {
+            Some(before) => before.in_common(&stage),
+            None => stage,
+        });
+    }
+}
+
+impl Inbound {
+    /// Whether the same became of both, so far as that is told of those that are forgotten: they
+    /// differ in ports only.
+    fn is_like(&self, other: &Self) -> bool {
+        let way = |inbound: &Self| {
+            let Connection {
+                identity,
+                arrival,
+                departure,
+                ..
+            } = &inbound.connection;
+            (
+                identity.original.source.ip(),
+                identity.original.destination,
+                inbound.reply.source,
+                inbound.reply.destination.ip(),
+                arrival.map(|arrival| arrival.interface),
+                departure.map(|departure| departure.interface),
+                inbound.by_header,
+            )
+        };
+        way(self) == way(other)
     }
 }

@@ -19,7 +19,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::paint::{Page, Tone, bind, clean};
 use super::{microseconds, through, word};
 use crate::cluster::Protocol;
-use crate::record::{Backend, From, HopCheck, Loss, Record};
+use crate::record::{Backend, From, HopCheck, Loss, LostAt, Record};
 use crate::verdict::{
     Basis, Beyond, CauseCode, ClientKind, Hider, Outcome, RewriteOwner, SourceIp,
 };
@@ -178,11 +178,6 @@ fn lost(record: &Record, page: Page) -> String {
 /// Where the address was replaced, by whom and why.
 fn stage(record: &Record, loss: &Loss, is_first: bool) -> String {
     let Loss { at, cause } = loss;
-    let place = match (&at.node, &at.interface) {
-        (Some(node), Some(interface)) => format!("at {}, {}", clean(node), clean(interface)),
-        (Some(node), None) => format!("at {}", clean(node)),
-        (None, _) => format!("before {}", clean(&record.node)),
-    };
     let by = match at.by {
         RewriteOwner::KubeProxy => "kube-proxy masquerade",
         RewriteOwner::Cni => "network plugin masquerade",
@@ -191,9 +186,19 @@ fn stage(record: &Record, loss: &Loss, is_first: bool) -> String {
         RewriteOwner::Unknown => "rewritten, by whom is not known",
     };
     // Who stands in front is told by its address: it is the client that arrived.
-    let client = match &record.through {
-        Some(through) if through.source_ip == SourceIp::Lost => through.client.map(|it| it.ip),
-        _ => Some(record.client.ip),
+    let (client, kind) = match &record.through {
+        Some(through) if is_first && through.source_ip == SourceIp::Lost => (
+            through.client.map(|it| it.ip),
+            through.client.map(|it| it.kind),
+        ),
+        _ => (Some(record.client.ip), Some(record.client.kind)),
+    };
+    let place = match (&at.node, &at.interface) {
+        (Some(node), Some(interface)) => format!("at {}, {}", clean(node), clean(interface)),
+        (Some(node), None) => format!("at {}", clean(node)),
+        (None, _) if is_before(at, kind) => format!("before {}", clean(&record.node)),
+        (None, _) if at.by == RewriteOwner::Proxy => "at a proxy".to_owned(),
+        (None, _) => "at a node that is not known".to_owned(),
     };
     let is_in_front = matches!(at.by, RewriteOwner::LoadBalancer | RewriteOwner::Proxy);
     let whose = client
@@ -217,7 +222,16 @@ fn stage(record: &Record, loss: &Loss, is_first: bool) -> String {
         (why, Basis::Observed | Basis::Config) => format!(" ({why})"),
         (why, Basis::Inferred) => format!(" ({why}, inferred)"),
     };
+    if at.node.is_none() && at.by == RewriteOwner::Proxy && !is_before(at, kind) {
+        return format!("{place}{whose}{why}");
+    }
     format!("{place}: {by}{whose}{why}")
+}
+
+/// Whether that is before any node: a load balancer, or a proxy that stands as one. Another proxy may
+/// be on a node.
+pub(super) fn is_before(at: &LostAt, client: Option<ClientKind>) -> bool {
+    at.by == RewriteOwner::LoadBalancer || client == Some(ClientKind::LoadBalancer)
 }
 
 /// Whether what stands in front told whom it speaks for.

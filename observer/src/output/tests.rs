@@ -104,6 +104,12 @@ fn every_kind_of_record_is_readable_at_100_columns() {
         LOST before node1: load balancer 192.0.2.7 · client not recovered (tls) · pod saw 192.0.2.7
           · 1 extra hop (node1 → node2) · MISMATCH: local-behind-replacing-load-balancer
 
+    # a proxy of the cluster, on which node is not known
+    203.0.113.50 (x-forwarded-for) → 10.244.3.9:40000 (pod) → NodePort 172.31.0.11:30080
+      → shop/web:http → 10.244.2.5:8080 (web-7f9c, node2)
+        LOST at a proxy 10.244.3.9 · client recovered from x-forwarded-for: 203.0.113.50
+          · pod saw 172.31.0.11 · 1 extra hop (node1 → node2)
+
     # by the gateway, to a sidecar
     203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/api:http → 10.244.1.7:8080 (api-5d4b, node1)
         UNKNOWN: 203.0.113.50 is the gateway of node1, which may have put it there

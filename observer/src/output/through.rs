@@ -6,7 +6,7 @@
 //! ```
 
 use super::paint::{bind, clean};
-use super::table::{service, socket};
+use super::table::{is_before, service, socket};
 use super::{microseconds, word};
 use crate::record::{Confidence, Record, Through};
 use crate::verdict::SourceIp;
@@ -54,11 +54,14 @@ fn source(through: &Through) -> String {
     let at = through.lost_at.as_ref();
     match at.filter(|_| through.source_ip == SourceIp::Lost) {
         Some(at) => {
+            let kind = through.client.map(|client| client.kind);
+            let before = if is_before(at, kind) {
+                "before this node"
+            } else {
+                "at a proxy"
+            };
             let node = at.node.as_deref().map(clean);
-            let place = node.map_or_else(
-                || "before this node".to_owned(),
-                |node| format!("at {node}"),
-            );
+            let place = node.map_or_else(|| before.to_owned(), |node| format!("at {node}"));
             bind(&format!("{what} {place}"))
         }
         None => what,

@@ -2,6 +2,7 @@
 //!
 //! PURE. The addresses of the cluster stay: they are what is asked about.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -13,41 +14,56 @@ use crate::verdict::{CauseCode, ClientKind};
 /// web analytics settled on).
 const KEPT_BITS: (u8, u8) = (24, 48);
 
-/// Shortens what is a client's own address, wherever the record has it.
+/// Shortens what is a client's own address, wherever the record has it. Sentences may name one that
+/// no field has: in them only the addresses stay that a field keeps.
 pub fn anonymize(record: &mut Record) {
+    let client = record.client.ip;
     // Whoever speaks for it: behind a proxy that is a pod or a node, too.
-    if let Some(whole) = record.client.recovered {
-        record.client.recovered = Some(shortened(whole));
-        rename(record, whole);
+    if let Some(recovered) = &mut record.client.recovered {
+        *recovered = shortened(*recovered);
     }
-    if let Some(through) = &mut record.through
-        && let Some(client) = &mut through.client
-        && !is_of_cluster(client.kind)
+    let through = record.through.as_mut();
+    if let Some(came) = through.and_then(|through| through.client.as_mut())
+        && !is_of_cluster(came.kind)
     {
-        let whole = client.ip;
-        client.ip = shortened(whole);
-        rename(record, whole);
+        came.ip = shortened(came.ip);
     }
     // What another node put in the client's place, and the other half is found by.
     let is_masquerade = record
         .cause
         .as_ref()
         .is_some_and(|cause| cause.code == CauseCode::MasqueradedBeforeThisNode);
-    if is_of_cluster(record.client.kind) || is_masquerade {
-        return;
+    if !is_of_cluster(record.client.kind) && !is_masquerade {
+        record.client.ip = shortened(client);
+        if let Some(seen) = &mut record.source_seen
+            && seen.ip == client
+        {
+            seen.ip = shortened(client);
+        }
     }
-    let whole = record.client.ip;
-    record.client.ip = shortened(whole);
-    if let Some(seen) = &mut record.source_seen
-        && seen.ip == whole
-    {
-        seen.ip = shortened(whole);
+    let kept = kept(record);
+    for sentence in sentences(record) {
+        *sentence = without_others(sentence, &kept);
     }
-    rename(record, whole);
 }
 
-/// The sentences name addresses too.
-fn rename(record: &mut Record, whole: IpAddr) {
+/// The addresses that the record's fields have now.
+fn kept(record: &Record) -> HashSet<IpAddr> {
+    let through = record.through.iter();
+    let of_through = through.flat_map(|through| {
+        let door = through.front_door.map(|door| door.ip);
+        let client = through.client.map(|client| client.ip);
+        [Some(through.proxy.ip), door, client].into_iter().flatten()
+    });
+    [record.client.ip, record.front_door.ip]
+        .into_iter()
+        .chain(record.backend.iter().map(|backend| backend.ip))
+        .chain(record.source_seen.map(|seen| seen.ip))
+        .chain(of_through)
+        .collect()
+}
+
+fn sentences(record: &mut Record) -> impl Iterator<Item = &mut String> {
     let Record {
         cause,
         losses,
@@ -62,14 +78,11 @@ fn rename(record: &mut Record, whole: IpAddr) {
         .iter_mut()
         .chain(of_through)
         .chain(losses.iter_mut().map(|it| &mut it.cause));
-    let sentences = causes
+    causes
         .map(|cause| &mut cause.explanation)
         .chain(beyond.iter_mut().map(|it| &mut it.explanation))
         .chain(outcome_cause.iter_mut().map(|it| &mut it.explanation))
-        .chain(findings.iter_mut().map(|it| &mut it.explanation));
-    for sentence in sentences {
-        *sentence = without(sentence, whole);
-    }
+        .chain(findings.iter_mut().map(|it| &mut it.explanation))
 }
 
 /// A load balancer is no person, and is asked about as the cluster is.
@@ -80,10 +93,8 @@ const fn is_of_cluster(kind: ClientKind) -> bool {
     )
 }
 
-/// A sentence in which an address is cut, wherever it stands by itself: not as the beginning of a
-/// longer one.
-fn without(sentence: &str, address: IpAddr) -> String {
-    let (whole, cut) = (address.to_string(), shortened(address).to_string());
+/// A sentence in which every address is cut but these. Networks stay.
+fn without_others(sentence: &str, kept: &HashSet<IpAddr>) -> String {
     let is_part = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':');
     let mut words = String::new();
     let mut rest = sentence;
@@ -92,18 +103,30 @@ fn without(sentence: &str, address: IpAddr) -> String {
         let end = word.find(|c| !is_part(c)).unwrap_or(word.len());
         let (word, after) = word.split_at(end);
         words.push_str(between);
-        // Behind it may stand a colon, or the end of the sentence.
-        match word.strip_prefix(&*whole) {
-            Some(behind) if behind.is_empty() || behind.starts_with([':', '.']) => {
-                words.push_str(&cut);
+        match address(word).filter(|(ip, _)| !kept.contains(ip) && !after.starts_with('/')) {
+            Some((ip, behind)) => {
+                words.push_str(&shortened(ip).to_string());
                 words.push_str(behind);
             }
-            _ => words.push_str(word),
+            None => words.push_str(word),
         }
         rest = after;
     }
     words.push_str(rest);
     words
+}
+
+/// The address that a word begins with, and what is behind it: a port, a colon, or the end of the
+/// sentence.
+fn address(word: &str) -> Option<(IpAddr, &str)> {
+    let ends = word.char_indices().rev();
+    let ends = ends
+        .filter(|(_, c)| matches!(c, '.' | ':'))
+        .map(|(at, _)| at);
+    [word.len()].into_iter().chain(ends).find_map(|end| {
+        let (ip, behind) = word.split_at(end);
+        Some((ip.parse().ok()?, behind))
+    })
 }
 
 fn shortened(ip: IpAddr) -> IpAddr {
@@ -169,14 +192,32 @@ mod tests {
     }
 
     #[test]
-    fn no_other_address_is_touched() {
-        let address = "10.0.0.1".parse().expect("an address");
-        let sentence =
-            "10.0.0.12 got it from 10.0.0.1, at 10.0.0.1:80; not 110.0.0.1, but 10.0.0.1.";
+    fn in_sentences_only_addresses_of_fields_stay() {
+        let kept = HashSet::from(["10.0.0.12".parse().expect("an address")]);
+        let sentence = "10.0.0.12 got it from 10.0.0.1, at 10.0.0.1:80; not 10.0.0.12:80, but \
+                        10.0.0.7. In 10.0.0.128/25; at 2001:db8:1:2::7: [2001:db8:1:2::7]:80, \
+                        port 80: a bad day.";
         assert_eq!(
-            without(sentence, address),
-            "10.0.0.12 got it from 10.0.0.0, at 10.0.0.0:80; not 110.0.0.1, but 10.0.0.0."
+            without_others(sentence, &kept),
+            "10.0.0.12 got it from 10.0.0.0, at 10.0.0.0:80; not 10.0.0.12:80, but 10.0.0.0. In \
+             10.0.0.128/25; at 2001:db8:1::: [2001:db8:1::]:80, port 80: a bad day."
         );
+    }
+
+    /// Behind a masquerade it is not certain who it was; the sentences name who it may have been.
+    #[test]
+    fn who_is_withheld_is_not_named_by_a_sentence() {
+        let mut record = whole();
+        let sentence = "203.0.113.77 came to 172.31.0.11, which is masqueraded";
+        let through = record.through.as_mut().expect("a proxy");
+        through.client = None;
+        through.cause.as_mut().expect("a cause").explanation = sentence.to_owned();
+        record.losses[0].cause.explanation = sentence.to_owned();
+        record.cause.as_mut().expect("a cause").explanation = sentence.to_owned();
+        anonymize(&mut record);
+        let text = serde_json::to_string(&record).expect("JSON");
+        assert!(!text.contains("203.0.113.77"), "{text}");
+        assert!(text.contains("203.0.113.0 came to 172.31.0.11,"), "{text}");
     }
 
     #[test]

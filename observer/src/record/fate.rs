@@ -12,7 +12,10 @@ pub(crate) struct Fate {
     pub(crate) front_door: Option<FrontDoorKind>,
     pub(crate) policy: Option<TrafficPolicy>,
     pub(crate) source_ip: SourceIp,
+    /// [`Record::own_cause`].
     pub(crate) cause: Option<CauseCode>,
+    /// [`Record::node_cause`].
+    pub(crate) node_cause: Option<CauseCode>,
     pub(crate) outcome: Outcome,
     pub(crate) outcome_cause: Option<OutcomeCauseCode>,
     pub(crate) extra_hops: Option<u8>,
@@ -25,7 +28,8 @@ impl Fate {
             front_door: record.front_door.kind,
             policy: service.and_then(|service| service.external_traffic_policy),
             source_ip: record.source_ip,
-            cause: record.cause.as_ref().map(|cause| cause.code),
+            cause: record.own_cause().map(|cause| cause.code),
+            node_cause: record.node_cause().map(|cause| cause.code),
             outcome: record.outcome,
             outcome_cause: record.outcome_cause.as_ref().map(|cause| cause.code),
             extra_hops: record.extra_hops,

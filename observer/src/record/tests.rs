@@ -257,3 +257,38 @@ fn a_record_without_a_field_is_invalid() {
         assert!(!validator.is_valid(&record), "{name}");
     }
 }
+
+/// Of a proxy's connection: the client was lost on the way to it, by it, and by the node behind it.
+#[test]
+fn a_connections_own_loss_is_not_what_came_before_its_proxy() {
+    let mut record = whole();
+    let loss = |by, code| {
+        let mut loss = record.losses[0].clone();
+        (loss.at.by, loss.cause.code) = (by, code);
+        loss
+    };
+    let balancer = loss(RewriteOwner::LoadBalancer, CauseCode::UpstreamLoadBalancer);
+    let to_proxy = loss(
+        RewriteOwner::KubeProxy,
+        CauseCode::ExternalTrafficPolicyCluster,
+    );
+    let proxy = loss(RewriteOwner::Proxy, CauseCode::L7Proxy);
+    let node = loss(RewriteOwner::Cni, CauseCode::CniMasquerade);
+    let mut told = |is_through: bool, losses: &[&Loss]| {
+        record.through = is_through.then(through);
+        record.losses = losses.iter().map(|loss| (*loss).clone()).collect();
+        record.cause = record.losses.first().map(|loss| loss.cause.clone());
+        let code = |cause: Option<&Cause>| cause.map(|cause| cause.code);
+        (code(record.own_cause()), code(record.node_cause()))
+    };
+    let (own, of_node) = (Some(CauseCode::L7Proxy), Some(CauseCode::CniMasquerade));
+    let way = [&balancer, &to_proxy, &proxy, &node];
+    assert_eq!(told(true, &way), (own, of_node));
+    assert_eq!(told(true, &way[..3]), (own, None));
+    assert_eq!(told(false, &way[2..]), (own, of_node));
+    let (front, policy) = (Some(balancer.cause.code), Some(to_proxy.cause.code));
+    assert_eq!(told(false, &way[..2]), (front, policy));
+    assert_eq!(told(false, &way[..1]), (front, None));
+    assert_eq!(told(false, &way[1..2]), (policy, policy));
+    assert_eq!(told(false, &[]), (None, None));
+}

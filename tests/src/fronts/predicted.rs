@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     answers::seen_and_read,
-    rows::{Cause, Row},
+    rows::{Backend, Cause, Policy, Row, Target},
 };
 use crate::manifest::Carrier;
 
@@ -37,13 +37,8 @@ impl Row {
                 && hops("most") >= Some(self.hops.into())
         };
         let agreeing: Vec<_> = ways.iter().filter(says_so).collect();
-        // An Ingress' load balancer enters by any node, and its ways do not say which.
-        let enough = if self.front.is_alb() {
-            1
-        } else {
-            ways.len().max(1)
-        };
-        if agreeing.len() < enough {
+        let is_told = |way: &&Value| says_so(&way) || self.is_by_another_node(way);
+        if agreeing.is_empty() || !ways.iter().all(is_told) {
             let said: Vec<String> = ways.iter().map(|way| in_short(way)).collect();
             wrong.push(format!("explained otherwise: {said:?}"));
         }
@@ -52,6 +47,32 @@ impl Row {
         seen.map(|seen| seen_and_read(seen, self.front.carrier()))
             .into_iter()
             .collect()
+    }
+
+    /// Whether that is what happens by another node than the row's: an Ingress' load balancer enters
+    /// by any, and its ways do not say which.
+    fn is_by_another_node(&self, way: &Value) -> bool {
+        if !self.front.is_alb() || self.target != Target::Instance {
+            return false;
+        }
+        match self.policy {
+            // By one without an endpoint.
+            Policy::Local => way["outcome"] == "dropped" && way["seen"] == Value::Null,
+            // By the endpoint's own, which spares what is in its own network; or by one that does not.
+            Policy::Cluster => {
+                let is_own = self.entry() == self.endpoint;
+                let (seen, hops) = if is_own {
+                    ("entry-node", 1)
+                } else {
+                    ("load-balancer", 0)
+                };
+                self.backend == Backend::Host
+                    && way["seen"] == seen
+                    && way["lost_by"] == "load-balancer"
+                    && way["extra_hops"] == json!({"least": hops, "most": hops})
+                    && way["outcome"] == "answered"
+            }
+        }
     }
 
     /// The ways that are the row's.

@@ -37,9 +37,9 @@ impl Observer {
         if self.settings.first_bytes.whose == Whose::Off || !is_accepted(connection) {
             return;
         }
-        if record.is_some() && self.held(connection).is_none() {
+        if self.held(connection).is_none() {
             // It may have gone to any pod.
-            self.memory.set_complete(false);
+            self.memory.left_out();
         }
         let Some((proxy, inbound)) = self.inbound(connection, record) else {
             return;
@@ -67,14 +67,20 @@ impl Observer {
             .keep(Key { proxy, shown }, is_masquerade, inbound);
     }
 
-    /// Keeps one that nobody asks about, as to what listens in the node's network: what becomes of
-    /// it is told by the record of what is opened for it.
+    /// Keeps one that nobody asks about, as to what listens in the node's network: what became of
+    /// it is found out when something is opened for it.
     pub(in crate::observe) fn keep_unreported(&mut self, connection: &Connection) {
-        let is_asked = self.settings.first_bytes.whose != Whose::Off && is_accepted(connection);
-        if is_asked && self.inbound(connection, None).is_some() {
-            let record = self.record_of(connection, true);
-            self.keep(connection, record.as_ref());
-        }
+        self.keep(connection, None);
+    }
+
+    /// Whether all connections whose source this node has rewritten are to be read from conntrack
+    /// ([`Event::Rewritten`]); once told, it is no longer. Only then is it known who may be behind a
+    /// masquerade.
+    ///
+    /// [`Event::Rewritten`]: crate::observe::Event::Rewritten
+    pub fn asks_for_rewritten(&mut self) -> bool {
+        // Where they went is not known before.
+        !self.cluster.is_empty() && self.memory.take_to_be_read()
     }
 
     /// Keeps those that stood before the observation, once it is known where they went.
@@ -85,16 +91,13 @@ impl Observer {
         let Some(standing) = self.memory.take_standing() else {
             return;
         };
-        self.memory.set_complete(true);
+        self.memory.set_complete();
         for (identity, reply) in standing {
             let connection = Connection::existing(identity, reply, true);
             if let Some((proxy, inbound)) = self.inbound(&connection, None) {
                 let shown = reply.destination.ip().to_canonical();
                 let key = Key { proxy, shown };
-                // What was seen to come is known better.
-                if !self.memory.has(&key, reply) {
-                    self.memory.keep(key, true, inbound);
-                }
+                self.memory.keep_older(key, inbound);
             }
         }
     }
@@ -151,6 +154,10 @@ impl Observer {
             return;
         };
         record.through = Some(through);
+        if record.backend.is_none() {
+            // No endpoint was chosen: there is no source that one could have seen.
+            return;
+        }
         // Those came first.
         record.losses.splice(..0, losses);
         if let Some(first) = record.losses.first() {
@@ -169,8 +176,8 @@ impl Observer {
             proxy,
             shown: named.ip,
         };
-        let mut candidates = memory.candidates(&key, (named.port, named.to), connection)?;
-        let stage = self.stage(&mut candidates);
+        let candidates = memory.candidates(&key, (named.port, named.to), connection)?;
+        let stage = self.stage(&candidates);
         let kept = &candidates.kept;
         let one = match &kept[..] {
             [one] if candidates.forgotten == 0 => Some(&**one),
@@ -246,9 +253,10 @@ impl Observer {
     }
 
     /// What became of all candidates.
-    fn stage(&self, candidates: &mut Candidates<'_>) -> Stage {
+    fn stage(&self, candidates: &Candidates<'_>) -> Stage {
         let mut common = candidates.of_forgotten.cloned();
-        for inbound in &mut candidates.kept {
+        let kept = candidates.kept.iter().map(|inbound| &**inbound);
+        for inbound in kept.chain(candidates.bare) {
             let of_it = || {
                 let record = self.record_of(&inbound.connection, true);
                 Box::new(record.as_ref().map_or_else(Stage::default, Stage::of))

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::cluster::{FrontDoorKind, Index, Objects, Protocol, Snapshot};
+use crate::flow::Connection;
 use crate::observation::{
     Arrival, Conntrack, Departure, Identity, IfIndex, Interfaces, Kind, Moment, Observation,
     Passage, Ttl, Tuple,
@@ -98,6 +99,10 @@ struct Node {
 
 impl Node {
     fn new(whose: Whose) -> Self {
+        Self::knowing(whose, Some(cluster()))
+    }
+
+    fn knowing(whose: Whose, cluster: Option<Arc<Snapshot>>) -> Self {
         let settings = Settings {
             node: "node1".to_owned(),
             epoch: Epoch(jiff::Timestamp::UNIX_EPOCH),
@@ -109,7 +114,7 @@ impl Node {
                 ..Asking::default()
             },
         };
-        let mut observer = Observer::new(settings, Some(cluster()));
+        let mut observer = Observer::new(settings, cluster);
         observer.handle(Event::Interfaces(Interfaces {
             names: BTreeMap::from([(UPLINK, "eth0".to_owned()), (VETH, "cali1".to_owned())]),
             addresses: [socket(CLUSTER_DOOR).ip()].into(),
@@ -441,6 +446,122 @@ fn who_may_be_behind_a_masquerade_unseen_is_thought_of() {
     node.comes(socket(CLIENT), CLUSTER_DOOR, at(NODE, 50_002));
     let record = node.dials(PROXY, CLUSTER_IP, masquerade());
     assert_eq!(client(&record), None);
+}
+
+/// The API was away for long: one was judged by nothing, and is not kept.
+#[test]
+fn who_came_before_the_cluster_was_known_is_thought_of() {
+    let masquerade = || forwarded_for(&[NODE]);
+    let mut node = Node::knowing(Whose::On, None);
+    assert!(!node.observer.asks_for_rewritten(), "nothing can be kept");
+    node.observer.handle(Event::Rewritten(Vec::new()));
+    node.comes(socket(CLIENT), CLUSTER_DOOR, at(NODE, 50_001));
+    node.observer
+        .handle(Event::Cluster(Moment(node.now), cluster()));
+    node.comes(socket(OTHER_CLIENT), CLUSTER_DOOR, at(NODE, 50_002));
+    let record = node.dials(PROXY, CLUSTER_IP, masquerade());
+    assert_eq!((client(&record), recovered(&record)), (None, None));
+    assert!(node.observer.asks_for_rewritten());
+    assert!(!node.observer.asks_for_rewritten(), "once");
+    // One that was in the way is over.
+    node.observer.handle(Event::Rewritten(Vec::new()));
+    let record = node.dials(PROXY, CLUSTER_IP, masquerade());
+    assert_eq!(client(&record).as_deref(), Some(OTHER_CLIENT));
+    // Packets that nobody understood may have been a connection's.
+    node.observer.handle(Event::Unseen);
+    assert!(node.observer.asks_for_rewritten());
+    let record = node.dials(PROXY, CLUSTER_IP, masquerade());
+    assert_eq!(record.through, None);
+}
+
+/// What is let go at a flood may be answered all the same.
+#[test]
+fn where_too_many_wait_for_their_answer_everything_is_forgotten() {
+    let mut node = Node::new(Whose::On).knows_all();
+    assert!(node.observer.asks_for_rewritten(), "at first");
+    node.comes(socket(CLIENT), CLUSTER_DOOR, at(NODE, 50_001));
+    for number in 0..=100_000_u32 {
+        let [_, second, third, fourth] = number.to_be_bytes();
+        let client = SocketAddr::from(([10, second, third, fourth], 1_000));
+        let identity = node.identity(client, socket(LOCAL_DOOR));
+        let at = Moment(node.now);
+        let passage = Passage {
+            kind: Kind::Forward,
+            identity,
+            reply: Tuple {
+                source: socket(POD),
+                destination: client,
+            },
+            conntrack: Conntrack::Entry,
+            arrival: None,
+            departure: Departure {
+                at,
+                interface: VETH,
+                ttl: Ttl(63),
+            },
+            opening: None,
+        };
+        let observation = Observation::Passage(passage);
+        node.observer.handle(Event::Observation(observation));
+    }
+    assert_ne!(node.observer.losses().pending_full, 0);
+    assert_eq!(node.observer.memory.len(), 0);
+    assert!(node.observer.asks_for_rewritten());
+}
+
+/// Who stood before is older than who was seen to come, and goes first.
+#[test]
+fn what_stood_before_makes_room_first() {
+    let mut node = Node::new(Whose::On);
+    for port in 50_000..50_032 {
+        node.comes(at("203.0.113.50", port), CLUSTER_DOOR, at(NODE, port));
+    }
+    let stood = (51_000..51_032).map(|port| {
+        let before = Identity {
+            sequence: 0,
+            ..node.identity(at("203.0.113.50", port), socket(CLUSTER_DOOR))
+        };
+        let reply = Tuple {
+            source: at(PROXY, 80),
+            destination: at(NODE, port),
+        };
+        (before, reply)
+    });
+    let stood = stood.collect();
+    node.observer.handle(Event::Rewritten(stood));
+    let record = node.dials(PROXY, CLUSTER_IP, proxy_header(at(NODE, 50_000)));
+    assert_eq!(client(&record).as_deref(), Some("203.0.113.50:50000"));
+    let record = node.dials(PROXY, CLUSTER_IP, forwarded_for(&[NODE]));
+    assert_eq!(through(&record).candidates, 64);
+    assert_eq!(through(&record).source_ip, SourceIp::Lost);
+    assert_eq!(client(&record).as_deref(), Some("203.0.113.50"));
+}
+
+#[test]
+fn without_an_endpoint_only_the_way_to_the_proxy_is_told() {
+    let mut node = Node::new(Whose::On);
+    node.comes(socket(CLIENT), CLUSTER_DOOR, at(NODE, 50_001));
+    let identity = node.identity(at(PROXY, 20_000), socket(CLUSTER_IP));
+    let mut connection = Connection::existing(
+        identity,
+        Tuple {
+            source: socket(CLUSTER_IP),
+            destination: at(PROXY, 20_000),
+        },
+        true,
+    );
+    connection.opened_at = Some(Moment(node.now));
+    connection.first_bytes = Some(proxy_header(at(NODE, 50_001)));
+    let mut record = node.dials(PROXY, CLUSTER_IP, Reading::Nothing(Reason::Silent));
+    record.backend = None;
+    record.source_ip = SourceIp::Unknown;
+    (record.lost_at, record.cause) = (None, None);
+    record.losses.clear();
+    node.observer.link(&connection, &mut record);
+    assert_eq!(client(&record).as_deref(), Some(CLIENT));
+    assert_eq!(record.source_ip, SourceIp::Unknown);
+    assert_eq!((record.lost_at, record.cause), (None, None));
+    assert_eq!(record.losses, []);
 }
 
 #[test]

@@ -375,6 +375,18 @@ fn of_this_node() -> Vec<(&'static str, Record)> {
     ]
 }
 
+fn by_a_proxy() -> Record {
+    let mut record = behind_a_load_balancer();
+    record.client.ip = "10.244.3.9".parse().expect("an address");
+    record.client.kind = ClientKind::Pod;
+    record.client.recovered_from = Some(Carrier::XForwardedFor);
+    record.findings.clear();
+    record.losses.truncate(1);
+    let loss = &mut record.losses[0];
+    (loss.at.by, loss.cause.code) = (RewriteOwner::Proxy, CauseCode::L7Proxy);
+    record
+}
+
 /// What stands before the node, or behind the last that it sees.
 fn of_before_and_beyond() -> Vec<(&'static str, Record)> {
     vec![
@@ -396,6 +408,10 @@ fn of_before_and_beyond() -> Vec<(&'static str, Record)> {
                 findings: vec![finding(FindingCode::LocalBehindReplacingLoadBalancer)],
                 ..behind_a_load_balancer()
             },
+        ),
+        (
+            "a proxy of the cluster, on which node is not known",
+            by_a_proxy(),
         ),
         (
             "by the gateway, to a sidecar",

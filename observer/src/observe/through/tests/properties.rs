@@ -67,11 +67,23 @@ fn reading(seen: SocketAddr, how: How) -> Reading {
     }
 }
 
-/// Plays the steps; gives how many links named their client.
-fn play(steps: &[Step], before: u8) -> Result<usize, TestCaseError> {
-    let mut node = Node::new(Whose::On);
+/// How many links named their client.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Linked {
+    all: usize,
+    /// Where the header names no port, and the address is a masquerade's.
+    by_masquerade_alone: usize,
+}
+
+/// Plays the steps; the cluster is known from step `known_from` on.
+fn play(steps: &[Step], before: u8, known_from: usize) -> Result<Linked, TestCaseError> {
+    let mut node = if known_from == 0 {
+        Node::new(Whose::On)
+    } else {
+        Node::knowing(Whose::On, None)
+    };
     let mut open: Vec<Open> = Vec::new();
-    let mut named = 0;
+    let mut named = Linked::default();
     let unseen = |node: &mut Node, open: &[Open], client: u8, is_masqueraded: bool| {
         let client = at(
             &format!("203.0.113.{}", 50 + client),
@@ -93,7 +105,11 @@ fn play(steps: &[Step], before: u8) -> Result<usize, TestCaseError> {
         let one = unseen(&mut node, &open, client, true);
         open.push(one);
     }
-    for step in steps {
+    for (number, step) in steps.iter().enumerate() {
+        if number == known_from && number > 0 {
+            let known = Event::Cluster(Moment(node.now), cluster());
+            node.observer.handle(known);
+        }
         match *step {
             Step::Comes {
                 client,
@@ -108,12 +124,15 @@ fn play(steps: &[Step], before: u8) -> Result<usize, TestCaseError> {
                     node.observer.handle(Event::Lost(Moment(node.now)));
                 }
             }
-            Step::Dials(which, how) if !open.is_empty() => {
+            Step::Dials(which, how) if !open.is_empty() && number >= known_from => {
                 let for_whom = *which.get(&open);
                 let record = node.dials(PROXY, CLUSTER_IP, reading(for_whom.seen, how));
                 let linked = record.through.as_ref().and_then(|through| through.client);
                 if let Some(linked) = linked {
-                    named += 1;
+                    named.all += 1;
+                    let is_masqueraded = for_whom.seen != for_whom.client;
+                    let is_alone = is_masqueraded && matches!(how, How::AddressOnly);
+                    named.by_masquerade_alone += usize::from(is_alone);
                     prop_assert_eq!(linked.ip, for_whom.client.ip());
                     let confidence = record.through.as_ref().map(|through| through.confidence);
                     if confidence == Some(Confidence::Exact) {
@@ -157,12 +176,31 @@ proptest! {
     fn nobody_is_taken_for_another(
         steps in prop::collection::vec(step(), 0..60),
         before in 0..3_u8,
+        known_from in prop_oneof![2 => Just(0), 1 => 0..20_usize],
     ) {
-        play(&steps, before)?;
+        play(&steps, before, known_from)?;
     }
 }
 
 proptest! {
+    /// Where all is seen and what stands is known, the one client behind a masquerade is found by
+    /// its address alone.
+    #[test]
+    fn who_is_alone_behind_a_masquerade_is_found(
+        which in any::<prop::sample::Index>(),
+        client in 0..3_u8,
+        number in 1..40_usize,
+        known_from in 0..4_usize,
+    ) {
+        let comes = Step::Comes { client, is_masqueraded: true, is_seen: true };
+        let mut steps = vec![comes; number];
+        steps.insert(0, Step::Ends(which));
+        steps.extend([Step::Read, Step::Dials(which, How::AddressOnly)]);
+        // What is missed is asked for again: the cluster comes before it is read.
+        let known_from = known_from.min(number);
+        prop_assert_eq!(play(&steps, 0, known_from)?.by_masquerade_alone, 1);
+    }
+
     /// Where all is seen and ports are told, everybody is found.
     #[test]
     fn whoever_comes_is_found_by_the_port(
@@ -172,6 +210,6 @@ proptest! {
         let comes = |client| Step::Comes { client, is_masqueraded, is_seen: true };
         let mut steps: Vec<_> = (0..3).map(comes).collect();
         steps.extend([How::Proxy, How::WithPort].map(|how| Step::Dials(which, how)));
-        prop_assert_eq!(play(&steps, 0)?, 2);
+        prop_assert_eq!(play(&steps, 0, 0)?.all, 2);
     }
 }
