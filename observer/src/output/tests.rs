@@ -105,8 +105,8 @@ fn every_kind_of_record_is_readable_at_100_columns() {
           · 1 extra hop (node1 → node2) · MISMATCH: local-behind-replacing-load-balancer
 
     # a proxy of the cluster, on which node is not known
-    203.0.113.50 (x-forwarded-for) → 10.244.3.9:40000 (pod) → NodePort 172.31.0.11:30080
-      → shop/web:http → 10.244.2.5:8080 (web-7f9c, node2)
+    203.0.113.50 (x-forwarded-for) → 10.244.3.9:40000 (pod) → NodePort 172.31.0.11:30080 → shop/web:http
+      → 10.244.2.5:8080 (web-7f9c, node2)
         LOST at a proxy 10.244.3.9 · client recovered from x-forwarded-for: 203.0.113.50
           · pod saw 172.31.0.11 · 1 extra hop (node1 → node2)
 
