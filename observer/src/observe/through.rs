@@ -27,8 +27,9 @@ use crate::observation::{Identity, Tuple};
 
 /// Connections that are kept, in all; what was not asked for longest makes room.
 const INBOUND_MAX: usize = 1 << 14;
-/// Those that one proxy got from one address.
-const INBOUND_OF_ONE_MAX: usize = 32;
+/// Those that one proxy got from one address: what it opens for one is known for certain only some
+/// 150 ms later, by when the same client may have come a hundred times more.
+const INBOUND_OF_ONE_MAX: usize = 256;
 /// Kinds of connections of one address that are forgotten before it is known what became of them:
 /// by as many doors it may have come.
 const BARE_MAX: usize = 4;
