@@ -33,14 +33,26 @@ const SOON: Duration = Duration::from_millis(1_500);
 const API: &str = "127.0.0.1:9807";
 const READY: &str = "observing";
 
+/// Only what is resident while connections wait: `-- --tracked`.
+pub(crate) fn only_tracked() -> anyhow::Result<Value> {
+    let objects = tempfile::NamedTempFile::new()?;
+    fs::write(objects.path(), cluster::list(SERVICES).to_string())?;
+    tracked(&binary(), objects.path())
+}
+
+/// The observer that is tried.
+fn binary() -> PathBuf {
+    env::var_os("OBSERVER_BIN").map_or_else(
+        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/observer"),
+        PathBuf::from,
+    )
+}
+
 /// Each rate, through `trace` and through an `agent` with one who follows.
 pub(crate) fn absorb() -> anyhow::Result<Value> {
     let objects = tempfile::NamedTempFile::new()?;
     fs::write(objects.path(), cluster::list(SERVICES).to_string())?;
-    let observer = env::var_os("OBSERVER_BIN").map_or_else(
-        || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/observer"),
-        PathBuf::from,
-    );
+    let observer = binary();
     let trace: anyhow::Result<Vec<_>> = RATES
         .iter()
         .map(|rate| trace(&observer, objects.path(), *rate))

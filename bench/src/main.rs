@@ -48,6 +48,8 @@ fn main() -> anyhow::Result<()> {
     let is_asked = |what| env::args().any(|argument| argument == what);
     let line = if is_asked("--absorb") {
         json!({"absorb": absorb::absorb()?})
+    } else if is_asked("--tracked") {
+        json!({"tracked": absorb::only_tracked()?})
     } else if is_asked("--fixed") {
         let mut observer = observer(&cluster::snapshot(FIXED_SERVICES));
         let bytes = fixed_work(&mut observer, &wires(FIXED_SERVICES, FIXED_CONNECTIONS));
