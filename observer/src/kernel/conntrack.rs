@@ -8,6 +8,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use netlink_packet_core::{DefaultNla, NetlinkPayload, Nla as _};
 use netlink_packet_netfilter::conntrack::{
@@ -28,6 +29,8 @@ const TCP_CONNTRACK_TIME_WAIT: u8 = 7;
 const TCP_CONNTRACK_CLOSE: u8 = 8;
 /// What the kernel answers of an entry that is not there.
 const NO_SUCH_ENTRY: i32 = -2;
+/// So long a namespace is taken not to track after it was found so.
+const ASK_AGAIN: Duration = Duration::from_millis(500);
 /// The chain type that makes a namespace track connections.
 const NAT: &str = "nat";
 
@@ -37,6 +40,8 @@ pub struct Conntrack {
     line: Line,
     tracks: Tracks,
     partly: bool,
+    /// When it was last found that this namespace does not track IPv4, and IPv6.
+    untracked: [Option<Instant>; 2],
 }
 
 /// The families in which this namespace was seen to track connections.
@@ -53,6 +58,7 @@ impl Conntrack {
             line: Line::open()?,
             tracks: Tracks::default(),
             partly: false,
+            untracked: [None; 2],
         })
     }
 
@@ -75,7 +81,7 @@ impl Conntrack {
                 let absent = || Entry::Absent {
                     table_full: table_is_full(),
                 };
-                Ok((self.tracks(family)? && !self.partly).then(absent))
+                Ok((!self.partly && self.tracks_lately(family)?).then(absent))
             }
             NetlinkPayload::Error(error) => Err(NetfilterError::Refused(error.to_io())),
             _ => Err(NetfilterError::Unexpected),
@@ -86,6 +92,19 @@ impl Conntrack {
     /// and never left does not tell which it is, so the lack of an entry says nothing from now on.
     pub const fn tracks_partly(&mut self) {
         self.partly = true;
+    }
+
+    /// The same as [`Conntrack::tracks`], which where it does not takes milliseconds, for the whole
+    /// table is walked: so that is asked once in a while, and not for each of a flood. Meanwhile the
+    /// lack of an entry says nothing.
+    fn tracks_lately(&mut self, family: Family) -> Result<bool, NetfilterError> {
+        let place = usize::from(family == Family::V6);
+        if self.untracked[place].is_some_and(|asked| asked.elapsed() < ASK_AGAIN) {
+            return Ok(false);
+        }
+        let tracks = self.tracks(family)?;
+        self.untracked[place] = (!tracks).then(Instant::now);
+        Ok(tracks)
     }
 
     /// Whether this namespace tracks connections of that family. It does while a rule needs it:
