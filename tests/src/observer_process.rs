@@ -30,8 +30,8 @@ use crate::{
 pub const OBSERVER_BIN: &str = "OBSERVER_BIN";
 /// The start of the line by which the observer says that it misses nothing from now on.
 pub const READY: &str = "observing";
-/// How long it may take to get there. It promises two seconds; a busy machine gets more.
-const READY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long it may take to get there. It promises two seconds; an emulated one on a busy machine gets more.
+const READY_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long it may take to end after Ctrl-C.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
