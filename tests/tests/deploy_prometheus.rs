@@ -33,8 +33,11 @@ const RATE_INTERVAL: &str = "10s";
 const RANGE: &str = "5m";
 /// Long enough for some scrapes, and for what is pending to come out.
 const SCRAPES: Duration = Duration::from_secs(5);
-/// Queries of the dashboard that come to nothing where all is well.
-const ONLY_WHEN_ILL: [&str; 1] = ["source_ip_observer_unexpected_connections_total"];
+/// Metrics that are not there where all is well.
+const ONLY_WHEN_ILL: [&str; 2] = [
+    "source_ip_observer_mismatched_connections_total",
+    "source_ip_observer_unexpected_connections_total",
+];
 
 fn agent(node: &LabNode, server: &ApiServer, state: &Path) -> ObserverProcess {
     let kubeconfig = server.kubeconfig();
