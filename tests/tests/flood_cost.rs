@@ -3,7 +3,8 @@
 //! Goal: an opening costs less than a microsecond in both hooks together; in a flood the node's own
 //! traffic is as fast with an observer as without, or five hundredths slower at most. Method: the
 //! kernel's own statistics over ten thousand openings, less their clock; and bytes through a socket
-//! of the node while a flood is poured into it, with an observer and without, in turns.
+//! of the node while a flood is poured into it, with an observer and without, in turns: that one by
+//! `cargo test -p tests --test flood_cost -- --ignored --nocapture`, since a busy machine cannot tell.
 
 use std::{
     io::{Read as _, Write as _},
@@ -148,6 +149,7 @@ fn own_traffic(lab: &Lab, node: &LabNode) -> f64 {
 }
 
 #[test]
+#[ignore = "a measurement for a quiet machine: on a busy one it fails"]
 fn in_a_flood_the_nodes_own_traffic_is_as_fast_as_unobserved() {
     if !privilege::granted("in_a_flood_the_nodes_own_traffic_is_as_fast_as_unobserved") {
         return;
@@ -174,10 +176,11 @@ fn in_a_flood_the_nodes_own_traffic_is_as_fast_as_unobserved() {
         "{:.0} packets of the flood a second",
         f64::from(u32::try_from(flood.sent()).expect("few")) / flooded.as_secs_f64()
     ));
-    if ratios.len() < ROUNDS_ENOUGH {
-        say("NOISY: too few rounds in which the machine was steady; nothing is judged");
-        return;
-    }
+    assert!(
+        ratios.len() >= ROUNDS_ENOUGH,
+        "too noisy: of {ROUNDS_ENOUGH} rounds in which the machine is steady there were {}",
+        ratios.len()
+    );
     let ratio = ratios[ratios.len() / 2];
     assert!(
         ratio >= RATIO_MIN,
