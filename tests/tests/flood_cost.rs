@@ -1,8 +1,9 @@
 //! What openings cost where they really pass, and what a flood of them costs the node's own traffic.
 //!
 //! Goal: what an opening costs in both hooks together is told, and is no ten times what it was (whether
-//! it is under a microsecond is judged by `cargo xtask bench`); in a flood the node's own traffic is as fast with an observer as without, or five hundredths slower at most. Method: the
-//! kernel's own statistics over ten thousand openings, less their clock; and bytes through a socket
+//! it is under a microsecond is judged by `cargo xtask bench`); in a flood the node's own
+//! traffic is as fast with an observer as without, or five hundredths slower at most. Method: the kernel's own
+//! statistics over ten thousand openings, less their clock; and bytes through a socket
 //! of the node while a flood is poured into it, with an observer and without, in turns: that one by
 //! `cargo test -p tests --test flood_cost -- --ignored --nocapture`, since a busy machine cannot tell.
 
