@@ -16,7 +16,6 @@ use crate::{command, observer_process::binary};
 
 use self::{
     compare::Plan,
-    condition::Condition,
     ground::Ground,
     load::{Load, PACE},
     results::{Results, Setting},
@@ -33,6 +32,7 @@ pub mod live;
 pub mod load;
 pub mod machine;
 pub mod packets;
+pub mod place;
 pub mod rest;
 pub mod results;
 mod server;
@@ -146,7 +146,6 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Results> {
     }
     if !loads.is_empty() {
         let plan = Plan {
-            conditions: Condition::ALL.to_vec(),
             loads,
             rounds: options.rounds,
             enough: if options.quick {
@@ -186,14 +185,14 @@ fn growth_plan(options: &Options) -> growth::Plan {
         growth::Plan {
             rates: vec![300],
             services: vec![10, 1_000],
-            interfaces: vec![10],
+            interfaces: vec![13],
             seconds: 1,
         }
     } else {
         growth::Plan {
             rates: vec![100, 300, 1_000, 3_000],
             services: vec![10, 1_000, 5_000],
-            interfaces: vec![11, 32, 128],
+            interfaces: vec![13, 32, 128],
             seconds: 2,
         }
     }

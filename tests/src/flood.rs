@@ -36,6 +36,9 @@ const ACK: u8 = 16;
 /// How often the clock is asked.
 const BATCH: u32 = 64;
 
+/// The device's name.
+pub const DEVICE: &str = "inject0";
+
 type Packet = [u8; LENGTH];
 
 /// A way into a node, and to one of its front doors.
@@ -50,12 +53,14 @@ impl Flood {
     pub fn through(node: &Namespace, door: SocketAddrV4) -> Result<Self> {
         let device = || {
             DeviceBuilder::new()
-                .name("inject0")
+                .name(DEVICE)
                 .layer(Layer::L3)
                 .build_sync()
         };
         let device = node.run(device)?.context("failed to make a tun device")?;
-        node.ip("link set inject0 up\nroute add 198.18.0.0/16 dev inject0\n")?;
+        node.ip(&format!(
+            "link set {DEVICE} up\nroute add 198.18.0.0/16 dev {DEVICE}\n"
+        ))?;
         Ok(Self {
             device,
             packets: (0..CLIENTS * PORTS)

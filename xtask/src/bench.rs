@@ -23,8 +23,8 @@ pub(crate) struct Options {
     /// For how many seconds traffic flows at a time.
     #[arg(long, default_value_t = 1)]
     seconds: u32,
-    /// Only these: bulk-1 bulk-8 requests connections connections-paced datagrams (traffic), kernel
-    /// live growth rest userspace.
+    /// Only these: bulk-1 bulk-8 requests connections connections-paced datagrams flooded (traffic),
+    /// kernel live growth rest userspace.
     #[arg(long, num_args = 1..)]
     only: Vec<String>,
     /// As little of everything as shows that it works; the figures then say nothing.

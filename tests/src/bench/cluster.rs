@@ -63,8 +63,18 @@ pub const ECHO: Door = Door {
     pods: BACKENDS,
 };
 
+/// What a flood is poured into, with a server as that of [`GATE`].
+pub const FLOODED: Door = Door {
+    name: "flooded",
+    node_port: 30_005,
+    port: 7_003,
+    protocol: "TCP",
+    first: 40,
+    pods: 1,
+};
+
 /// All of them.
-pub const DOORS: [Door; 4] = [BULK, WEB, GATE, ECHO];
+pub const DOORS: [Door; 5] = [BULK, WEB, GATE, ECHO, FLOODED];
 
 impl Door {
     /// Where clients come in.

@@ -19,8 +19,6 @@ use super::{
 /// How it is compared.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// Under which conditions.
-    pub conditions: Vec<Condition>,
     /// Which traffic.
     pub loads: Vec<Load>,
     /// How often; twice as often where too few rounds count.
@@ -92,7 +90,7 @@ pub fn compare(ground: &Ground, plan: &Plan, say: &mut dyn FnMut(&str)) -> Resul
                 plan.rounds,
                 load.name()
             ));
-            work.round(load, &plan.conditions)?;
+            work.round(load, &load.conditions())?;
         }
     }
     for round in 1..=plan.rounds {

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream},
     path::{Path, PathBuf},
     process::Stdio,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{Arc, Mutex, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -14,12 +14,14 @@ use ipnet::IpNet;
 use tempfile::TempDir;
 
 use super::{
-    cluster::{self, BULK, Door, ECHO, GATE, NODE, WEB},
+    cluster::{self, BULK, Door, ECHO, FLOODED, GATE, NODE, WEB},
+    place::Place,
     server::{self, Server},
 };
 use crate::{
     child::{ChildGuard, poll_until},
     cluster::Cluster,
+    flood::{DEVICE, Flood},
     kubeproxy::{Mode, Settings},
     lab::{Lab, LabNode, LabPod, Options},
     netns::Namespace,
@@ -41,6 +43,7 @@ pub struct Ground {
     // In the order of the dismantling.
     _processes: Vec<ChildGuard>,
     _servers: Vec<Server>,
+    flood: Arc<Mutex<Flood>>,
     lab: Lab,
     folder: TempDir,
     /// How many connections the pods' sockets accepted.
@@ -70,11 +73,13 @@ impl Ground {
         lab.nodes()[0].namespace.set_parameters(&[TIME_WAIT])?;
         let folder = tempfile::tempdir().context("failed to make a folder")?;
         let (accepted, echoed) = (Arc::default(), Arc::default());
+        let flood = Flood::through(&lab.nodes()[0].namespace, FLOODED.address())?;
         let processes = start_processes(&lab, folder.path())?;
         let servers = start_servers(&lab, &accepted, &echoed)?;
         let ground = Self {
             _processes: processes,
             _servers: servers,
+            flood: Arc::new(Mutex::new(flood)),
             lab,
             folder,
             accepted,
@@ -117,10 +122,15 @@ impl Ground {
         &self.lab.nodes()[0]
     }
 
-    /// The interfaces of the node that traffic passes: the wire, and the pods'.
+    /// What pours a flood into the node; one at a time.
+    pub fn flood(&self) -> Arc<Mutex<Flood>> {
+        Arc::clone(&self.flood)
+    }
+
+    /// The interfaces of the node that traffic passes: the wire, the pods', and the flood's.
     pub fn interfaces(&self) -> Vec<String> {
         let pods = self.lab.pods().iter();
-        [self.lab.wire()]
+        [self.lab.wire(), DEVICE]
             .into_iter()
             .chain(pods.map(LabPod::interface))
             .map(str::to_owned)
@@ -151,7 +161,7 @@ fn start_processes(lab: &Lab, folder: &Path) -> Result<Vec<ChildGuard>> {
         (WEB, "nginx", &["-c", configuration]),
     ] {
         for pod in pods_of(lab, &door)? {
-            processes.push(start(pod, program, arguments)?);
+            processes.push(Place::Servers.run(|| start(pod, program, arguments))?);
         }
     }
     Ok(processes)
@@ -166,6 +176,10 @@ fn start_servers(
     for pod in pods_of(lab, &GATE)? {
         pod.set_parameters(&[REMEMBERED])?;
         servers.push(Server::gate(pod, GATE.port, accepted)?);
+    }
+    for pod in pods_of(lab, &FLOODED)? {
+        // What a flood leaves accepted, if anything, is nobody's.
+        servers.push(Server::gate(pod, FLOODED.port, &Arc::default())?);
     }
     for pod in pods_of(lab, &ECHO)? {
         servers.push(Server::echo(pod, ECHO.port, echoed)?);

@@ -5,16 +5,20 @@ use std::{process::Command, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use serde::Deserialize;
 
+use self::flooded::Pouring;
 use super::{
     cluster::{BULK, WEB},
+    condition::Condition,
     ground::Ground,
     machine::{self, Processors, Used},
+    place::Place,
     statistics::quantile,
 };
 use crate::command;
 
 mod connections;
 mod datagrams;
+mod flooded;
 
 /// How often iperf3's server is asked again, which serves one at a time.
 const BULK_TRIES: u32 = 3;
@@ -42,6 +46,8 @@ pub enum Load {
     Paced(u32),
     /// Datagrams that are sent back.
     Datagrams,
+    /// TCP as fast as it goes, over one stream, while a flood of openings is poured into the node.
+    Flooded,
 }
 
 /// New connections a second at which costs are compared.
@@ -101,13 +107,15 @@ impl Metric {
 
 impl Load {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Bulk(1),
         Self::Bulk(8),
         Self::Requests,
         Self::Connections,
         Self::Paced(PACE),
         Self::Datagrams,
+        // Last: of what a flood leaves nothing should be there when something else is measured.
+        Self::Flooded,
     ];
 
     /// As tables and files have it.
@@ -119,17 +127,26 @@ impl Load {
             Self::Connections => "connections",
             Self::Paced(_) => "connections-paced",
             Self::Datagrams => "datagrams",
+            Self::Flooded => "flooded",
+        }
+    }
+
+    /// What it is compared under. In a flood other tools lose nearly all that they tell of it.
+    pub fn conditions(self) -> Vec<Condition> {
+        match self {
+            Self::Flooded => vec![Condition::Floor, Condition::Trace, Condition::Agent],
+            _ => Condition::ALL.to_vec(),
         }
     }
 
     /// What is worked, and the unit of a metric.
     pub const fn unit(self, metric: Metric) -> &'static str {
         match (metric, self) {
-            (Metric::Rate, Self::Bulk(_)) => "GB/s",
+            (Metric::Rate, Self::Bulk(_) | Self::Flooded) => "GB/s",
             (Metric::Rate, Self::Requests) => "requests/s",
             (Metric::Rate, Self::Connections | Self::Paced(_)) => "connections/s",
             (Metric::Rate, Self::Datagrams) => "datagrams/s",
-            (Metric::Cost, Self::Bulk(_)) => "CPU ms/GB",
+            (Metric::Cost, Self::Bulk(_) | Self::Flooded) => "CPU ms/GB",
             (Metric::Cost, Self::Requests) => "CPU µs/request",
             (Metric::Cost, Self::Connections | Self::Paced(_)) => "CPU µs/connection",
             (Metric::Cost, Self::Datagrams) => "CPU µs/datagram",
@@ -139,6 +156,10 @@ impl Load {
 
     /// Lets it flow for some seconds.
     pub fn run(self, ground: &Ground, seconds: u32) -> Result<Sample> {
+        let _until_the_end = match self {
+            Self::Flooded => Some(Pouring::start(ground)?),
+            _ => None,
+        };
         let run = || -> Result<Sample> {
             let node = &ground.node().namespace;
             let interfaces = ground.interfaces();
@@ -146,6 +167,7 @@ impl Load {
             let before = Processors::now()?;
             let done = match self {
                 Self::Bulk(streams) => bulk(ground, streams, seconds)?,
+                Self::Flooded => bulk(ground, 1, seconds)?,
                 Self::Requests => requests(ground, seconds)?,
                 Self::Connections => connections::open(ground, seconds, None)?,
                 Self::Paced(rate) => connections::open(ground, seconds, Some(rate))?,
@@ -167,7 +189,7 @@ impl Sample {
     /// One of its figures, in the unit of [`Load::unit`].
     pub fn figure(&self, load: Load, metric: Metric) -> Option<f64> {
         let per_unit = match load {
-            Load::Bulk(_) => 1e3,
+            Load::Bulk(_) | Load::Flooded => 1e3,
             Load::Requests | Load::Connections | Load::Paced(_) | Load::Datagrams => 1e6,
         };
         match metric {
@@ -211,8 +233,9 @@ fn bulk(ground: &Ground, streams: u8, seconds: u32) -> Result<Done> {
             .args(["--port", &to.port().to_string()])
             .args(["--parallel", &streams.to_string()])
             .args(["--time", &seconds.to_string()]);
-        let Iperf { end } = serde_json::from_str(&command::run(&mut iperf3)?)
-            .context("iperf3 printed something else")?;
+        let Iperf { end } =
+            serde_json::from_str(&Place::Clients.run(|| command::run(&mut iperf3))?)
+                .context("iperf3 printed something else")?;
         Ok(Done {
             work: end.sum_received.bytes / 1e9,
             seconds: end.sum_received.seconds,
@@ -246,7 +269,7 @@ fn requests(ground: &Ground, seconds: u32) -> Result<Done> {
         .args(["--duration", &format!("{seconds}s"), "--script"])
         .arg(&script)
         .arg(format!("http://{}/", WEB.address()));
-    let printed = command::run(&mut wrk)?;
+    let printed = Place::Clients.run(|| command::run(&mut wrk))?;
     let line = printed.lines().find(|line| line.starts_with('{'));
     let report: Wrk = serde_json::from_str(line.context("wrk printed no report")?)
         .with_context(|| format!("wrk printed {printed:?}"))?;

@@ -73,9 +73,10 @@ impl Results {
             ("opening_ns", self.opening_ns()),
             ("connection_kernel_ns", self.connection_kernel_ns()),
             ("bulk_core_percent", self.bulk_core_percent()),
-            ("requests_of_floor", self.requests_of_floor()),
+            ("requests_of_floor", self.rate_of_floor(Load::Requests)),
             ("requests_cost_of_floor", self.requests_cost_of_floor()),
             ("connections_of_nothing", self.connections_of_nothing()),
+            ("flooded_of_floor", self.rate_of_floor(Load::Flooded)),
             ("naive_times", self.naive_times()),
             (
                 "trace_of_conntrack",
@@ -107,6 +108,7 @@ impl Results {
             ("requests_of_floor", Load::Requests, Metric::Rate),
             ("requests_cost_of_floor", Load::Requests, Metric::Cost),
             ("connections_of_nothing", Load::Connections, Metric::Rate),
+            ("flooded_of_floor", Load::Flooded, Metric::Rate),
             ("trace_of_conntrack", Load::Paced(PACE), Metric::Cost),
             ("agent_of_conntrack", Load::Paced(PACE), Metric::Cost),
         ];
@@ -178,8 +180,8 @@ impl Results {
         Some(row.comparison.ratio.median)
     }
 
-    fn requests_of_floor(&self) -> Option<f64> {
-        let of = |condition| self.ratio(Load::Requests, condition, Metric::Rate);
+    fn rate_of_floor(&self, load: Load) -> Option<f64> {
+        let of = |condition| self.ratio(load, condition, Metric::Rate);
         let floor = of(Condition::Floor)?;
         Some(of(Condition::Trace)?.min(of(Condition::Agent)?) / floor)
     }

@@ -18,6 +18,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::place::Place;
 use crate::netns::Namespace;
 
 /// The longest datagram that is sent back.
@@ -83,6 +84,7 @@ impl Server {
         let (stop, stopped) =
             UnixStream::pair().context("failed to make the pipe that stops a server")?;
         let thread = pod.spawn(move || {
+            Place::Servers.stay()?;
             let socket = open().context("failed to open a server's socket")?;
             Ok(move || {
                 while wait(socket.as_fd(), stopped.as_fd()) {

@@ -22,7 +22,7 @@ struct Arguments {
     #[arg(long, default_value_t = 1)]
     seconds: u32,
     /// Only this load or part; may be repeated: bulk-1 bulk-8 requests connections
-    /// connections-paced datagrams kernel live growth rest userspace.
+    /// connections-paced datagrams flooded kernel live growth rest userspace.
     #[arg(long, num_args = 1..)]
     only: Vec<String>,
     /// As little of everything as shows that it works.

@@ -21,7 +21,7 @@ use nix::sys::{
 };
 
 use super::{Done, latencies};
-use crate::bench::{cluster::GATE, ground::Ground};
+use crate::bench::{cluster::GATE, ground::Ground, place::Place};
 
 /// Longer than the second after which a SYN that was lost is repeated.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -64,8 +64,9 @@ pub(super) fn open(ground: &Ground, seconds: u32, rate: Option<u32>) -> Result<D
         }
         done
     };
-    let all: Vec<Client> = ground.client().run(|| {
-        thread::scope(|scope| {
+    let all: Vec<Client> = ground.client().run(|| -> Result<_> {
+        Place::Clients.stay()?;
+        Ok(thread::scope(|scope| {
             let running: Vec<_> = (0..)
                 .zip(clients)
                 .map(|client| scope.spawn(move || work(client)))
@@ -78,8 +79,8 @@ pub(super) fn open(ground: &Ground, seconds: u32, rate: Option<u32>) -> Result<D
                         .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
                 })
                 .collect()
-        })
-    })?;
+        }))
+    })??;
     let took = start.elapsed();
     let accepted = ground.accepted.load(Ordering::Relaxed) - before;
     let failed = all.iter().map(|client| client.failed).sum::<u64>();

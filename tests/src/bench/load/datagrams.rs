@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{Done, latencies};
-use crate::bench::{cluster::ECHO, ground::Ground};
+use crate::bench::{cluster::ECHO, ground::Ground, place::Place};
 
 /// Datagrams of a flow that are under way at once.
 const WINDOW: u64 = 16;
@@ -34,6 +34,7 @@ pub(super) fn exchange(ground: &Ground, seconds: u32) -> Result<Done> {
     let until = start + Duration::from_secs(seconds.into());
     let clients = ground.clients();
     let flows = ground.client().run(|| {
+        Place::Clients.stay()?;
         thread::scope(|scope| {
             let running: Vec<_> = clients
                 .into_iter()
