@@ -26,19 +26,13 @@ fn known() -> LoadBalancers {
 fn seen(connection: &Connection, said: Said) -> Verdict {
     let (index, local, known) = (index(), node1(), known());
     let gateways = [ip(GATEWAY)].into();
-    let knowledge = Knowledge {
-        index: Some(&index),
-        kube_proxy: None,
-        local: &local,
-        all: false,
-        before: Before {
-            load_balancers: Some(&known),
-            gateways: Some(&gateways),
-            said,
-            ..Before::default()
-        },
-        readers: &[],
+    let before = Before {
+        load_balancers: Some(&known),
+        gateways: Some(&gateways),
+        said,
+        ..Before::default()
     };
+    let knowledge = knowing(Some(&index), &local, before);
     judge(connection, knowledge).expect("reported")
 }
 
@@ -189,17 +183,11 @@ fn a_network_of_load_balancers_does_not_speak_of_the_tunnels_in_it() {
             networks: vec![network.parse().expect("a network")],
             ..LoadBalancers::default()
         };
-        let knowledge = Knowledge {
-            index: Some(&index),
-            kube_proxy: None,
-            local: &local,
-            all: false,
-            before: Before {
-                load_balancers: Some(&known),
-                ..Before::default()
-            },
-            readers: &[],
+        let before = Before {
+            load_balancers: Some(&known),
+            ..Before::default()
         };
+        let knowledge = knowing(Some(&index), &local, before);
         let straight = answered(peer, LOCAL_POD, LOCAL_POD, peer);
         let verdict = judge(&straight, knowledge).expect("reported");
         assert_eq!(verdict.client.kind, kind, "{network}");

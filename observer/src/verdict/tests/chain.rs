@@ -80,6 +80,30 @@ pub(super) fn nodes() -> Vec<Value> {
     (1..=3).map(node).collect()
 }
 
+/// An Ingress for shop/web, and ingress-nginx with these settings.
+pub(super) fn ingress_nginx(data: &Value) -> Vec<Value> {
+    let path = json!({
+        "path": "/", "pathType": "Prefix",
+        "backend": {"service": {"name": "web", "port": {"number": 80}}},
+    });
+    vec![
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
+            "metadata": {"name": "nginx"}, "spec": {"controller": "k8s.io/ingress-nginx"},
+        }),
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
+            "metadata": {"namespace": "shop", "name": "edge"},
+            "spec": {"ingressClassName": "nginx", "rules": [{"http": {"paths": [path]}}]},
+        }),
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"namespace": "ingress", "name": "ingress-nginx-controller"},
+            "data": data,
+        }),
+    ]
+}
+
 /// A Service of type `LoadBalancer` with a pod on each of these nodes.
 pub(super) fn service(name: &str, policy: &str, protocol: &str, on: &[u8]) -> Vec<Value> {
     let (namespace, name) = name.split_once('/').expect("a namespace");

@@ -4,38 +4,18 @@
 use rstest::rstest;
 use serde_json::{Value, json};
 
-use super::chain::{World, front, nodes, service};
+use super::chain::{World, front, ingress_nginx, nodes, service};
 use crate::cluster::front::{Carrier, Delivers, Keeps, LoadBalancer};
 use crate::verdict::ClientKind;
 use crate::verdict::chain::{Door, Loser, Seen, StageKind, Way};
 
 /// ingress-nginx with these settings in front of shop/web.
 fn nginx(policy: &str, data: &Value) -> Vec<Value> {
-    let path = json!({
-        "path": "/", "pathType": "Prefix",
-        "backend": {"service": {"name": "web", "port": {"number": 80}}},
-    });
-    let around = vec![
-        json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
-            "metadata": {"name": "nginx"}, "spec": {"controller": "k8s.io/ingress-nginx"},
-        }),
-        json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-            "metadata": {"namespace": "shop", "name": "edge"},
-            "spec": {"ingressClassName": "nginx", "rules": [{"http": {"paths": [path]}}]},
-        }),
-        json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"namespace": "ingress", "name": "ingress-nginx-controller"},
-            "data": data,
-        }),
-    ];
     [
         nodes(),
         service("shop/web", "Cluster", "TCP", &[1]),
         service("ingress/ingress-nginx", policy, "TCP", &[1, 2, 3]),
-        around,
+        ingress_nginx(data),
     ]
     .concat()
 }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::sample::{select, subsequence};
 use serde_json::{Value, json};
 
-use super::chain::{World, front, nodes, service};
+use super::chain::{World, front, ingress_nginx, nodes, service};
 use crate::cluster::front::{Carrier, Delivers, Keeps, LoadBalancer};
 use crate::cluster::plane::Dataplane;
 use crate::verdict::chain::{Explained, Seen, StageKind, Way, Word};
@@ -59,26 +59,7 @@ fn ingress(settings: &[&str]) -> Vec<Value> {
         .iter()
         .map(|name| ((*name).to_owned(), json!("true")))
         .collect();
-    let path = json!({
-        "path": "/", "pathType": "Prefix",
-        "backend": {"service": {"name": "web", "port": {"number": 80}}},
-    });
-    vec![
-        json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
-            "metadata": {"name": "nginx"}, "spec": {"controller": "k8s.io/ingress-nginx"},
-        }),
-        json!({
-            "apiVersion": "networking.k8s.io/v1", "kind": "Ingress",
-            "metadata": {"namespace": "shop", "name": "edge"},
-            "spec": {"ingressClassName": "nginx", "rules": [{"http": {"paths": [path]}}]},
-        }),
-        json!({
-            "apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"namespace": "ingress", "name": "ingress-nginx-controller"},
-            "data": data,
-        }),
-    ]
+    ingress_nginx(&data.into())
 }
 
 /// A way is what its stages make of it.

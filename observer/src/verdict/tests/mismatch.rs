@@ -25,18 +25,15 @@ fn found_if(
         networks: vec!["192.0.2.0/24".parse().expect("a network")],
         ..LoadBalancers::default()
     };
+    let before = Before {
+        load_balancers: Some(&known),
+        said,
+        is_believed,
+        ..Before::default()
+    };
     let knowledge = Knowledge {
-        index: Some(&index),
-        kube_proxy: None,
-        local: &local,
-        all: false,
-        before: Before {
-            load_balancers: Some(&known),
-            said,
-            is_believed,
-            ..Before::default()
-        },
         readers,
+        ..knowing(Some(&index), &local, before)
     };
     let verdict = judge(connection, knowledge).expect("reported");
     let findings = verdict.findings.iter();
@@ -202,18 +199,12 @@ fn a_list_that_was_replaced() {
     let connection = with(answered(proxy, "10.96.0.1:80", REMOTE_POD, proxy), reading);
     let (index, local) = (index(), node1());
     for replaces in [true, false] {
-        let knowledge = Knowledge {
-            index: Some(&index),
-            kube_proxy: None,
-            local: &local,
-            all: false,
-            before: Before {
-                said: names(Carrier::XForwardedFor, "192.0.2.7"),
-                replaces,
-                ..Before::default()
-            },
-            readers: &[],
+        let before = Before {
+            said: names(Carrier::XForwardedFor, "192.0.2.7"),
+            replaces,
+            ..Before::default()
         };
+        let knowledge = knowing(Some(&index), &local, before);
         let findings = judge(&connection, knowledge).expect("reported").findings;
         let codes: Vec<_> = findings.iter().map(|found| found.code).collect();
         let expected: &[_] = if replaces {

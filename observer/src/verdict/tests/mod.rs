@@ -156,19 +156,24 @@ fn node1() -> LocalAddresses {
     LocalAddresses::new("node1", addresses)
 }
 
+/// What is known with kube-proxy's defaults and no word of who waits for headers.
+fn knowing<'a>(
+    index: Option<&'a Index>,
+    local: &'a LocalAddresses,
+    before: Before<'a>,
+) -> Knowledge<'a> {
+    Knowledge {
+        index,
+        kube_proxy: None,
+        local,
+        all: false,
+        before,
+        readers: &[],
+    }
+}
+
 fn judged_with(connection: &Connection, index: Option<&Index>) -> Option<Verdict> {
-    let local = node1();
-    judge(
-        connection,
-        Knowledge {
-            index,
-            kube_proxy: None,
-            local: &local,
-            all: false,
-            before: Before::default(),
-            readers: &[],
-        },
-    )
+    judge(connection, knowing(index, &node1(), Before::default()))
 }
 
 fn judged(connection: &Connection) -> Verdict {
