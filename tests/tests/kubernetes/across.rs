@@ -6,6 +6,8 @@
 use std::{
     io::Write as _,
     net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
@@ -18,7 +20,7 @@ use tests::{
     http::Follower,
     kubeproxy::doors::{Kind, front_doors},
     lab::Lab,
-    observer_process::{Finished, ObserverProcess, join},
+    observer_process::{self, Finished, ObserverProcess, join},
     oracle::{self, Crossing},
     privilege,
     traffic::{self, Opened, Way, from_outside},
@@ -155,6 +157,30 @@ fn summary<'a>(finished: &'a Finished, node: &str) -> &'a str {
     let mut lines = finished.stderr.lines().rev();
     let line = lines.find(|line| line.starts_with(&format!("{node}: ")));
     line.unwrap_or_else(|| panic!("no summary of {node} in\n{}", finished.stderr))
+}
+
+/// The one line that it says when it cannot do what it was asked to.
+fn error(server: &ApiServer, more: &[&str]) -> String {
+    error_of(
+        &observer_process::binary().expect("an observer"),
+        &["trace", "--cluster"],
+        server,
+        more,
+    )
+}
+
+fn error_of(program: &Path, first: &[&str], server: &ApiServer, more: &[&str]) -> String {
+    let output = Command::new(program)
+        .args(first)
+        .arg("--kubeconfig")
+        .arg(server.kubeconfig())
+        .args(more)
+        .output()
+        .expect("runs");
+    let stderr = String::from_utf8(output.stderr).expect("text");
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "{stderr}");
+    stderr.trim_end().to_owned()
 }
 
 #[test]

@@ -3,8 +3,6 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
-    path::Path,
-    process::Command,
 };
 
 use rstest::rstest;
@@ -16,31 +14,7 @@ use tests::{
     privilege,
 };
 
-use super::{super::demo_items, API, NAMESPACE, pod, summary};
-
-/// The one line that it says when it cannot do what it was asked to.
-fn error(server: &ApiServer, more: &[&str]) -> String {
-    error_of(
-        &observer_process::binary().expect("an observer"),
-        &["trace", "--cluster"],
-        server,
-        more,
-    )
-}
-
-fn error_of(program: &Path, first: &[&str], server: &ApiServer, more: &[&str]) -> String {
-    let output = Command::new(program)
-        .args(first)
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args(more)
-        .output()
-        .expect("runs");
-    let stderr = String::from_utf8(output.stderr).expect("text");
-    assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert_eq!(stderr.lines().count(), 1, "{stderr}");
-    stderr.trim_end().to_owned()
-}
+use super::{super::demo_items, API, NAMESPACE, error, error_of, pod, summary};
 
 /// An API server that knows of agents, none of which is there.
 fn without_agents(pods: &[&str]) -> ApiServer {
