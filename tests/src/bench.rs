@@ -25,6 +25,7 @@ pub mod chart;
 pub mod cluster;
 pub mod compare;
 pub mod condition;
+pub mod document;
 pub mod ground;
 pub mod growth;
 pub mod kernel;
@@ -46,7 +47,7 @@ pub mod yardstick;
 const PARTS: [&str; 5] = ["kernel", "live", "growth", "rest", "userspace"];
 
 /// After so long comparisons are repeated no more than they must be.
-const ENOUGH: Duration = Duration::from_mins(12);
+const ENOUGH: Duration = Duration::from_mins(15);
 /// What a quick run tries: one load of each kind.
 const QUICK: [Load; 3] = [Load::Bulk(1), Load::Requests, Load::Paced(PACE)];
 

@@ -16,6 +16,10 @@ const USERSPACE: (&str, &str) = ("observer-bench", "core_bench");
 
 /// What `cargo xtask bench` takes.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is an option of the command line"
+)]
 pub(crate) struct Options {
     /// How often each comparison is made.
     #[arg(long, default_value_t = 5)]
@@ -43,6 +47,9 @@ pub(crate) struct Options {
     /// Where to write the picture [default: bench/bench.svg in cargo's target directory].
     #[arg(long)]
     svg: Option<PathBuf>,
+    /// Write what was found into README.md and docs/cost.md, which quote it.
+    #[arg(long, conflicts_with_all = ["only", "quick", "check"])]
+    document: bool,
 }
 
 /// Builds what is measured and what measures, and runs it.
@@ -83,6 +90,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     }
     if options.quick {
         bench.arg("--quick");
+    }
+    if options.document {
+        bench.arg("--document").arg(workspace::root());
     }
     bench
         .arg("--userspace")

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -15,6 +16,9 @@ use super::{
     machine::processors,
     statistics::{Comparison, ROUNDS_MIN, Round, median},
 };
+
+/// What starts and ends has work of its own then, and leaves some to the kernel: of maps, of programs.
+const SETTLED: Duration = Duration::from_millis(200);
 
 /// How it is compared.
 #[derive(Clone, Debug)]
@@ -125,8 +129,10 @@ impl Work<'_> {
         let mut before = load.run(self.ground, self.seconds)?;
         for &condition in conditions {
             let holding = Holding::start(condition, self.ground, false)?;
+            thread::sleep(SETTLED);
             let during = load.run(self.ground, self.seconds)?;
             let told = holding.stop()?;
+            thread::sleep(SETTLED);
             let after = load.run(self.ground, self.seconds)?;
             let lost = told.lost + untold(load, condition, &during, told.told);
             let of_load = self.compared.lost.entry(load.name()).or_default();

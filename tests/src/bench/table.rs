@@ -58,6 +58,20 @@ pub fn text(results: &Results) -> String {
     text
 }
 
+/// Where and how it was measured, in a line.
+pub fn setting(results: &Results) -> String {
+    let setting = &results.setting;
+    format!(
+        "{}, Linux {}, {} processors, {} rounds of {} s, {:.0} s in all",
+        setting.observer,
+        setting.kernel,
+        setting.processors,
+        setting.rounds,
+        setting.seconds,
+        setting.took_seconds
+    )
+}
+
 /// A table whose columns are figures, but for the first.
 pub fn new<'a>(header: impl IntoIterator<Item = &'a str>) -> Table {
     let mut table = Table::new();
@@ -316,7 +330,8 @@ fn rest(results: &Results) -> Table {
     table
 }
 
-fn targets(targets: &[Judged]) -> Table {
+/// What became of the targets.
+pub fn targets(targets: &[Judged]) -> Table {
     let mut table = new(["target", "limit", "reached", ""]);
     for judged in targets {
         let unit = &judged.target.unit;

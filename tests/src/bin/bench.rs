@@ -10,7 +10,7 @@ use std::{fs, path::PathBuf, time::Instant};
 
 use anyhow::{Context as _, Result};
 use clap::Parser;
-use tests::bench::{self, Options, chart, table};
+use tests::bench::{self, Options, chart, document, table};
 
 /// Measures what observing costs.
 #[derive(Debug, Parser)]
@@ -37,6 +37,9 @@ struct Arguments {
     /// Where to write the picture.
     #[arg(long)]
     svg: PathBuf,
+    /// Write the tables and the picture into the documents of the project here, too.
+    #[arg(long)]
+    document: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {
@@ -62,17 +65,11 @@ fn main() -> Result<()> {
         }
         fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))?;
     }
+    if let Some(root) = &arguments.document {
+        document::write(root, &results)?;
+    }
     println!("{}", table::text(&results));
-    let setting = &results.setting;
-    println!(
-        "{}, Linux {}, {} processors, {} rounds of {} s, {:.0} s in all",
-        setting.observer,
-        setting.kernel,
-        setting.processors,
-        setting.rounds,
-        setting.seconds,
-        setting.took_seconds
-    );
+    println!("{}", table::setting(&results));
     if options.quick {
         println!("A quick run: it shows that everything works, and its figures say nothing.");
     }
