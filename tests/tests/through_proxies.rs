@@ -16,10 +16,11 @@ use rstest::rstest;
 use serde_json::Value;
 use tests::{
     ear::Heard,
+    fronts::Logged,
     kubeproxy::{Backend, Family, Mode},
     observer_process::replay,
     privilege,
-    through::{Asked, Kind, Logged, NODE, Place, Run, Stage},
+    through::{Asked, Kind, NODE, Place, Run, Stage},
 };
 
 const CONNECTIONS: usize = 100;

@@ -37,9 +37,10 @@ impl Scene<'_> {
         let (who, shown) = match sidecar.takes(protocol, address.port())?.what {
             Mesh::IstioRedirect if Family::of(address.ip()) == Family::V6 => ("Istio's", "::6"),
             Mesh::IstioRedirect => ("Istio's", "127.0.0.6"),
+            // Since 2.11 it connects to the pod itself, before to 127.0.0.1 (linkerd2#6495).
             Mesh::Linkerd => (
                 "unless its namespace is told to skip this port, Linkerd's",
-                "a loopback address",
+                "the pod's own address, or, before 2.11, a loopback address,",
             ),
             Mesh::IstioTproxy | Mesh::IstioAmbient => return None,
         };
