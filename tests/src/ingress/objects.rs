@@ -1,4 +1,4 @@
-//! The objects: three ingress-nginx, each with a class, a `ConfigMap` and an Ingress of its own,
+//! The objects: five controllers, each with a class, a `ConfigMap` and an Ingress of its own,
 //! and the application behind them. Pure.
 
 use serde_json::{Value, json};
@@ -15,15 +15,41 @@ impl Ingress {
             Self::Plain => "plain",
             Self::Proxied => "proxied",
             Self::Forwarded => "forwarded",
+            Self::Haproxy => "haproxy",
+            Self::HaproxyProxied => "haproxy-proxied",
         }
     }
 
     /// Its pod.
     pub fn pod(self) -> Pod {
-        let (name, number) = match self {
-            Self::Plain => ("plain", 5),
-            Self::Proxied => ("proxied", 6),
-            Self::Forwarded => ("forwarded", 7),
+        let number = match self {
+            Self::Plain => 5,
+            Self::Proxied => 6,
+            Self::Forwarded => 7,
+            Self::Haproxy => 8,
+            Self::HaproxyProxied => 9,
+        };
+        let name = self.name();
+        let container = if self.is_haproxy() {
+            json!({
+                "name": "haproxy-ingress",
+                "image": "quay.io/jcmoraisjr/haproxy-ingress:v0.15.0",
+                "args": [
+                    format!("--controller-class={name}"),
+                    format!("--configmap=$(POD_NAMESPACE)/{name}"),
+                ],
+            })
+        } else {
+            json!({
+                "name": "controller",
+                "image": "registry.k8s.io/ingress-nginx/controller:v1.15.1",
+                "args": [
+                    "/nginx-ingress-controller",
+                    format!("--controller-class={}", self.class()),
+                    format!("--ingress-class={name}"),
+                    format!("--configmap=$(POD_NAMESPACE)/{name}"),
+                ],
+            })
         };
         Pod {
             namespace: NAMESPACE,
@@ -33,25 +59,26 @@ impl Ingress {
             port: 8_080,
             node_port: 30_000 + u16::from(number),
             annotations: json!({}),
-            containers: json!([{
-                "name": "controller",
-                "image": "registry.k8s.io/ingress-nginx/controller:v1.15.1",
-                "args": [
-                    "/nginx-ingress-controller",
-                    format!("--controller-class=k8s.io/{name}"),
-                    format!("--ingress-class={name}"),
-                    format!("--configmap=$(POD_NAMESPACE)/{name}"),
-                ],
-            }]),
+            containers: json!([container]),
             load_balancer: None,
+        }
+    }
+
+    /// What an `IngressClass` names it by.
+    fn class(self) -> String {
+        let name = self.name();
+        if self.is_haproxy() {
+            format!("haproxy-ingress.github.io/controller/{name}")
+        } else {
+            format!("k8s.io/{name}")
         }
     }
 
     fn more(self, trusted: &str) -> [Value; 3] {
         let name = self.name();
         let data = match self {
-            Self::Plain => json!({}),
-            Self::Proxied => json!({"use-proxy-protocol": "true"}),
+            Self::Plain | Self::Haproxy => json!({}),
+            Self::Proxied | Self::HaproxyProxied => json!({"use-proxy-protocol": "true"}),
             Self::Forwarded => {
                 json!({"use-forwarded-headers": "true", "proxy-real-ip-cidr": trusted})
             }
@@ -59,7 +86,7 @@ impl Ingress {
         [
             json!({
                 "apiVersion": "networking.k8s.io/v1", "kind": "IngressClass",
-                "metadata": {"name": name}, "spec": {"controller": format!("k8s.io/{name}")},
+                "metadata": {"name": name}, "spec": {"controller": self.class()},
             }),
             json!({
                 "apiVersion": "v1", "kind": "ConfigMap",
@@ -86,9 +113,9 @@ pub(super) fn web() -> Pod {
         namespace: "shop",
         name: "web",
         node: 1,
-        number: 8,
+        number: 20,
         port: 8_080,
-        node_port: 30_008,
+        node_port: 30_020,
         annotations: json!({}),
         containers: json!([{"name": "web", "image": "registry.example/web:1"}]),
         load_balancer: None,

@@ -60,7 +60,7 @@ pub enum Front {
     NginxRealipMended,
 }
 
-/// A controller.
+/// A controller: ingress-nginx, or, where it says so, `HAProxy` Ingress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ingress {
@@ -70,6 +70,10 @@ pub enum Ingress {
     Proxied,
     /// With `use-forwarded-headers`.
     Forwarded,
+    /// As it comes.
+    Haproxy,
+    /// With `use-proxy-protocol`.
+    HaproxyProxied,
 }
 
 /// What comes of a request.
@@ -143,5 +147,16 @@ impl Front {
 
 impl Ingress {
     /// All.
-    pub const ALL: [Self; 3] = [Self::Plain, Self::Proxied, Self::Forwarded];
+    pub const ALL: [Self; 5] = [
+        Self::Plain,
+        Self::Proxied,
+        Self::Forwarded,
+        Self::Haproxy,
+        Self::HaproxyProxied,
+    ];
+
+    /// Whether it is `HAProxy`.
+    pub fn is_haproxy(self) -> bool {
+        matches!(self, Self::Haproxy | Self::HaproxyProxied)
+    }
 }

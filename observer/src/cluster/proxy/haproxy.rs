@@ -6,6 +6,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use super::super::front::Carrier;
 use super::super::settings::{set, setting};
 use super::super::workload::{Workload, annotation};
+use super::class::Class;
 use super::nginx::PROXY_PROTOCOL;
 use super::world::{World, full_name, value};
 use super::{Controller, Served, place};
@@ -15,17 +16,28 @@ pub(super) const IMAGES: &[&str] = &["haproxy-ingress"];
 /// haproxytech/kubernetes-ingress.
 pub(super) const TECH_IMAGES: &[&str] = &["haproxytech/kubernetes-ingress"];
 
+/// What an `IngressClass` names it by; a path behind tells several apart.
+pub(super) const CONTROLLER: &str = "haproxy-ingress.github.io/controller";
+
 const KEYS: &str = "HAProxy Ingress, configuration/keys";
 const TECH: &str = "HAProxy Kubernetes Ingress Controller, documentation/annotations.md";
 const UPSTREAM: &str = "haproxy-ingress.github.io/service-upstream";
 
 /// By jcmoraisjr/haproxy-ingress: `forwardfor` is `add` by default, which replaces the header.
 pub(super) fn served(world: &World<'_>) -> Served {
-    let workloads = world.running(IMAGES);
-    let config = config(world, &workloads, "haproxy-ingress");
+    served_by(world, &world.running(IMAGES))
+}
+
+/// The same, of the controllers of one class.
+pub(super) fn served_of<'a>(world: &World<'a>, class: &Class<'a>) -> Served {
+    served_by(world, &workloads(world, class))
+}
+
+fn served_by<'a>(world: &World<'a>, workloads: &[&Workload<'a>]) -> Served {
+    let config = config(world, workloads, "haproxy-ingress");
     let mut served = Served::by(Controller::Haproxy, None);
     served.config_map = config.map(full_name);
-    served.places = place::places(world, &workloads);
+    served.places = place::places(world, workloads);
     let mode = value(config, "forwardfor");
     match mode {
         None | Some("add") => served.adds.push(Carrier::XForwardedFor),
@@ -56,6 +68,22 @@ pub(super) fn served(world: &World<'_>) -> Served {
         served.because.push(set("service-upstream", "true", KEYS));
     }
     served
+}
+
+/// The controllers of a class (`HAProxy` Ingress, configuration/command-line, `--controller-class`
+/// and `--ingress-class`), or all of them if that tells nothing.
+fn workloads<'w, 'a>(world: &'w World<'a>, class: &Class<'a>) -> Vec<&'w Workload<'a>> {
+    let all = world.running(IMAGES);
+    let spec = class.object.and_then(|it| it.spec.as_ref());
+    let controller = spec.and_then(|spec| spec.controller.as_deref());
+    let path = controller.and_then(|it| it.strip_prefix(CONTROLLER));
+    let without = |path: &'a str| path.trim_start_matches('/');
+    let is_of_class = |it: &&&Workload<'a>| match path {
+        Some(path) => without(it.flag("--controller-class").unwrap_or_default()) == without(path),
+        None => it.flag("--ingress-class").unwrap_or("haproxy") == class.name.unwrap_or("haproxy"),
+    };
+    let of_class: Vec<_> = all.iter().filter(is_of_class).copied().collect();
+    if of_class.is_empty() { all } else { of_class }
 }
 
 /// What an Ingress or a Service sets for itself.
