@@ -87,14 +87,15 @@ fn nginx(which: Ingress, namespace: &Namespace, at: SocketAddr, to: SocketAddr) 
 /// `HAProxy` Ingress (`rootfs/etc/templates/haproxy/haproxy.tmpl`), but that each request has a
 /// connection of its own.
 fn haproxy(which: Ingress, namespace: &Namespace, at: SocketAddr, to: SocketAddr) -> Result<Proxy> {
-    let accept = match which {
-        Ingress::HaproxyProxied => "accept-proxy",
-        _ => "",
+    // A request that is none would be logged like this, too.
+    let (accept, errors) = match which {
+        Ingress::HaproxyProxied => ("accept-proxy", "error-log-format \"missed [%ci]\""),
+        _ => ("", ""),
     };
     let proxies = format!(
         "listen inbound\n  bind {at} {accept}\n  mode http\n  \
          http-request del-header x-forwarded-for\n  option forwardfor\n  http-reuse never\n  \
-         log-format \"told [%ci]:%cp %ST\"\n  error-log-format \"missed [%ci]\"\n  \
+         log-format \"told [%ci]:%cp %ST\"\n  {errors}\n  \
          server web {to}\n"
     );
     Proxy::haproxy(namespace, &[at], &proxies)
