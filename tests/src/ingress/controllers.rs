@@ -57,10 +57,8 @@ impl Controller {
 
 /// ingress-nginx (`rootfs/etc/nginx/template/nginx.tmpl`).
 fn nginx(which: Ingress, namespace: &Namespace, at: SocketAddr, to: SocketAddr) -> Result<Proxy> {
-    let trusted: String = FRONT_NETWORKS
-        .iter()
-        .map(|network| format!("set_real_ip_from {network};\n"))
-        .collect();
+    let trusted = FRONT_NETWORKS.map(|network| format!("set_real_ip_from {network};\n"));
+    let trusted = trusted.concat();
     // `{{ if $cfg.UseForwardedHeaders }}`, `{{ else if $cfg.UseProxyProtocol }}`.
     let (listen, real_ip) = match which {
         Ingress::Proxied => (
