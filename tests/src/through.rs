@@ -14,8 +14,6 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-mod proxies;
-
 use crate::{
     child::poll_until,
     ear::{Ear, Heard},
@@ -27,6 +25,8 @@ use crate::{
     payload,
     scene::Scene,
 };
+
+mod proxies;
 
 /// Where the first proxy listens; each next one a port further.
 const PORT: u16 = 9_100;

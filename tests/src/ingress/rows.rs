@@ -96,7 +96,7 @@ pub enum Answer {
 pub enum Hop {
     /// The client.
     Client,
-    /// The first, second of those in front.
+    /// The first of those in front.
     First,
     /// The second.
     Second,
