@@ -101,6 +101,11 @@ pub fn network(text: &str) -> Result<IpNet, &'static str> {
 }
 
 impl Asking {
+    /// Whether anybody's are asked for.
+    pub fn reads(&self) -> bool {
+        self.whose != Whose::Off
+    }
+
     /// The networks whose connections' first bytes are asked for, on a node.
     pub fn sources(&self, index: Option<&Index>, local: &LocalAddresses) -> BTreeSet<IpNet> {
         match self.whose {
