@@ -22,6 +22,8 @@ use tests::{
 };
 
 const NAME: &str = "source-ip-observer";
+/// What only who looks at first bytes may read.
+const ROLE: &str = "source-ip-observer-proxies";
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const OVERLAYS: [&str; 2] = ["capabilities", "privileged"];
 /// Where the agent serves, if it is told nothing else.
@@ -308,7 +310,6 @@ fn who_looks_at_first_bytes_may_read_what_proxies_expect() {
     let Some([kubectl]) = tools(test, [Tool::Kubectl]) else {
         return;
     };
-    const ROLE: &str = "source-ip-observer-proxies";
     let resources = file("overlays/capabilities");
     let manifests = Manifests::compose(&kubectl, &resources, &[file("components/payload")]);
     let manifests = manifests.expect("rendered");
