@@ -548,7 +548,10 @@ impl Programs {
         Ok(NotTold {
             lost: self.sum(&LOST)?,
             unseen: self.sum(&UNSEEN)?,
-            first_bytes: self.sum(&FIRST_BYTES_LOST)?,
+            first_bytes: match self.payload {
+                Some(_) => self.sum(&FIRST_BYTES_LOST)?,
+                None => 0,
+            },
         })
     }
 

@@ -379,7 +379,11 @@ fn what_has_the_gateways_address_is_not_known() {
 #[case::replaced(&["198.51.100.7"], true)]
 #[case::kept(&["203.0.113.50", "198.51.100.7"], false)]
 #[case::of_another(&["198.51.100.8"], false)]
-fn what_a_proxy_was_told_it_may_replace(#[case] hops: &[&str], #[case] is_replaced: bool) {
+fn what_a_proxy_was_told_it_may_replace(
+    #[case] hops: &[&str],
+    #[case] is_replaced: bool,
+    #[values(false, true)] is_lost: bool,
+) {
     let asked = Asking {
         whose: Whose::On,
         trusted: ["10.244.1.5", "load-balancers"]
@@ -401,9 +405,19 @@ fn what_a_proxy_was_told_it_may_replace(#[case] hops: &[&str], #[case] is_replac
     let reading = forwarded(&["203.0.113.50"]);
     only(says(&mut observer, 2 * SECOND, BALANCER, reading));
     assert_eq!(finds(&mut observer, 3 * SECOND), is_replaced);
-    // A health check, which the proxy may have opened the next for.
+    // One that says nothing, for which the proxy opens nothing.
     connect_from(&mut observer, 4 * SECOND, BALANCER, BALANCER);
-    let nothing = Reading::Nothing(Reason::NoHeader);
-    only(says(&mut observer, 4 * SECOND, BALANCER, nothing));
-    assert!(!finds(&mut observer, 5 * SECOND));
+    let silent = only(observer.handle(Event::Tick(Moment(7 * SECOND))));
+    assert_eq!(told(&silent), (None, Some(Reason::Silent)));
+    assert_eq!(finds(&mut observer, 8 * SECOND), is_replaced);
+    // A health check, which the proxy may have opened the next for.
+    connect_from(&mut observer, 9 * SECOND, BALANCER, BALANCER);
+    if is_lost {
+        observer.handle(Event::FirstBytesLost(Moment(10 * SECOND)));
+        only(observer.handle(Event::Tick(Moment(12 * SECOND))));
+    } else {
+        let nothing = Reading::Nothing(Reason::NoHeader);
+        only(says(&mut observer, 9 * SECOND, BALANCER, nothing));
+    }
+    assert!(!finds(&mut observer, 13 * SECOND));
 }
