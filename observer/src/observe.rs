@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use self::first_bytes::{Around, load_balancers, reached};
 pub use self::first_bytes::{Asking, Trusted, Whose, network};
 use self::history::History;
+use self::sources::LeftOut;
+pub use self::sources::Sources;
 use self::through::Memory;
 use self::told::Told;
 use self::unread::Unread;
@@ -27,6 +29,7 @@ use crate::verdict::{self, Before, Knowledge, LoadBalancers};
 
 mod first_bytes;
 mod history;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod through;
@@ -102,6 +105,8 @@ pub enum Event {
     /// What a connection's client sent first, as far as it came; it may be told again, of more.
     /// The parser's word, not the bytes: those are in no event.
     FirstBytes(Identity, Reading),
+    /// What clients sent first was lost, at any time before this moment.
+    FirstBytesLost(Moment),
     /// Observations were lost, at any time before this moment.
     Lost(Moment),
     /// Packets were not understood, or left aside: connections may have come of which nothing was told.
@@ -165,6 +170,8 @@ pub struct Observer {
     load_balancers: LoadBalancers,
     /// This node's pods that outsiders reach, by the latest of the cluster.
     reached: HashSet<IpAddr>,
+    /// Whose first bytes the programs have no room for, by the latest of the cluster.
+    left_out: LeftOut,
     now: Moment,
 }
 
@@ -172,9 +179,12 @@ impl Observer {
     /// One that knows of no interface yet; [`Event::Interfaces`] tells. `cluster`: what is known
     /// from the beginning.
     pub fn new(settings: Settings, cluster: Option<Arc<Snapshot>>) -> Self {
+        let local = LocalAddresses::new(settings.node.as_str(), []);
+        let index = cluster.as_deref().map(|cluster| &cluster.index);
         Self {
             flow: Flow::new(settings.answer_timeout_ns),
-            local: LocalAddresses::new(settings.node.as_str(), []),
+            left_out: LeftOut::of(&settings.first_bytes, index, &local),
+            local,
             unread: Unread::new(settings.answer_timeout_ns),
             told: Told::new(),
             memory: Memory::default(),
@@ -213,6 +223,8 @@ impl Observer {
             Event::Cluster(since, snapshot) => {
                 self.load_balancers = balancers(Some(&snapshot), &self.settings.first_bytes);
                 self.reached = reached(&snapshot.index, &self.settings.node);
+                let asking = &self.settings.first_bytes;
+                self.left_out = LeftOut::of(asking, Some(&snapshot.index), &self.local);
                 self.cluster.add(since, snapshot);
                 self.keep_standing();
                 (self.reconsidered(|_| true), Vec::new())
@@ -234,6 +246,10 @@ impl Observer {
                 let connection = self.unread.read(identity, reading);
                 let output = connection.and_then(|connection| self.judged(&connection));
                 (output.into_iter().collect(), Vec::new())
+            }
+            Event::FirstBytesLost(now) => {
+                self.unread.lost(now);
+                return Vec::new();
             }
             Event::Lost(now) => {
                 self.flow.lost(now);
@@ -259,6 +275,9 @@ impl Observer {
             }) => {
                 self.gateways = gateways;
                 self.local = LocalAddresses::new(self.settings.node.as_str(), addresses);
+                let latest = self.cluster.latest().map(|latest| &latest.index);
+                let asking = &self.settings.first_bytes;
+                self.left_out = LeftOut::of(asking, latest, &self.local);
                 // A record may still speak of an interface that is gone.
                 self.interfaces.extend(names);
                 while self.interfaces.len() > INTERFACES_MAX {
@@ -345,7 +364,10 @@ impl Observer {
                 local: &self.local,
                 load_balancers: &self.load_balancers,
                 reached: &self.reached,
+                left_out: &self.left_out,
                 memory: &self.memory,
+                identity: connection.identity,
+                opened_at: connection.opened_at,
                 is_own: self.is_own(&connection),
                 is_linked: false,
             };
@@ -493,7 +515,10 @@ impl Observer {
             local: &self.local,
             load_balancers: &self.load_balancers,
             reached: &self.reached,
+            left_out: &self.left_out,
             memory: &self.memory,
+            identity: connection.identity,
+            opened_at: connection.opened_at,
             is_own: self.is_own(connection),
             is_linked: false,
         }

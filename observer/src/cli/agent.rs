@@ -15,7 +15,7 @@ use super::{Ending, host_name, names};
 use crate::agent::{self, Addresses};
 use crate::kernel::layout::SYSFS;
 use crate::live::{self, Setup};
-use crate::observe::Settings;
+use crate::observe::{Asking, Settings};
 
 /// A token is a line; what is longer is another file.
 const TOKEN_BYTES_MAX: usize = 4_096;
@@ -73,6 +73,8 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         );
     }
     let node = node.map_or_else(host_name, Ok)?;
+    let first_bytes = Asking::from(payload);
+    let readers = first_bytes.reads();
     let options = agent::Options {
         setup: Setup {
             interfaces,
@@ -86,7 +88,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
             answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
             all: false,
             follows_cluster: source.file().is_none(),
-            first_bytes: payload.into(),
+            first_bytes,
         },
         addresses: Addresses {
             api: listen,
@@ -98,7 +100,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     };
     agent::run(options, || {
         // Observing does not wait for the cluster; connections do.
-        let knowledge = source.knowledge_to_come(&node)?;
+        let knowledge = source.knowledge_to_come(&node, readers)?;
         let known = knowledge.cluster.as_deref();
         names::node(&node, known.and_then(|cluster| cluster.objects.as_ref()))?;
         Ok(knowledge)

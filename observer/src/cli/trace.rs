@@ -21,7 +21,7 @@ use crate::kernel::programs::Hook;
 use crate::live::{self, Attached, Begin, Ended, Setup, Sink};
 use crate::notice::say;
 use crate::observation::Moment;
-use crate::observe::Settings;
+use crate::observe::{Asking, Settings};
 use crate::record::Record;
 use crate::recording::{Header, Writer};
 
@@ -121,7 +121,10 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     // Told before anything is asked.
     capabilities::check()?;
     let node = node.map_or_else(host_name, Ok)?;
-    let knowledge = source.knowledge(&node, PATIENCE).await?;
+    let first_bytes = Asking::from(payload);
+    let knowledge = source
+        .knowledge(&node, first_bytes.reads(), PATIENCE)
+        .await?;
     let known = knowledge.cluster.as_deref();
     let objects = known.and_then(|cluster| cluster.objects.as_ref());
     names::node(&node, objects)?;
@@ -134,7 +137,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
         all,
         follows_cluster: knowledge.changes.is_some(),
-        first_bytes: payload.into(),
+        first_bytes,
     };
     let recorder = record
         .map(|path| {

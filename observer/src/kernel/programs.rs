@@ -65,6 +65,13 @@ const UNSEEN: [Counter; 3] = [
     Counter::NotFollowed,
 ];
 
+/// What counts first bytes that are not handed on although they are asked for.
+const FIRST_BYTES_LOST: [Counter; 3] = [
+    Counter::SegmentsLost,
+    Counter::WaitingLost,
+    Counter::Unattended,
+];
+
 /// For what the kernel drops.
 const DROP: &str = "observer_drop";
 
@@ -219,6 +226,8 @@ pub struct NotTold {
     pub lost: u64,
     /// Those of which nothing comes out.
     pub unseen: u64,
+    /// Those with what clients send first, and openings after which nobody looks for it.
+    pub first_bytes: u64,
 }
 
 /// What the programs fill.
@@ -539,6 +548,10 @@ impl Programs {
         Ok(NotTold {
             lost: self.sum(&LOST)?,
             unseen: self.sum(&UNSEEN)?,
+            first_bytes: match self.payload {
+                Some(_) => self.sum(&FIRST_BYTES_LOST)?,
+                None => 0,
+            },
         })
     }
 

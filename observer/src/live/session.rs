@@ -559,10 +559,13 @@ impl<S: Sink> Session<S> {
         let not_told = self.parts.programs.not_told()?;
         let before = mem::replace(&mut self.not_told, not_told);
         let undecodable = mem::replace(&mut self.undecodable, self.lost.undecodable);
+        if not_told.first_bytes > before.first_bytes {
+            self.feed(Event::FirstBytesLost(now()?))?;
+        }
         if not_told.lost > before.lost {
             self.feed(Event::Lost(now()?))?;
         } else if self.parts.asking.whose != Whose::Off
-            && (not_told != before || self.lost.undecodable > undecodable)
+            && (not_told.unseen > before.unseen || self.lost.undecodable > undecodable)
         {
             self.feed(Event::Unseen)?;
         }

@@ -6,7 +6,7 @@ use super::vocabulary::{Beyond, ClientKind, Finding, FindingCode, Hider, Rewrite
 use crate::cluster::front::{self, Keeps};
 use crate::cluster::plane::Mesh;
 use crate::cluster::proxy::HeaderReader;
-use crate::cluster::{Family, Protocol, TrafficPolicy};
+use crate::cluster::{Family, ServiceEntry, TrafficPolicy};
 use crate::payload::{Carrier, Chain, Reading, Reason};
 
 impl Scene<'_> {
@@ -109,13 +109,7 @@ impl Scene<'_> {
     /// The ports of a proxy's Service that are for clients: a webhook's or the metrics' expect no
     /// header.
     fn is_for_requests(&self) -> bool {
-        self.entry.is_some_and(|entry| {
-            let named = matches!(
-                entry.name.as_deref(),
-                Some("http" | "https" | "web" | "websecure")
-            );
-            entry.protocol == Protocol::Tcp && (named || matches!(entry.port, 80 | 443))
-        })
+        self.entry.is_some_and(ServiceEntry::is_for_requests)
     }
 
     /// A policy that keeps an address which is not the client's. By its address alone a load

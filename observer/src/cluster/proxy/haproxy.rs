@@ -19,8 +19,11 @@ pub(super) const TECH_IMAGES: &[&str] = &["haproxytech/kubernetes-ingress"];
 /// What an `IngressClass` names it by; a path behind tells several apart.
 pub(super) const CONTROLLER: &str = "haproxy-ingress.github.io/controller";
 
+/// By which name the latter is told.
+pub(super) const TECH: &str = "haproxytech";
+
 const KEYS: &str = "HAProxy Ingress, configuration/keys";
-const TECH: &str = "HAProxy Kubernetes Ingress Controller, documentation/annotations.md";
+const TECH_KEYS: &str = "HAProxy Kubernetes Ingress Controller, documentation/annotations.md";
 const UPSTREAM: &str = "haproxy-ingress.github.io/service-upstream";
 
 /// By jcmoraisjr/haproxy-ingress: `forwardfor` is `add` by default, which replaces the header.
@@ -57,7 +60,7 @@ fn served_by<'a>(world: &World<'a>, workloads: &[&Workload<'a>]) -> Served {
         .because
         .push(setting("forwardfor", mode, "add", KEYS));
     let proxied = value(config, PROXY_PROTOCOL);
-    if proxied == Some("true") {
+    if config.is_some_and(expects_proxy) {
         served.believes.extend([Carrier::ProxyV1, Carrier::ProxyV2]);
     }
     served
@@ -86,6 +89,11 @@ fn workloads<'w, 'a>(world: &'w World<'a>, class: &Class<'a>) -> Vec<&'w Workloa
     if of_class.is_empty() { all } else { of_class }
 }
 
+/// Whether jcmoraisjr/haproxy-ingress expects a PROXY header of all.
+pub(super) fn expects_proxy(config: &ConfigMap) -> bool {
+    value(Some(config), PROXY_PROTOCOL) == Some("true")
+}
+
 /// What an Ingress or a Service sets for itself.
 pub(super) fn specialise(served: &mut Served, ingress: &Ingress, service: Option<&Service>) {
     let of_service = service.and_then(|service| annotation(&service.metadata, UPSTREAM));
@@ -101,7 +109,7 @@ pub(super) fn specialise(served: &mut Served, ingress: &Ingress, service: Option
 pub(super) fn served_by_tech(world: &World<'_>) -> Served {
     let workloads = world.running(TECH_IMAGES);
     let config = config(world, &workloads, "haproxy-kubernetes-ingress");
-    let mut served = Served::by(Controller::Haproxy, Some("haproxytech".to_owned()));
+    let mut served = Served::by(Controller::Haproxy, Some(TECH.to_owned()));
     served.config_map = config.map(full_name);
     served.places = place::places(world, &workloads);
     let forwarded = value(config, "forwarded-for");
@@ -111,18 +119,23 @@ pub(super) fn served_by_tech(world: &World<'_>) -> Served {
     }
     served
         .because
-        .push(setting("forwarded-for", forwarded, "true", TECH));
+        .push(setting("forwarded-for", forwarded, "true", TECH_KEYS));
     if let Some(peers) = value(config, "proxy-protocol") {
         served.believes.extend([Carrier::ProxyV1, Carrier::ProxyV2]);
-        served.because.push(set("proxy-protocol", peers, TECH));
+        served.because.push(set("proxy-protocol", peers, TECH_KEYS));
     }
     if let Some(header) = value(config, "src-ip-header") {
         if header.eq_ignore_ascii_case(super::nginx::HEADER) {
             served.believes.push(Carrier::XForwardedFor);
         }
-        served.because.push(set("src-ip-header", header, TECH));
+        served.because.push(set("src-ip-header", header, TECH_KEYS));
     }
     served
+}
+
+/// Whether haproxytech/kubernetes-ingress reads the PROXY headers of some.
+pub(super) fn tech_reads_proxy(config: &ConfigMap) -> bool {
+    value(Some(config), "proxy-protocol").is_some()
 }
 
 fn config<'a>(
@@ -133,7 +146,5 @@ fn config<'a>(
     let Some(first) = workloads.first() else {
         return world.config_map_named(&[usual]);
     };
-    let named = first.flag("--configmap")?;
-    let named = named.replace("$(POD_NAMESPACE)", first.namespace);
-    world.config_map(&named)
+    world.config_map_of(first)
 }
