@@ -188,6 +188,10 @@ fn read<T>(address: u64, into: &mut T) -> Option<()> {
 fn take_over(kernel: &NfConntrackTuple, tuple: &mut Tuple) {
     tuple.source = kernel.source;
     tuple.destination = kernel.destination;
-    tuple.source_port = u16::from_be(kernel.source_port);
-    tuple.destination_port = u16::from_be(kernel.destination_port);
+    let [a, b] = u16::from_be(kernel.source_port).to_ne_bytes();
+    let [c, d] = u16::from_be(kernel.destination_port).to_ne_bytes();
+    let ports = (&raw mut tuple.source_port).cast::<u32>();
+    // In one, as in `Packet::identify`.
+    // SAFETY: the ports are the last word of a tuple, which is aligned for words.
+    unsafe { ports.write(u32::from_ne_bytes([a, b, c, d])) }
 }

@@ -77,6 +77,10 @@ pub(crate) struct Scratch {
     /// Whether a packet that leaves may lack an arrival because it was not followed. Kept here because
     /// the verifier would go every way from here on twice if it knew it.
     pub(crate) may_lack: u8,
+    /// Whether this node itself sends what leaves.
+    pub(crate) is_own: u8,
+    /// When the run began.
+    now_ns: u64,
 }
 
 /// What [`take`] gives when nothing arrived.
@@ -102,7 +106,19 @@ pub(crate) fn scratch() -> Option<(&'static mut Scratch, u64)> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: the slot is this CPU's own, and TC programs run to their end with softirqs off, so
     // none interrupts another on one CPU. The kernel zeroed it, and zero is a value of each field.
-    Some((unsafe { &mut *scratch }, now_ns))
+    let scratch = unsafe { &mut *scratch };
+    scratch.now_ns = now_ns;
+    Some((scratch, now_ns))
+}
+
+/// The same again, in a function that the run has called.
+#[inline(always)]
+pub(crate) fn scratch_of_run() -> Option<(&'static mut Scratch, u64)> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: as above; who calls has none left.
+    let scratch = unsafe { &mut *scratch };
+    let now_ns = scratch.now_ns;
+    Some((scratch, now_ns))
 }
 
 /// Filters outlive an observer that is killed; they must not go on to collect addresses.

@@ -148,10 +148,12 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn identify(&self, original: &Tuple, identity: &mut Identity) {
         identity.original = *original;
-        identity.family = self.family;
-        identity.protocol = self.protocol;
-        identity.zone = 0;
-        identity.sequence = self.sequence;
+        let protocol = u32::from_ne_bytes([self.family, self.protocol, 0, 0]);
+        let rest = (&raw mut identity.family).cast::<[u32; 2]>();
+        // In words: what is written in bytes and read in words, as a map does, waits for the cache.
+        // SAFETY: family, protocol and zone are the word before the sequence number, which is the
+        // last, and the type is aligned for words.
+        unsafe { rest.write([protocol, self.sequence]) }
     }
 }
 
@@ -378,10 +380,11 @@ fn ethertype(context: &TcContext) -> u16 {
     unsafe { (*context.skb.skb).protocol as u16 }
 }
 
-/// Reads the headers into `packet`. `None`: it neither opens a connection nor answers an opening.
+/// Reads the headers of what [`handshake`] told nothing of into `packet`. `None`: it neither opens a
+/// connection nor answers an opening.
 #[inline(always)]
 pub(crate) fn parse<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<()> {
-    if direct::<LINK>(context, packet).is_some() {
+    if datagram::<LINK>(context, packet).is_some() {
         return Some(());
     }
     if ethertype(context) == IPV4 {
@@ -391,56 +394,75 @@ pub(crate) fn parse<const LINK: usize>(context: &TcContext, packet: &mut Packet)
     }
 }
 
-/// The same of a TCP segment or datagram whose headers are plain and linear, as most are, without a
-/// call. `None`: it is none, or does not matter.
+/// Reads the headers of what [`handshake`] told of, or of a datagram, if they are plain and linear.
 #[inline(always)]
-fn direct<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<()> {
-    let Packet { tuple, .. } = packet;
-    let transport = if ethertype(context) == IPV4 {
+pub(crate) fn plain<const LINK: usize>(
+    context: &TcContext,
+    (role, sequence): (Role, u32),
+    packet: &mut Packet,
+) -> Option<()> {
+    let (addresses, transport) = if ethertype(context) == IPV4 {
         let head = linear::<LINK, Ipv4Hdr>(context)?;
         // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
         let header = unsafe { &*(head as *const Ipv4Hdr) };
-        if header.vihl != IPV4_PLAIN || header.frag_offset() != 0 {
-            return None;
-        }
-        copy::<4>(head + offset_of!(Ipv4Hdr, src_addr), &mut tuple.source);
-        copy::<4>(head + offset_of!(Ipv4Hdr, dst_addr), &mut tuple.destination);
         packet.family = FAMILY_IPV4;
         packet.ttl = header.ttl;
         packet.protocol = header.proto;
-        head + Ipv4Hdr::LEN
+        let source = raw(head + offset_of!(Ipv4Hdr, src_addr));
+        let destination = raw(head + offset_of!(Ipv4Hdr, dst_addr));
+        ([source, 0, 0, 0, destination, 0, 0, 0], head + Ipv4Hdr::LEN)
     } else {
         let head = linear::<LINK, Ipv6Hdr>(context)?;
         // SAFETY: as above.
         let header = unsafe { &*(head as *const Ipv6Hdr) };
-        copy::<16>(head + offset_of!(Ipv6Hdr, src_addr), &mut tuple.source);
-        copy::<16>(head + offset_of!(Ipv6Hdr, dst_addr), &mut tuple.destination);
         packet.family = FAMILY_IPV6;
         packet.ttl = header.hop_limit;
         packet.protocol = header.next_hdr;
-        head + Ipv6Hdr::LEN
+        let source = head + offset_of!(Ipv6Hdr, src_addr);
+        // The destination follows the source.
+        let addresses = [0, 4, 8, 12, 16, 20, 24, 28].map(|at| raw(source + at));
+        (addresses, head + Ipv6Hdr::LEN)
     };
-    (packet.role, packet.sequence) = match packet.protocol {
-        TCP => segment_at(transport)?,
-        UDP => (Role::Opening, 0),
-        _ => return None,
-    };
-    packet.tuple.source_port = half(transport);
-    packet.tuple.destination_port = half(transport + 2);
+    packet.role = role;
+    packet.sequence = sequence;
+    let [a, b] = half(transport).to_ne_bytes();
+    let [c, d] = half(transport + 2).to_ne_bytes();
+    let ports = u32::from_ne_bytes([a, b, c, d]);
+    let tuple = (&raw mut packet.tuple).cast::<[u32; 9]>();
+    let [a, b, c, d, e, f, g, h] = addresses;
+    // In words, as in `identify`.
+    // SAFETY: a tuple is two addresses of four words and a word of two ports, and aligned for words.
+    unsafe { tuple.write([a, b, c, d, e, f, g, h, ports]) }
     Some(())
 }
 
-/// Copies an address of `N` bytes out of a header.
+/// The same of a datagram whose headers are plain and linear, as most are, without a call. `None`:
+/// they are not, or it is none.
 #[inline(always)]
-fn copy<const N: usize>(from: usize, to: &mut [u8; 16]) {
-    for at in (0..16).step_by(2) {
-        let value = if at < N {
-            half(from + at).to_be_bytes()
-        } else {
-            [0; 2]
-        };
-        [to[at], to[at + 1]] = value;
+fn datagram<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<()> {
+    let is_plain = if ethertype(context) == IPV4 {
+        let head = linear::<LINK, Ipv4Hdr>(context)?;
+        // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
+        let header = unsafe { &*(head as *const Ipv4Hdr) };
+        header.vihl == IPV4_PLAIN && header.frag_offset() == 0 && header.proto == UDP
+    } else {
+        let head = linear::<LINK, Ipv6Hdr>(context)?;
+        // SAFETY: as above.
+        unsafe { &*(head as *const Ipv6Hdr) }.next_hdr == UDP
+    };
+    if !is_plain {
+        return None;
     }
+    plain::<LINK>(context, (Role::Opening, 0), packet)
+}
+
+/// Four bytes of the linear part, as they lie there.
+#[inline(always)]
+fn raw(address: usize) -> u32 {
+    // SAFETY: as in `half`.
+    let [low, high] = [address, address + 2].map(|at| unsafe { *(at as *const u16) });
+    let ([a, b], [c, d]) = (low.to_ne_bytes(), high.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 #[inline(always)]

@@ -74,14 +74,21 @@ pub(crate) fn is_on() -> bool {
 }
 
 /// Of a packet that opens a connection, at ingress, or at egress if this node sends it: its first
-/// bytes are waited for from now on, if they are asked for.
-#[inline(always)]
+/// bytes are waited for from now on, if they are asked for. Whether they are.
+///
+/// A function of its own, as [`segment`], so that what is off has no place in what is on.
+#[inline(never)]
 pub(crate) fn open(
     packet: &Packet,
     opening: &ArrivalKey,
     side: u8,
     key: &mut WaitingKey,
-) -> Option<()> {
+) -> bool {
+    wait(packet, opening, side, key).is_some()
+}
+
+#[inline(always)]
+fn wait(packet: &Packet, opening: &ArrivalKey, side: u8, key: &mut WaitingKey) -> Option<()> {
     if packet.protocol != TCP || packet.role != Role::Opening {
         return None;
     }
@@ -147,9 +154,14 @@ fn slot(table: *mut [u8; 1 << 16], port: u16) -> *mut u8 {
     unsafe { table.cast::<u8>().add(port as usize) }
 }
 
-/// Hands the bytes of a segment on, if its connection waits for them.
+/// Hands the bytes of a segment on, if its connection waits for them. Whether it does.
+#[inline(never)]
+pub(crate) fn segment<const LINK: usize>(skb: *mut __sk_buff, side: u8) -> bool {
+    hand_on::<LINK>(&TcContext::new(skb), side).is_some()
+}
+
 #[inline(always)]
-pub(crate) fn segment<const LINK: usize>(context: &TcContext, side: u8) -> Option<()> {
+fn hand_on<const LINK: usize>(context: &TcContext, side: u8) -> Option<()> {
     let (scratch, _) = maps::scratch()?;
     let Scratch {
         packet,
