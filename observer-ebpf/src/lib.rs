@@ -91,11 +91,13 @@ pub struct ArrivalKey {
     pub role: u32,
 }
 
-/// The ring buffer's size in bytes: room for 7,700 observations between two reads of userspace.
+/// The ring buffer's size in bytes, unless userspace sets another: room for 7,700 observations between
+/// two reads of userspace.
 pub const OBSERVATIONS_SIZE: u32 = 1 << 20;
 
 /// Connections whose opening packet or answer arrived and has not left: those under way, and
-/// those to the host itself until userspace takes them out. 8 MiB of kernel memory.
+/// those to the host itself until userspace takes them out. 8 MiB of kernel memory, unless userspace
+/// sets another number.
 pub const ARRIVALS_MAX: u32 = 1 << 16;
 
 /// A packet seen at the ingress of an observed interface. All zero means none was.
@@ -164,8 +166,11 @@ pub const FLOW_AWAITED: u8 = 3;
 pub const FLOW_REPLIED: u8 = 4;
 
 /// Entries of the map of known UDP flows: sixteen thousand flows. What it lets go is the longest
-/// silent, mostly over. 8 MiB of kernel memory.
+/// silent, mostly over. 8 MiB of kernel memory, unless userspace sets another number.
 pub const FLOWS_MAX: u32 = 1 << 16;
+
+/// Entries that a UDP flow has, at most: see [`FlowKey`].
+pub const FLOW_ENTRIES: u32 = 4;
 
 /// A UDP flow that was silent in both directions for so long is over: the next datagram opens
 /// another. This is how long conntrack keeps an entry without replies
@@ -211,13 +216,19 @@ impl Sampling {
     }
 }
 
-/// Openings that arrive find the ring buffer full when so much of it is used: the rest is for the
-/// answers to those that are followed, and for what this node sends itself.
-pub const OPENINGS_MARK: u64 = OBSERVATIONS_SIZE as u64 / 4 * 3;
+/// Openings that arrive find a ring buffer of so many bytes full when so much of it is used: the rest is
+/// for the answers to those that are followed, and for what this node sends itself.
+#[must_use]
+pub const fn openings_mark(size: u32) -> u64 {
+    size as u64 / 4 * 3
+}
 
 /// Userspace is woken by an answer, which ends a connection's wait, and by an opening only when so
-/// much of the ring buffer is used; else it looks by itself, soon enough.
-pub const WAKE_MARK: u64 = OBSERVATIONS_SIZE as u64 / 4;
+/// much of a ring buffer of so many bytes is used; else it looks by itself, soon enough.
+#[must_use]
+pub const fn wake_mark(size: u32) -> u64 {
+    size as u64 / 4
+}
 
 /// And no more often than this: waking costs more than all else that becomes of a connection.
 pub const WAKE_NS: u64 = 10_000_000;
@@ -466,7 +477,7 @@ pub enum Counter {
     /// Observations handed to userspace.
     ObservationsSent = 4,
     /// Opening packets, or this node's own answers to them, that found the ring buffer full, or as
-    /// they arrived [`OPENINGS_MARK`] of it used: a connection each, unless the packet passed several
+    /// they arrived [`openings_mark`] of it used: a connection each, unless the packet passed several
     /// devices, or comes again.
     OpeningsLost = 5,
     /// Packets whose headers ended early.

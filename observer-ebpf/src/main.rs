@@ -94,7 +94,7 @@ fn ingress<const LINK: usize>(context: &TcContext) -> i32 {
 #[inline(always)]
 fn egress<const LINK: usize>(context: &TcContext) -> i32 {
     if !packet::passes::<LINK>(context) {
-        if leave::<LINK>(context).is_none() && payload::is_on() && is_own(context) {
+        if leave::<LINK>(context).is_none() && payload::is_on() {
             payload::segment::<LINK>(context.skb.skb, SIDE_OUT);
         }
     } else if payload::is_on() && is_own(context) && !payload::passes::<LINK>(context) {
@@ -148,6 +148,21 @@ fn arrived(context: &TcContext, scratch: &mut Scratch, now_ns: u64) {
     };
     packet.identify(tuple, &mut scratch.opening_key.identity);
     note(context, scratch, now_ns);
+    if payload::is_on() {
+        waited_for(scratch, SIDE_IN);
+    }
+}
+
+/// The first bytes of what was opened are waited for, if they are asked for.
+#[inline(always)]
+fn waited_for(scratch: &mut Scratch, side: u8) {
+    let Scratch {
+        packet,
+        opening_key,
+        waiting_key,
+        ..
+    } = scratch;
+    payload::open(packet, opening_key, side, waiting_key);
 }
 
 /// Keeps the arrival of what `opening_key` names.
@@ -156,7 +171,6 @@ fn note(context: &TcContext, scratch: &mut Scratch, now_ns: u64) {
     let Scratch {
         packet,
         opening_key: key,
-        waiting_key,
         ..
     } = scratch;
     key.role = packet.role.key();
@@ -167,9 +181,6 @@ fn note(context: &TcContext, scratch: &mut Scratch, now_ns: u64) {
         padding: [0; 3],
     };
     maps::note(key, &arrival);
-    if payload::is_on() {
-        payload::open(packet, key, SIDE_IN, waiting_key);
-    }
     debug!(
         context,
         "arrival, interface {}, ports {} to {}, sequence {}",
@@ -264,6 +275,10 @@ fn left(context: &TcContext, scratch: &mut Scratch, now_ns: u64) -> Option<()> {
     if lacks(scratch, &arrival, &opening) {
         return Some(());
     }
+    // A proxy on this node, perhaps. What another sends was waited for as it arrived.
+    if payload::is_on() && scratch.is_own != 0 {
+        waited_for(scratch, SIDE_OUT);
+    }
     report(context, scratch, now_ns, arrival, opening);
     Some(())
 }
@@ -280,21 +295,11 @@ fn lacks(scratch: &Scratch, arrival: &Arrival, opening: &Arrival) -> bool {
 #[inline(always)]
 fn report(
     context: &TcContext,
-    scratch: &mut Scratch,
+    scratch: &Scratch,
     now_ns: u64,
     arrival: Arrival,
     opening: Arrival,
 ) {
-    // A proxy on this node, perhaps. What another sends was waited for as it arrived.
-    if payload::is_on() && scratch.is_own != 0 {
-        let Scratch {
-            packet,
-            opening_key,
-            waiting_key,
-            ..
-        } = scratch;
-        payload::open(packet, opening_key, SIDE_OUT, waiting_key);
-    }
     maps::send(context, scratch, now_ns, arrival, opening);
     debug!(
         context,

@@ -3,6 +3,7 @@
 //! userspace.
 
 use aya_ebpf::{
+    Global,
     bindings::{
         BPF_F_RDONLY_PROG, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
     },
@@ -14,7 +15,7 @@ use aya_ebpf::{
 use observer_ebpf::{
     ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DROPS_MAX, DropLayout, FLOW_IDLE_NS, FLOWS_MAX,
     Flow, FlowKey, KernelLayout, LAYOUT_KEY, OBSERVATIONS_SIZE, Observation, PORT_WORDS,
-    SILENCE_NS, Tuple, WAKE_MARK, WAKE_NS, WaitingKey,
+    SILENCE_NS, Tuple, WAKE_NS, WaitingKey, wake_mark,
 };
 
 use crate::{
@@ -35,6 +36,10 @@ static UDP_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, BPF_F_RDONLY_
 
 #[map]
 static OBSERVATIONS: RingBuf = RingBuf::with_byte_size(OBSERVATIONS_SIZE, 0);
+
+/// [`wake_mark`] of the ring buffer; set before the object is loaded.
+#[unsafe(no_mangle)]
+static WAKE_MARK: Global<u64> = Global::new(wake_mark(OBSERVATIONS_SIZE));
 
 /// When userspace was last woken, on the clock of [`now_ns`].
 #[map]
@@ -261,7 +266,7 @@ fn wake(role: Role, now_ns: u64) -> u64 {
         // SAFETY: the element stays where it is; at worst two CPUs wake at once.
         unsafe {
             if now_ns.saturating_sub(*woken) >= WAKE_NS
-                && (role != Role::Opening || used() > WAKE_MARK)
+                && (role != Role::Opening || used() > WAKE_MARK.load())
             {
                 *woken = now_ns;
                 return BPF_RB_FORCE_WAKEUP.into();

@@ -23,11 +23,12 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use observer_ebpf::{
-    ArrivalKey, Counter, PAYLOAD_MAX, PORT_WORDS, SEGMENTS_MAX, SEGMENTS_SIZE, SOURCES_MAX,
+    ArrivalKey, Counter, PAYLOAD_MAX, PORT_WORDS, SEGMENTS_MAX, SEGMENTS_SIZE, SIDE_OUT, SOURCES_MAX,
     Segment, SourceKey, WAITING_MAX, Waiting, WaitingKey,
 };
 
 use crate::{
+    is_own,
     maps::{self, Scratch},
     packet::{self, Packet, Role, TCP},
 };
@@ -162,6 +163,10 @@ pub(crate) fn segment<const LINK: usize>(skb: *mut __sk_buff, side: u8) -> bool 
 
 #[inline(always)]
 fn hand_on<const LINK: usize>(context: &TcContext, side: u8) -> Option<()> {
+    // What another sends was looked at as it arrived.
+    if side == SIDE_OUT && !is_own(context) {
+        return None;
+    }
     let (scratch, _) = maps::scratch()?;
     let Scratch {
         packet,
