@@ -293,13 +293,7 @@ fn lacks(scratch: &Scratch, arrival: &Arrival, opening: &Arrival) -> bool {
 
 /// Hands the observation on.
 #[inline(always)]
-fn report(
-    context: &TcContext,
-    scratch: &Scratch,
-    now_ns: u64,
-    arrival: Arrival,
-    opening: Arrival,
-) {
+fn report(context: &TcContext, scratch: &Scratch, now_ns: u64, arrival: Arrival, opening: Arrival) {
     maps::send(context, scratch, now_ns, arrival, opening);
     debug!(
         context,

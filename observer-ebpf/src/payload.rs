@@ -23,8 +23,8 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use observer_ebpf::{
-    ArrivalKey, Counter, PAYLOAD_MAX, PORT_WORDS, SEGMENTS_MAX, SEGMENTS_SIZE, SIDE_OUT, SOURCES_MAX,
-    Segment, SourceKey, WAITING_MAX, Waiting, WaitingKey,
+    ArrivalKey, Counter, PAYLOAD_MAX, PORT_WORDS, SEGMENTS_MAX, SEGMENTS_SIZE, SIDE_OUT,
+    SOURCES_MAX, Segment, SourceKey, WAITING_MAX, Waiting, WaitingKey,
 };
 
 use crate::{
@@ -79,12 +79,7 @@ pub(crate) fn is_on() -> bool {
 ///
 /// A function of its own, as [`segment`], so that what is off has no place in what is on.
 #[inline(never)]
-pub(crate) fn open(
-    packet: &Packet,
-    opening: &ArrivalKey,
-    side: u8,
-    key: &mut WaitingKey,
-) -> bool {
+pub(crate) fn open(packet: &Packet, opening: &ArrivalKey, side: u8, key: &mut WaitingKey) -> bool {
     wait(packet, opening, side, key).is_some()
 }
 

@@ -5,6 +5,7 @@
 
 mod attach;
 mod heartbeat;
+mod sizes;
 mod sweep;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::IpAddr;
+use std::os::fd::AsFd as _;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{
@@ -33,6 +35,7 @@ use observer_ebpf::{
 use self::attach::Attachment;
 pub use self::attach::{AttachError, Hook};
 use self::heartbeat::Heartbeat;
+pub use self::sizes::{Memory, Sizes};
 pub use self::sweep::{SweepError, sweep};
 use crate::kernel::batch;
 use crate::kernel::drops::DropReasons;
@@ -167,12 +170,12 @@ pub struct Counters([u64; Counter::COUNT as usize]);
 /// How full the maps are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Arrivals that wait for their egress, of [`observer_ebpf::ARRIVALS_MAX`].
+    /// Arrivals that wait for their egress, of [`Sizes::pending`].
     pub arrivals: u64,
     /// Arrivals that the full map let go to make room: written, and neither joined, expired nor
     /// present.
     pub arrivals_evicted: u64,
-    /// UDP flows that are known, of [`observer_ebpf::FLOWS_MAX`].
+    /// Entries of UDP flows that are known, of [`Sizes::flow_entries`].
     pub flows: u64,
     /// UDP flows that the full map forgot to make room.
     pub flows_evicted: u64,
@@ -238,6 +241,8 @@ pub struct Load {
     pub debug_lines: bool,
     /// Hand on what clients send first; see [`Programs::hand_on`].
     pub first_bytes: bool,
+    /// How large the maps are.
+    pub sizes: Sizes,
 }
 
 impl Programs {
@@ -248,13 +253,16 @@ impl Programs {
         let Load {
             debug_lines,
             first_bytes,
+            sizes,
         } = load;
         let log_level = if debug_lines { LOG_DEBUG } else { LOG_OFF };
         let payload = u8::from(first_bytes);
         // What the standard library draws at random for its hash maps.
         let [a, b, c, d, ..] = RandomState::new().hash_one(0).to_ne_bytes();
         let secret = u32::from_ne_bytes([a, b, c, d]);
+        let marks = sizes.marks();
         let mut loader = EbpfLoader::new();
+        sizes.set(&marks, &mut loader);
         loader
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("SECRET", &secret, true)
@@ -471,6 +479,16 @@ impl Programs {
                 interface: attachment.interface.clone(),
                 source,
             })
+    }
+
+    /// What the maps take of the kernel's memory, as it tells (`kernel/bpf/syscall.c`,
+    /// `bpf_map_show_fdinfo`); with the ring buffer that was loaded along.
+    pub fn memory(&self, rings: &Rings) -> io::Result<Memory> {
+        Memory::of([
+            self.arrivals.map().fd().as_fd(),
+            self.flows.map().fd().as_fd(),
+            rings.observations.as_fd(),
+        ])
     }
 
     /// Takes out of the map what arrived by `until` and never left. What came of each key.

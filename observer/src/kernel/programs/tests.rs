@@ -20,6 +20,7 @@ mod cost;
 mod datagrams;
 mod payload;
 mod sampling;
+mod sizes;
 
 /// What every program returns: `TCX_NEXT`, so that whatever else is on the hook runs too.
 const NEXT: u32 = u32::MAX;
