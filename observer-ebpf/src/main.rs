@@ -29,6 +29,7 @@ mod maps;
 mod other;
 mod packet;
 mod payload;
+mod reader;
 mod sampling;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};

@@ -12,8 +12,8 @@ use crate::{
     datagram, is_own, lacks, left,
     maps::{self, Scratch},
     may_be_told, note, original,
-    packet::{self, Role, UDP},
-    report, sampling, shed,
+    packet::{Role, UDP},
+    reader, report, sampling, shed,
 };
 
 /// At ingress, as `arrive`.
@@ -52,7 +52,7 @@ fn parses<const LINK: usize>(skb: *mut __sk_buff) -> u32 {
     let Some((scratch, _)) = maps::scratch() else {
         return NOTHING;
     };
-    match packet::parse::<LINK>(&context, &mut scratch.packet) {
+    match reader::parse::<LINK>(&context, &mut scratch.packet) {
         None => NOTHING,
         Some(()) if scratch.packet.is_datagram() => DATAGRAM,
         Some(()) => PACKET,

@@ -31,6 +31,7 @@ use crate::{
     is_own,
     maps::{self, Scratch},
     packet::{self, Packet, Role, TCP},
+    reader,
 };
 
 /// Whether anybody asks; set before the object is loaded.
@@ -168,7 +169,7 @@ fn hand_on<const LINK: usize>(context: &TcContext, side: u8) -> Option<()> {
         waiting_key: key,
         ..
     } = scratch;
-    let data = packet::data::<LINK>(context, packet)?;
+    let data = reader::data::<LINK>(context, packet)?;
     point(key, packet, side);
     let waiting = WAITING.get_ptr_mut(*key)?;
     // SAFETY: entries of a hash map stay where they are; of one that is let go meanwhile this may
