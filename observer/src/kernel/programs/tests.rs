@@ -9,6 +9,7 @@ use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions,
     Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, TcpHeader,
 };
+use observer_ebpf::{Counter, WaitingKey};
 use proptest::prelude::*;
 use rstest::rstest;
 

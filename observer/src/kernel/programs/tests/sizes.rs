@@ -1,6 +1,6 @@
 //! The maps are as large as they were asked for, and what a small one lets go is counted.
 
-use aya::maps::MapInfo;
+use aya::maps::{IterableMap as _, MapInfo};
 use observer_ebpf::FLOW_ENTRIES;
 
 use super::sampling::{opening, segment};
