@@ -137,11 +137,15 @@ impl Packet {
     pub(crate) fn identify(&self, original: &Tuple, identity: &mut Identity) {
         identity.original = *original;
         let protocol = u32::from_ne_bytes([self.family, self.protocol, 0, 0]);
-        let rest = (&raw mut identity.family).cast::<[u32; 2]>();
+        let words = core::ptr::from_mut(identity).cast::<u32>();
         // In words: what is written in bytes and read in words, as a map does, waits for the cache.
-        // SAFETY: family, protocol and zone are the word before the sequence number, which is the
-        // last, and the type is aligned for words.
-        unsafe { rest.write([protocol, self.sequence]) }
+        // SAFETY: family, protocol and zone are a word, the sequence number is the next and the last
+        // one, and the type is aligned for words.
+        unsafe {
+            let rest = words.add(offset_of!(Identity, family) / 4);
+            rest.write(protocol);
+            rest.add(1).write(self.sequence);
+        }
     }
 }
 
@@ -343,14 +347,14 @@ pub(crate) fn plain<const LINK: usize>(
     };
     packet.role = role;
     packet.sequence = sequence;
-    let [a, b] = half(transport).to_ne_bytes();
-    let [c, d] = half(transport + 2).to_ne_bytes();
-    let ports = u32::from_ne_bytes([a, b, c, d]);
-    let tuple = (&raw mut packet.tuple).cast::<[u32; 9]>();
-    let [a, b, c, d, e, f, g, h] = addresses;
+    let ports = joined(half(transport), half(transport + 2));
+    let words = (&raw mut packet.tuple).cast::<u32>();
     // In words, as in `identify`.
     // SAFETY: a tuple is two addresses of four words and a word of two ports, and aligned for words.
-    unsafe { tuple.write([a, b, c, d, e, f, g, h, ports]) }
+    unsafe {
+        words.cast::<[u32; 8]>().write(addresses);
+        words.add(offset_of!(Tuple, source_port) / 4).write(ports);
+    }
     Some(())
 }
 
@@ -379,7 +383,13 @@ pub(crate) fn datagram<const LINK: usize>(context: &TcContext, packet: &mut Pack
 fn raw(address: usize) -> u32 {
     // SAFETY: as in `half`.
     let [low, high] = [address, address + 2].map(|at| unsafe { *(at as *const u16) });
-    let ([a, b], [c, d]) = (low.to_ne_bytes(), high.to_ne_bytes());
+    joined(low, high)
+}
+
+/// Two halves of a word, as they lie in memory.
+#[inline(always)]
+pub(crate) const fn joined(first: u16, second: u16) -> u32 {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
     u32::from_ne_bytes([a, b, c, d])
 }
 
