@@ -9,6 +9,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::payload::PayloadOptions;
+use super::sizes::SizeOptions;
 use super::source::ClusterSource;
 use super::trace::answer_timeout;
 use super::{Ending, host_name, names};
@@ -35,6 +36,8 @@ pub(super) struct Options {
     answer_timeout: Duration,
     #[command(flatten)]
     payload: PayloadOptions,
+    #[command(flatten)]
+    sizes: SizeOptions,
     /// Where the API is served. Beyond this host only with --token-file.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9807", value_parser = address)]
     listen: SocketAddr,
@@ -59,6 +62,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         interfaces,
         answer_timeout,
         payload,
+        sizes,
         listen,
         token_file,
         metrics_listen,
@@ -81,6 +85,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
             hook: None,
             sysfs: PathBuf::from(SYSFS),
             debug_programs: false,
+            sizes: sizes.into(),
         },
         settings: Settings {
             node: node.clone(),

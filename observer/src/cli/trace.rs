@@ -13,6 +13,7 @@ use self::across::AgentOptions;
 use super::filter::FILTERS;
 use super::payload::PayloadOptions;
 use super::report::{Report, ReportOptions};
+use super::sizes::SizeOptions;
 use super::source::ClusterSource;
 use super::{Ending, block_on, host_name, names};
 use crate::kernel::capabilities;
@@ -58,6 +59,8 @@ pub(super) struct Options {
     answer_timeout: Duration,
     #[command(flatten)]
     payload: PayloadOptions,
+    #[command(flatten)]
+    sizes: SizeOptions,
     /// Record what the verdicts rest on, for `observer replay`. The file holds clients' addresses.
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     record: Option<PathBuf>,
@@ -110,6 +113,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         duration,
         answer_timeout,
         payload,
+        sizes,
         record,
         hook,
         sysfs,
@@ -157,6 +161,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         hook,
         sysfs,
         debug_programs,
+        sizes: sizes.into(),
     };
     let (session, ring, Attached { interfaces, hook }) = setup
         .attach(settings, knowledge, recorder, Report::new(report))

@@ -81,6 +81,8 @@ pub(super) struct Parts<S> {
     pub(super) epoch: Epoch,
     pub(super) changes: Option<watch::Receiver<Cluster>>,
     pub(super) interfaces: Interfaces,
+    /// The size of the ring buffer in bytes.
+    pub(super) ring_buffer: u32,
     pub(super) sink: S,
     /// As the observer's.
     pub(super) all: bool,
@@ -187,6 +189,7 @@ impl<S: Sink> Session<S> {
         };
         // Of what passes by another interface nothing is known.
         let is_asked = parts.asking.whose != Whose::Off && parts.interfaces.are_all();
+        let sampler = Sampler::new(parts.ring_buffer);
         Self {
             parts,
             conntrack,
@@ -195,7 +198,7 @@ impl<S: Sink> Session<S> {
             undecodable: 0,
             ring_buffer_used: 0,
             used_in_tick: 0,
-            sampler: Sampler::new(),
+            sampler,
             is_ipvs_told: false,
             first_bytes: FirstBytes::new(),
             rewritten: Rewritten::new(is_asked),

@@ -1,0 +1,159 @@
+//! What the programs counted, and how full their maps are.
+
+use std::io;
+use std::os::fd::AsFd as _;
+
+use aya::maps::IterableMap as _;
+use observer_ebpf::{Arrival, ArrivalKey, Counter, Flow, FlowKey};
+
+use super::{Memory, Programs, ProgramsError, Rings};
+use crate::kernel::batch;
+
+/// What counts packets that were passed over: an answer that is waited for may be among them.
+const LOST: [Counter; 3] = [
+    Counter::OpeningsLost,
+    Counter::AnswersLost,
+    Counter::Unattended,
+];
+/// What counts packets of which nothing comes out: those that could not be read, which anybody can
+/// send, and the openings that are left aside at a flood. That an answer is missing is not put down
+/// to them.
+const UNSEEN: [Counter; 3] = [
+    Counter::Truncated,
+    Counter::ReadsFailed,
+    Counter::NotFollowed,
+];
+
+/// What counts first bytes that are not handed on although they are asked for.
+const FIRST_BYTES_LOST: [Counter; 3] = [
+    Counter::SegmentsLost,
+    Counter::WaitingLost,
+    Counter::Unattended,
+];
+
+/// What the programs counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters([u64; Counter::COUNT as usize]);
+
+/// How full the maps are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Arrivals that wait for their egress, of [`Sizes::pending`].
+    pub arrivals: u64,
+    /// Arrivals that the full map let go to make room: written, and neither joined, expired nor
+    /// present.
+    pub arrivals_evicted: u64,
+    /// Entries of UDP flows that are known, of [`Sizes::flow_entries`].
+    pub flows: u64,
+    /// UDP flows that the full map forgot to make room.
+    pub flows_evicted: u64,
+}
+
+/// Packets that were not told of: connections may have come or been answered unnoticed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NotTold {
+    /// Those that were passed over.
+    pub lost: u64,
+    /// Those of which nothing comes out.
+    pub unseen: u64,
+    /// Those with what clients send first, and openings after which nobody looks for it.
+    pub first_bytes: u64,
+}
+
+impl Programs {
+    /// What the maps take of the kernel's memory, as it tells (`kernel/bpf/syscall.c`,
+    /// `bpf_map_show_fdinfo`); with the ring buffer that was loaded along.
+    pub fn memory(&self, rings: &Rings) -> io::Result<Memory> {
+        Memory::of([
+            self.arrivals.map().fd().as_fd(),
+            self.flows.map().fd().as_fd(),
+            rings.observations.as_fd(),
+        ])
+    }
+
+    /// What the programs counted so far, over all CPUs.
+    pub fn counters(&self) -> Result<Counters, ProgramsError> {
+        let mut counters = Counters::default();
+        for (index, counter) in (0..Counter::COUNT).zip(&mut counters.0) {
+            *counter = self.counter(index)?;
+        }
+        Ok(counters)
+    }
+
+    /// How full the maps are, and what they let go. Walks both maps.
+    pub fn usage(&self) -> Result<Usage, ProgramsError> {
+        // In this order, so that what happens meanwhile makes the evicted less, never more.
+        let written = self.counter(Counter::ArrivalsWritten as u32)?;
+        let joined = self.counter(Counter::ArrivalsJoined as u32)?;
+        let mut arrivals = 0;
+        self.walk_arrivals(|_, _| arrivals += 1)?;
+        let flows_written = self.counter(Counter::FlowsWritten as u32)?;
+        let mut flows = 0;
+        batch::walk(self.flows.map(), |_: FlowKey, _: Flow| flows += 1).map_err(|source| {
+            ProgramsError::Walk {
+                map: "FLOWS",
+                source,
+            }
+        })?;
+        Ok(Usage {
+            arrivals,
+            arrivals_evicted: written.saturating_sub(joined + self.expired + arrivals),
+            flows,
+            flows_evicted: flows_written.saturating_sub(flows),
+        })
+    }
+
+    pub(super) fn walk_arrivals(
+        &self,
+        visit: impl FnMut(ArrivalKey, Arrival),
+    ) -> Result<(), ProgramsError> {
+        batch::walk(self.arrivals.map(), visit).map_err(|source| ProgramsError::Walk {
+            map: "ARRIVALS",
+            source,
+        })
+    }
+
+    /// How many packets were not told of so far, though they should have been.
+    pub fn not_told(&self) -> Result<NotTold, ProgramsError> {
+        Ok(NotTold {
+            lost: self.sum(&LOST)?,
+            unseen: self.sum(&UNSEEN)?,
+            first_bytes: match self.payload {
+                Some(_) => self.sum(&FIRST_BYTES_LOST)?,
+                None => 0,
+            },
+        })
+    }
+
+    /// How many packets of handshakes the programs had to do with so far, beside those that this
+    /// node sent.
+    pub fn handshakes(&self) -> Result<u64, ProgramsError> {
+        self.sum(&[
+            Counter::ArrivalsWritten,
+            Counter::ArrivalsLost,
+            Counter::OpeningsLost,
+            Counter::NotFollowed,
+        ])
+    }
+
+    fn sum(&self, counters: &[Counter]) -> Result<u64, ProgramsError> {
+        let values = counters.iter().map(|&counter| self.counter(counter as u32));
+        values.sum()
+    }
+
+    fn counter(&self, index: u32) -> Result<u64, ProgramsError> {
+        let per_cpu = self.counters.get(&index, 0);
+        let per_cpu = per_cpu.map_err(|source| ProgramsError::Map {
+            map: "COUNTERS",
+            source,
+        })?;
+        Ok(per_cpu.iter().sum())
+    }
+}
+
+impl Counters {
+    /// One of them.
+    pub const fn get(&self, counter: Counter) -> u64 {
+        self.0[counter as usize]
+    }
+}
