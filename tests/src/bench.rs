@@ -130,12 +130,13 @@ pub fn run(options: &Options, say: &mut dyn FnMut(&str)) -> Result<Results> {
     }
     if options.wants("live") {
         let loads = [
+            Load::Openings,
             Load::Connections,
             Load::Bulk(1),
             Load::Requests,
             Load::Datagrams,
         ];
-        let (number, rounds) = if options.quick { (1, 1) } else { (4, 3) };
+        let (number, rounds) = if options.quick { (2, 1) } else { (5, 3) };
         for load in &loads[..number] {
             say(&format!("programs under traffic: {}", load.name()));
             let rows = live::measure(&ground, *load, rounds, options.seconds)?;

@@ -46,6 +46,8 @@ pub enum Load {
     Paced(u32),
     /// Datagrams that are sent back.
     Datagrams,
+    /// Opening packets from clients that are nobody, few enough at a time that all are followed.
+    Openings,
     /// TCP as fast as it goes, over one stream, while a flood of openings is poured into the node.
     Flooded,
 }
@@ -106,7 +108,7 @@ impl Metric {
 }
 
 impl Load {
-    /// All of them.
+    /// All that conditions are compared by.
     pub const ALL: [Self; 7] = [
         Self::Bulk(1),
         Self::Bulk(8),
@@ -127,6 +129,7 @@ impl Load {
             Self::Connections => "connections",
             Self::Paced(_) => "connections-paced",
             Self::Datagrams => "datagrams",
+            Self::Openings => "openings",
             Self::Flooded => "flooded",
         }
     }
@@ -146,10 +149,12 @@ impl Load {
             (Metric::Rate, Self::Requests) => "requests/s",
             (Metric::Rate, Self::Connections | Self::Paced(_)) => "connections/s",
             (Metric::Rate, Self::Datagrams) => "datagrams/s",
+            (Metric::Rate, Self::Openings) => "openings/s",
             (Metric::Cost, Self::Bulk(_) | Self::Flooded) => "CPU ms/GB",
             (Metric::Cost, Self::Requests) => "CPU µs/request",
             (Metric::Cost, Self::Connections | Self::Paced(_)) => "CPU µs/connection",
             (Metric::Cost, Self::Datagrams) => "CPU µs/datagram",
+            (Metric::Cost, Self::Openings) => "CPU µs/opening",
             (Metric::P50 | Metric::P99, _) => "µs",
         }
     }
@@ -167,6 +172,7 @@ impl Load {
             let before = Processors::now()?;
             let done = match self {
                 Self::Bulk(streams) => bulk(ground, streams, seconds)?,
+                Self::Openings => flooded::openings(ground, seconds)?,
                 Self::Flooded => bulk(ground, 1, seconds)?,
                 Self::Requests => requests(ground, seconds)?,
                 Self::Connections => connections::open(ground, seconds, None)?,
@@ -190,7 +196,11 @@ impl Sample {
     pub fn figure(&self, load: Load, metric: Metric) -> Option<f64> {
         let per_unit = match load {
             Load::Bulk(_) | Load::Flooded => 1e3,
-            Load::Requests | Load::Connections | Load::Paced(_) | Load::Datagrams => 1e6,
+            Load::Requests
+            | Load::Connections
+            | Load::Paced(_)
+            | Load::Datagrams
+            | Load::Openings => 1e6,
         };
         match metric {
             Metric::Rate => Some(self.done.work / self.done.seconds),

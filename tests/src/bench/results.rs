@@ -149,12 +149,11 @@ impl Results {
         rows.find(|row| (row.load, row.program) == (load.name(), program))
     }
 
-    /// Ingress by a test run, egress live: there a connection is all its packets, the answer's and
-    /// the last ones' too.
+    /// Ingress by a test run, egress live, where openings leave by devices that nothing else leaves by.
     fn opening_ns(&self) -> Option<f64> {
-        let egress = self.live(Load::Connections, kernel::HOOKS[1].0)?;
+        let egress = self.live(Load::Openings, kernel::HOOKS[1].0)?;
         let ingress = self.kernel_net(Class::Opening, kernel::HOOKS[0].0)?;
-        Some(ingress + egress.net_ns_per_work.median)
+        Some(ingress + egress.net_ns_per_run.median)
     }
 
     /// All packets of a connection at both hooks, live.

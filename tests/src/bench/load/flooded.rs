@@ -6,17 +6,40 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
 
+use super::Done;
 use crate::bench::{ground::Ground, place::Place};
 
 /// Until what is attached knows that it is a flood, and follows few of it.
 const SETTLED: Duration = Duration::from_millis(2_500);
 /// How often it is asked whether it is over.
 const BATCH: u32 = 64;
+
+/// Openings at once, which the ring buffer holds many times, and how often: all are followed.
+const AT_ONCE: u32 = 100;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Sends openings, each from the device to a pod; what answers them goes the other way.
+pub(super) fn openings(ground: &Ground, seconds: u32) -> Result<Done> {
+    let flood = ground.flood();
+    let mut flood = flood.lock().unwrap_or_else(PoisonError::into_inner);
+    let (start, before) = (Instant::now(), flood.sent());
+    while start.elapsed() < Duration::from_secs(seconds.into()) {
+        flood.send(AT_ONCE)?;
+        thread::sleep(PAUSE);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
+    let work = (flood.sent() - before) as f64;
+    Ok(Done {
+        work,
+        seconds: start.elapsed().as_secs_f64(),
+        ..Done::default()
+    })
+}
 
 /// A flood, until it is dropped.
 pub(super) struct Pouring {
