@@ -147,7 +147,7 @@ pub struct Observer {
     settings: Settings,
     cluster: History,
     local: LocalAddresses,
-    interfaces: BTreeMap<IfIndex, String>,
+    interfaces: BTreeMap<IfIndex, Arc<str>>,
     gateways: BTreeSet<IpAddr>,
     /// Connections that wait for conntrack's word.
     asked: HashMap<Identity, Connection>,
@@ -196,7 +196,11 @@ impl Observer {
     /// Takes one event in.
     pub fn handle(&mut self, event: Event) -> Vec<Output> {
         let (mut outputs, connections) = match event {
-            Event::Observation(observation) => (Vec::new(), self.observed(observation)),
+            Event::Observation(observation) => {
+                let connection = self.observed(observation);
+                let output = connection.and_then(|connection| self.concluded(connection));
+                return output.into_iter().collect();
+            }
             Event::Tick(now) => {
                 self.now = now;
                 let mut outputs = self.reconsidered(|until| until <= now);
@@ -260,6 +264,8 @@ impl Observer {
                 self.gateways = gateways;
                 self.local = LocalAddresses::new(self.settings.node.as_str(), addresses);
                 // A record may still speak of an interface that is gone.
+                let names = names.into_iter();
+                let names = names.map(|(index, name)| (index, name.into()));
                 self.interfaces.extend(names);
                 while self.interfaces.len() > INTERFACES_MAX {
                     self.interfaces.pop_first();
@@ -275,13 +281,13 @@ impl Observer {
     }
 
     /// What comes out of the flow by this. One that was let go is never told of.
-    fn observed(&mut self, observation: Observation) -> Vec<Connection> {
+    fn observed(&mut self, observation: Observation) -> Option<Connection> {
         let before = self.flow.losses();
         let connection = self.flow.observe(observation);
         if self.flow.losses() != before {
             self.memory.lost();
         }
-        connection.into_iter().collect()
+        connection
     }
 
     /// One that was there before; its start may have been seen meanwhile.
@@ -507,16 +513,16 @@ impl Observer {
                 .contains(connection.identity.original.source.ip())
     }
 
-    fn node(&self) -> String {
-        self.settings.node.clone()
+    fn node(&self) -> Arc<str> {
+        self.local.shared_node()
     }
 
     /// Its name; its number if it came after the names were read.
-    fn interface(&self, index: IfIndex) -> String {
+    fn interface(&self, index: IfIndex) -> Arc<str> {
         self.interfaces
             .get(&index)
             .cloned()
-            .unwrap_or_else(|| format!("if{}", index.0))
+            .unwrap_or_else(|| format!("if{}", index.0).into())
     }
 }
 

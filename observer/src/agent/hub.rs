@@ -1,15 +1,16 @@
 //! Where the thread that observes leaves its records, for those who ask for them.
 //!
-//! Nobody there waits for a reader: what is recent is kept in a ring, and whoever follows reads from
-//! another one. Who falls a whole ring behind has missed something, and is told so.
+//! Nobody there waits for a reader: what is recent is kept in a ring, and whoever follows has a queue
+//! of its own, which is bounded. Who falls behind has missed something, and is told so.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
+use super::followed::{Batch, Followed, Follower, follow};
 use super::handover::Succession;
 use super::metrics::SharedMetrics;
 use crate::live::{Sink, Standing};
@@ -18,10 +19,9 @@ use crate::record::{self, Record};
 
 /// Recent records that are kept.
 const RECENT: usize = 1_024;
-/// Records that a follower may be behind; held only while somebody follows.
-const FOLLOWED: usize = 8_192;
-/// Records that are counted before they go to the hub, at most.
-const COUNTED: usize = 256;
+/// Records that are counted before they go to the hub, at most: a hundred kilobytes or two of lines,
+/// which each who follows may hold while it is written.
+const COUNTED: usize = 128;
 /// Records that wait for the word of the agent before this one.
 const HELD: usize = 16_384;
 /// How often maps are counted, which walks them.
@@ -30,26 +30,37 @@ const STANDING: Duration = Duration::from_secs(5);
 /// What both threads hold.
 #[derive(Debug)]
 pub(super) struct Hub {
-    recent: Mutex<VecDeque<Arc<Record>>>,
-    followed: broadcast::Sender<Arc<Record>>,
+    told: Mutex<Told>,
     standing: watch::Sender<Standing>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    recent: VecDeque<Arc<Record>>,
+    followers: Vec<Follower>,
 }
 
 impl Hub {
     pub(super) fn new() -> Self {
         Self {
-            recent: Mutex::default(),
-            followed: broadcast::Sender::new(FOLLOWED),
+            told: Mutex::default(),
             standing: watch::Sender::default(),
         }
     }
 
-    /// The recent records, the oldest first, and all from then on.
-    pub(super) fn records(&self) -> (Vec<Arc<Record>>, broadcast::Receiver<Arc<Record>>) {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The recent records, the oldest first.
+    pub(super) fn recent(&self) -> Vec<Arc<Record>> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.recent.iter().cloned().collect()
+    }
+
+    /// The same, and all from then on.
+    pub(super) fn follow(&self) -> (Vec<Arc<Record>>, Followed) {
+        let (follower, followed) = follow();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // While nothing is added.
-        let followed = self.followed.subscribe();
-        (recent.iter().cloned().collect(), followed)
+        told.followers.push(follower);
+        (told.recent.iter().cloned().collect(), followed)
     }
 
     /// How the run stands.
@@ -62,15 +73,19 @@ impl Hub {
         if records.is_empty() {
             return;
         }
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in records.drain(..) {
-            if recent.len() == RECENT {
-                recent.pop_front();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Told { recent, followers } = &mut *told;
+        followers.retain(Follower::is_there);
+        if !followers.is_empty() {
+            let batch = Arc::new(Batch::of(records));
+            for follower in followers {
+                follower.tell(&batch);
             }
-            recent.push_back(Arc::clone(&record));
-            // Nobody follows: no error.
-            let _followers = self.followed.send(record);
         }
+        let room = RECENT.saturating_sub(records.len());
+        let old = recent.len().saturating_sub(room);
+        recent.drain(..old);
+        recent.extend(records.drain(..));
     }
 }
 

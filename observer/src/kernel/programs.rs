@@ -4,6 +4,7 @@
 //! by clsact; which, is decided by trying.
 
 mod attach;
+mod counters;
 mod heartbeat;
 mod sweep;
 #[cfg(test)]
@@ -15,11 +16,10 @@ use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::net::IpAddr;
+use std::time::Instant;
 
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{
-    Array, HashMap as BpfHashMap, IterableMap as _, MapData, MapError, PerCpuArray, RingBuf,
-};
+use aya::maps::{Array, HashMap as BpfHashMap, IterableMap as _, MapData, MapError, RingBuf};
 use aya::programs::{ProgramError, RawTracePoint, SchedClassifier};
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -32,6 +32,8 @@ use observer_ebpf::{
 
 use self::attach::Attachment;
 pub use self::attach::{AttachError, Hook};
+use self::counters::Outstanding;
+pub use self::counters::{Counters, NotTold};
 use self::heartbeat::Heartbeat;
 pub use self::sweep::{SweepError, sweep};
 use crate::kernel::batch;
@@ -49,21 +51,6 @@ const BARE: [&str; 2] = ["observer_in_ip", "observer_out_ip"];
 
 /// All that are put on interfaces.
 const PROGRAMS: [[&str; 2]; 2] = [ETHERNET, BARE];
-
-/// What counts packets that were passed over: an answer that is waited for may be among them.
-const LOST: [Counter; 3] = [
-    Counter::OpeningsLost,
-    Counter::AnswersLost,
-    Counter::Unattended,
-];
-/// What counts packets of which nothing comes out: those that could not be read, which anybody can
-/// send, and the openings that are left aside at a flood. That an answer is missing is not put down
-/// to them.
-const UNSEEN: [Counter; 3] = [
-    Counter::Truncated,
-    Counter::ReadsFailed,
-    Counter::NotFollowed,
-];
 
 /// For what the kernel drops.
 const DROP: &str = "observer_drop";
@@ -160,10 +147,6 @@ pub struct FirstBytes {
     pub sources: BTreeSet<IpNet>,
 }
 
-/// What the programs counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counters([u64; Counter::COUNT as usize]);
-
 /// How full the maps are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -188,9 +171,10 @@ pub struct Programs {
     _heartbeat: Heartbeat,
     ebpf: Ebpf,
     arrivals: BpfHashMap<MapData, ArrivalKey, Arrival>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: counters::Reader,
     /// Arrivals taken out because they never left.
     expired: u64,
+    outstanding: Outstanding,
     layout: Array<MapData, KernelLayout>,
     sampling: Array<MapData, u64>,
     flows: BpfHashMap<MapData, FlowKey, Flow>,
@@ -210,15 +194,6 @@ struct Payload {
     /// What is in `sources`.
     known: BTreeSet<IpNet>,
     waiting: BpfHashMap<MapData, WaitingKey, Waiting>,
-}
-
-/// Packets that were not told of: connections may have come or been answered unnoticed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct NotTold {
-    /// Those that were passed over.
-    pub lost: u64,
-    /// Those of which nothing comes out.
-    pub unseen: u64,
 }
 
 /// What the programs fill.
@@ -294,8 +269,9 @@ impl Programs {
             hook: None,
             _heartbeat: heartbeat,
             arrivals: map(&mut ebpf, "ARRIVALS")?,
-            counters: map(&mut ebpf, "COUNTERS")?,
+            counters: counters::Reader::new(map(&mut ebpf, "COUNTERS")?),
             expired: 0,
+            outstanding: Outstanding::default(),
             layout: map(&mut ebpf, "LAYOUT")?,
             sampling: map(&mut ebpf, "SAMPLING")?,
             flows: map(&mut ebpf, "FLOWS")?,
@@ -475,17 +451,30 @@ impl Programs {
 
     /// Takes out of the map what arrived by `until` and never left. What came of each key.
     ///
-    /// The map is bounded, and what leaves is taken out by the programs, so this reads little.
+    /// The map is bounded, and what leaves is taken out by the programs, so this reads little; and
+    /// nothing, mostly, while nothing is in it.
     pub fn expire(
         &mut self,
         until: impl Fn(&ArrivalKey) -> Moment,
     ) -> Result<Vec<Result<Observation, DecodeError>>, ProgramsError> {
+        let before = self.counters()?;
+        if !self
+            .outstanding
+            .is_due(&before, self.expired, Instant::now())
+        {
+            return Ok(Vec::new());
+        }
         let mut expired = Vec::new();
+        let mut present = 0;
         self.walk_arrivals(|key, arrival| {
+            present += 1;
             if Moment(arrival.time_ns) <= until(&key) {
                 expired.push((key, arrival));
             }
         })?;
+        let after = self.counters()?;
+        self.outstanding
+            .walked([&before, &after], self.expired, present);
         // Whoever removes a key has it: a packet that left in between took its own along.
         expired.retain(|(key, _)| self.arrivals.remove(key).is_ok());
         self.expired += expired.len() as u64;
@@ -497,21 +486,21 @@ impl Programs {
 
     /// What the programs counted so far, over all CPUs.
     pub fn counters(&self) -> Result<Counters, ProgramsError> {
-        let mut counters = Counters::default();
-        for (index, counter) in (0..Counter::COUNT).zip(&mut counters.0) {
-            *counter = self.counter(index)?;
-        }
-        Ok(counters)
+        self.counters.read().map_err(|source| ProgramsError::Map {
+            map: "COUNTERS",
+            source,
+        })
     }
 
     /// How full the maps are, and what they let go. Walks both maps.
     pub fn usage(&self) -> Result<Usage, ProgramsError> {
         // In this order, so that what happens meanwhile makes the evicted less, never more.
-        let written = self.counter(Counter::ArrivalsWritten as u32)?;
-        let joined = self.counter(Counter::ArrivalsJoined as u32)?;
+        let counters = self.counters()?;
+        let written = counters.get(Counter::ArrivalsWritten);
+        let joined = counters.get(Counter::ArrivalsJoined);
         let mut arrivals = 0;
         self.walk_arrivals(|_, _| arrivals += 1)?;
-        let flows_written = self.counter(Counter::FlowsWritten as u32)?;
+        let flows_written = self.counters()?.get(Counter::FlowsWritten);
         let mut flows = 0;
         batch::walk(self.flows.map(), |_: FlowKey, _: Flow| flows += 1).map_err(|source| {
             ProgramsError::Walk {
@@ -534,49 +523,9 @@ impl Programs {
         })
     }
 
-    /// How many packets were not told of so far, though they should have been.
-    pub fn not_told(&self) -> Result<NotTold, ProgramsError> {
-        Ok(NotTold {
-            lost: self.sum(&LOST)?,
-            unseen: self.sum(&UNSEEN)?,
-        })
-    }
-
-    /// How many packets of handshakes the programs had to do with so far, beside those that this
-    /// node sent.
-    pub fn handshakes(&self) -> Result<u64, ProgramsError> {
-        self.sum(&[
-            Counter::ArrivalsWritten,
-            Counter::ArrivalsLost,
-            Counter::OpeningsLost,
-            Counter::NotFollowed,
-        ])
-    }
-
-    fn sum(&self, counters: &[Counter]) -> Result<u64, ProgramsError> {
-        let values = counters.iter().map(|&counter| self.counter(counter as u32));
-        values.sum()
-    }
-
-    fn counter(&self, index: u32) -> Result<u64, ProgramsError> {
-        let per_cpu = self.counters.get(&index, 0);
-        let per_cpu = per_cpu.map_err(|source| ProgramsError::Map {
-            map: "COUNTERS",
-            source,
-        })?;
-        Ok(per_cpu.iter().sum())
-    }
-
     /// The reader of the programs' debug lines.
     pub fn logger(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
         EbpfLogger::init(&mut self.ebpf)
-    }
-}
-
-impl Counters {
-    /// One of them.
-    pub const fn get(&self, counter: Counter) -> u64 {
-        self.0[counter as usize]
     }
 }
 

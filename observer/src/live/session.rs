@@ -31,7 +31,7 @@ use crate::kernel::conntrack::{self, Conntrack};
 use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::Links;
 use crate::kernel::netfilter::NetfilterError;
-use crate::kernel::programs::{Hook, NotTold, Programs};
+use crate::kernel::programs::{Counters, Hook, NotTold, Programs};
 use crate::kernel::wait::readable;
 use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
@@ -163,6 +163,8 @@ pub struct Session<S> {
     ring_buffer_used: u64,
     /// The same since the last tick.
     used_in_tick: u64,
+    /// What the last reading found.
+    last_found: u64,
     sampler: Sampler,
     is_ipvs_told: bool,
     first_bytes: FirstBytes,
@@ -195,6 +197,7 @@ impl<S: Sink> Session<S> {
             undecodable: 0,
             ring_buffer_used: 0,
             used_in_tick: 0,
+            last_found: 0,
             sampler: Sampler::new(),
             is_ipvs_told: false,
             first_bytes: FirstBytes::new(),
@@ -342,7 +345,7 @@ impl<S: Sink> Session<S> {
                     let mut ready = ready.context("the ring buffer failed")?;
                     if let Read::Whole(_) = self.read(ready.get_inner_mut())? {
                         ready.clear_ready();
-                        pace.read();
+                        pace.read(self.last_found);
                     }
                 }
                 () = has_segments(&mut segments) => self.read_segments(&mut segments)?,
@@ -555,8 +558,14 @@ impl<S: Sink> Session<S> {
     }
 
     /// Before the silence of a connection is judged: its answer may be among what was lost.
-    fn notice_losses(&mut self) -> anyhow::Result<()> {
-        let not_told = self.parts.programs.not_told()?;
+    fn notice_losses(&mut self) -> anyhow::Result<Counters> {
+        let counters = self.parts.programs.counters()?;
+        self.losses_of(&counters)?;
+        Ok(counters)
+    }
+
+    fn losses_of(&mut self, counters: &Counters) -> anyhow::Result<()> {
+        let not_told = counters.not_told();
         let before = mem::replace(&mut self.not_told, not_told);
         let undecodable = mem::replace(&mut self.undecodable, self.lost.undecodable);
         if not_told.lost > before.lost {
@@ -576,9 +585,9 @@ impl<S: Sink> Session<S> {
         if !self.sampler.is_due(now) {
             return Ok(());
         }
-        self.notice_losses()?;
+        let counters = self.notice_losses()?;
         let load = Load {
-            packets: self.parts.programs.handshakes()?,
+            packets: counters.handshakes(),
             lost: self.not_told.lost,
             used: mem::take(&mut self.used_in_tick),
         };
@@ -633,6 +642,7 @@ impl<S: Sink> Session<S> {
     fn found(&mut self, bytes: u64) {
         self.ring_buffer_used = self.ring_buffer_used.max(bytes);
         self.used_in_tick = self.used_in_tick.max(bytes);
+        self.last_found = bytes;
     }
 
     /// Reads what clients sent first, [`READ_MAX`] segments at most.

@@ -133,14 +133,14 @@ fn is_second(record: &Record) -> bool {
     matches!(record.front_door.kind, None | Some(FrontDoorKind::Pod))
         && record.source_seen == Some(client)
         && record.backend.as_ref().map(at) == Some(door)
-        && node_of_backend(record).is_none_or(|node| node == record.node)
+        && node_of_backend(record).is_none_or(|node| node == &*record.node)
         && record.path.iter().all(|step| step.r#in.is_some())
 }
 
 /// Whether the backend, as far as either knows where it lives, is on the second node, and that is
 /// another.
 fn fit(first: &Record, second: &Record) -> bool {
-    first.node != second.node && node_of_backend(first).is_none_or(|node| node == second.node)
+    first.node != second.node && node_of_backend(first).is_none_or(|node| node == &*second.node)
 }
 
 fn whole(first: Record, second: Record) -> Record {
