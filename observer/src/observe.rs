@@ -118,7 +118,7 @@ pub enum Output {
     /// What does conntrack hold of this? To be answered by [`Event::LookedUp`].
     Ask(Identity),
     /// A connection's outcome is known. With the moment of its opening packet, if that was seen.
-    Record(Option<Moment>, Box<Record>),
+    Record(Option<Moment>, Arc<Record>),
 }
 
 /// What an observer is set up with.
@@ -390,7 +390,7 @@ impl Observer {
         self.told.note(&record);
         self.keep(connection, Some(&record));
         self.link(connection, &mut record);
-        Some(Output::Record(connection.opened_at, Box::new(record)))
+        Some(Output::Record(connection.opened_at, Arc::new(record)))
     }
 
     /// What waited for its first bytes, if its time is up.

@@ -110,7 +110,7 @@ pub(super) struct Counting {
     last_breath: Option<Moment>,
     attached_at: Option<Moment>,
     is_gap_told: bool,
-    held: VecDeque<(Option<Moment>, Box<Record>)>,
+    held: VecDeque<(Option<Moment>, Arc<Record>)>,
     /// What is counted and not in the hub yet.
     counted: Vec<Arc<Record>>,
     /// What is opened from then on is the next agent's.
@@ -140,12 +140,12 @@ impl Counting {
         }
     }
 
-    fn count(&mut self, mut record: Box<Record>) {
+    fn count(&mut self, mut record: Arc<Record>) {
         self.metrics.count(&record);
         if self.anonymize {
-            record::anonymize(&mut record);
+            record::anonymize(Arc::make_mut(&mut record));
         }
-        self.counted.push(Arc::from(record));
+        self.counted.push(record);
         if self.counted.len() >= COUNTED {
             self.hub.add(&mut self.counted);
         }
@@ -184,7 +184,7 @@ impl Counting {
 }
 
 impl Sink for Counting {
-    fn take(&mut self, opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()> {
+    fn take(&mut self, opened_at: Option<Moment>, record: Arc<Record>) -> anyhow::Result<()> {
         if self.until.is_some_and(|until| opened_at >= Some(until)) {
             return Ok(());
         }

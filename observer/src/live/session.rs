@@ -560,11 +560,6 @@ impl<S: Sink> Session<S> {
     /// Before the silence of a connection is judged: its answer may be among what was lost.
     fn notice_losses(&mut self) -> anyhow::Result<Counters> {
         let counters = self.parts.programs.counters()?;
-        self.losses_of(&counters)?;
-        Ok(counters)
-    }
-
-    fn losses_of(&mut self, counters: &Counters) -> anyhow::Result<()> {
         let not_told = counters.not_told();
         let before = mem::replace(&mut self.not_told, not_told);
         let undecodable = mem::replace(&mut self.undecodable, self.lost.undecodable);
@@ -575,7 +570,7 @@ impl<S: Sink> Session<S> {
         {
             self.feed(Event::Unseen)?;
         }
-        Ok(())
+        Ok(counters)
     }
 
     /// Follows fewer openings of too many, and all again after that. Beside the tick, which a flood
