@@ -1,7 +1,6 @@
 //! The cluster changes while connections come: each is judged by what it went by.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use serde_json::json;
 
