@@ -69,7 +69,7 @@ struct Behind {
 
 /// The observing thread's end of a follower.
 #[derive(Debug)]
-pub(super) struct Follower {
+pub(super) struct Teller {
     /// None once it has fallen behind: then it gets nothing any more.
     batches: Option<UnboundedSender<Arc<Batch>>>,
     behind: Arc<Behind>,
@@ -93,10 +93,10 @@ pub(super) enum Next {
 }
 
 /// The two ends.
-pub(super) fn follow() -> (Follower, Followed) {
+pub(super) fn follow() -> (Teller, Followed) {
     let (sender, receiver) = unbounded_channel();
     let behind = Arc::<Behind>::default();
-    let follower = Follower {
+    let teller = Teller {
         batches: Some(sender),
         behind: Arc::clone(&behind),
     };
@@ -104,10 +104,10 @@ pub(super) fn follow() -> (Follower, Followed) {
         batches: receiver,
         behind,
     };
-    (follower, followed)
+    (teller, followed)
 }
 
-impl Follower {
+impl Teller {
     /// Whether anybody reads at the other end.
     pub(super) fn is_there(&self) -> bool {
         Arc::strong_count(&self.behind) > 1
@@ -153,11 +153,15 @@ impl Followed {
 
 #[cfg(test)]
 mod tests {
+    use std::iter;
+
     use super::*;
     use crate::record::tests::whole;
 
     fn batch(records: usize) -> Arc<Batch> {
-        Arc::new(Batch::of(&vec![Arc::new(whole()); records]))
+        let record = Arc::new(whole());
+        let records: Vec<_> = iter::repeat_n(record, records).collect();
+        Arc::new(Batch::of(&records))
     }
 
     fn next(followed: &mut Followed) -> Next {
@@ -190,30 +194,30 @@ mod tests {
 
     #[test]
     fn who_falls_behind_is_told_how_much_it_misses_and_no_more() {
-        let (mut follower, mut followed) = follow();
-        follower.tell(&batch(3));
+        let (mut teller, mut followed) = follow();
+        teller.tell(&batch(3));
         assert!(matches!(next(&mut followed), Next::Batch(_)));
         let many = batch(BEHIND_MAX / 2);
         for _ in 0..3 {
-            follower.tell(&many);
+            teller.tell(&many);
         }
         let missed = BEHIND_MAX as u64 / 2 * 3;
         assert!(matches!(next(&mut followed), Next::Lagged(number) if number == missed));
         drop(followed);
-        assert!(!follower.is_there());
+        assert!(!teller.is_there());
     }
 
     #[test]
     fn who_reads_everything_before_it_lags_is_told_when_it_does() {
-        let (mut follower, mut followed) = follow();
-        follower.tell(&batch(BEHIND_MAX));
-        follower.tell(&batch(1));
+        let (mut teller, mut followed) = follow();
+        teller.tell(&batch(BEHIND_MAX));
+        teller.tell(&batch(1));
         let Next::Lagged(missed) = next(&mut followed) else {
             panic!("it fell behind");
         };
         assert_eq!(missed, BEHIND_MAX as u64 + 1);
-        let (follower, mut followed) = follow();
-        drop(follower);
+        let (teller, mut followed) = follow();
+        drop(teller);
         assert!(matches!(next(&mut followed), Next::Ended));
     }
 }

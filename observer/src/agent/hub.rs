@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::followed::{Batch, Followed, Follower, follow};
+use super::followed::{Batch, Followed, Teller, follow};
 use super::handover::Succession;
 use super::metrics::SharedMetrics;
 use crate::live::{Sink, Standing};
@@ -37,7 +37,7 @@ pub(super) struct Hub {
 #[derive(Debug, Default)]
 struct Told {
     recent: VecDeque<Arc<Record>>,
-    followers: Vec<Follower>,
+    followers: Vec<Teller>,
 }
 
 impl Hub {
@@ -56,10 +56,10 @@ impl Hub {
 
     /// The same, and all from then on.
     pub(super) fn follow(&self) -> (Vec<Arc<Record>>, Followed) {
-        let (follower, followed) = follow();
+        let (teller, followed) = follow();
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // While nothing is added.
-        told.followers.push(follower);
+        told.followers.push(teller);
         (told.recent.iter().cloned().collect(), followed)
     }
 
@@ -75,7 +75,7 @@ impl Hub {
         }
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let Told { recent, followers } = &mut *told;
-        followers.retain(Follower::is_there);
+        followers.retain(Teller::is_there);
         if !followers.is_empty() {
             let batch = Arc::new(Batch::of(records));
             for follower in followers {

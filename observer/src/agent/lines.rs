@@ -42,7 +42,7 @@ impl Lines {
     pub(super) fn followed_by(
         self,
         filter: Filter,
-        followed: Followed,
+        queue: Followed,
         api: Arc<Api>,
         permit: OwnedSemaphorePermit,
     ) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static {
@@ -50,7 +50,7 @@ impl Lines {
         let follower = Follower {
             recent: self,
             filter,
-            followed,
+            queue,
             stop: api.stop.clone(),
             has_ended: false,
             api,
@@ -83,7 +83,7 @@ impl Iterator for Lines {
 struct Follower {
     recent: Lines,
     filter: Filter,
-    followed: Followed,
+    queue: Followed,
     stop: watch::Receiver<bool>,
     has_ended: bool,
     api: Arc<Api>,
@@ -101,11 +101,11 @@ impl Follower {
         // From the last chunk on, whatever passes by the filter meanwhile.
         let heartbeat = Instant::now() + HEARTBEAT;
         loop {
-            let Self { followed, stop, .. } = self;
+            let Self { queue, stop, .. } = self;
             let next = tokio::select! {
                 // What has come is told before the end is.
                 biased;
-                next = timeout_at(heartbeat, followed.next()) => next,
+                next = timeout_at(heartbeat, queue.next()) => next,
                 () = ended(stop) => Ok(Next::Ended),
             };
             let lines = match next {

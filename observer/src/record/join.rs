@@ -7,6 +7,7 @@
 //! not joined: a record that is left as it was says less, and nothing wrong.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -58,7 +59,13 @@ pub fn join(records: Vec<Record>) -> Vec<Record> {
         } = record;
         let ends = [client.ip, front_door.ip];
         let ports = [client.port, front_door.port];
-        (observed_at.clone(), node.clone(), *protocol, ends, ports)
+        (
+            observed_at.clone(),
+            Arc::clone(node),
+            *protocol,
+            ends,
+            ports,
+        )
     });
     joined
 }
