@@ -17,7 +17,7 @@ use observer_ebpf::{
     NfConntrackTuple, NfConntrackZone, Tuple,
 };
 
-use crate::maps;
+use crate::{maps, packet::joined};
 
 /// `NFCT_INFOMASK` (`include/linux/skbuff.h`): the low bits of `_nfct` are the `ctinfo`.
 const INFO_MASK: u64 = 7;
@@ -188,6 +188,12 @@ fn read<T>(address: u64, into: &mut T) -> Option<()> {
 fn take_over(kernel: &NfConntrackTuple, tuple: &mut Tuple) {
     tuple.source = kernel.source;
     tuple.destination = kernel.destination;
-    tuple.source_port = u16::from_be(kernel.source_port);
-    tuple.destination_port = u16::from_be(kernel.destination_port);
+    let ports = joined(
+        u16::from_be(kernel.source_port),
+        u16::from_be(kernel.destination_port),
+    );
+    let words = core::ptr::from_mut(tuple).cast::<u32>();
+    // In one, as in `Packet::identify`.
+    // SAFETY: the ports are the last word of a tuple, which is aligned for words.
+    unsafe { words.add(offset_of!(Tuple, source_port) / 4).write(ports) }
 }

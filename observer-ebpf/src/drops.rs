@@ -12,7 +12,8 @@ use observer_ebpf::{ArrivalKey, FAMILY_IPV4, FAMILY_IPV6, Identity, ROLE_OPENING
 
 use crate::{
     conntrack, maps,
-    packet::{self, SCTP, SCTP_INITIATE_TAG, TCP, TCP_SEQUENCE, UDP},
+    packet::{SCTP, TCP, TCP_SEQUENCE, UDP},
+    reader::{self, SCTP_INITIATE_TAG},
 };
 
 /// At every packet that the kernel drops.
@@ -66,14 +67,14 @@ fn identify(ip: u64, identity: &mut Identity) -> Option<()> {
     let transport = match version >> 4 {
         4 => {
             let header: Ipv4Hdr = read(ip)?;
-            packet::addresses_ipv4(&header, &mut identity.original);
+            reader::addresses_ipv4(&header, &mut identity.original);
             identity.family = FAMILY_IPV4;
             identity.protocol = header.proto;
             ip + u64::from(header.ihl())
         }
         6 => {
             let header: Ipv6Hdr = read(ip)?;
-            packet::addresses_ipv6(&header, &mut identity.original);
+            reader::addresses_ipv6(&header, &mut identity.original);
             identity.family = FAMILY_IPV6;
             identity.protocol = header.next_hdr;
             ip + Ipv6Hdr::LEN as u64

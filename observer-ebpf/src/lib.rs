@@ -11,6 +11,21 @@
 
 #![no_std]
 
+mod wire {
+    pub(crate) mod counter;
+    pub(crate) mod first_bytes;
+    pub(crate) mod kernel;
+}
+
+pub use wire::counter::Counter;
+pub use wire::first_bytes::{
+    PAYLOAD_MAX, SEGMENTS_MAX, SEGMENTS_SIZE, SOURCES_MAX, Segment, SourceKey, WAITING_MAX,
+    Waiting, WaitingKey,
+};
+pub use wire::kernel::{
+    DropLayout, KernelLayout, LAYOUT_KEY, NO_ZONES, NfConn, NfConntrackTuple, NfConntrackZone,
+};
+
 /// One direction of a connection: who sends to whom.
 ///
 /// The twin of the kernel's `nf_conntrack_tuple` without its family and protocol, which
@@ -91,11 +106,13 @@ pub struct ArrivalKey {
     pub role: u32,
 }
 
-/// The ring buffer's size in bytes: room for 7,700 observations between two reads of userspace.
+/// The ring buffer's size in bytes, unless userspace sets another: room for 7,700 observations between
+/// two reads of userspace.
 pub const OBSERVATIONS_SIZE: u32 = 1 << 20;
 
 /// Connections whose opening packet or answer arrived and has not left: those under way, and
-/// those to the host itself until userspace takes them out. 8 MiB of kernel memory.
+/// those to the host itself until userspace takes them out. 8 MiB of kernel memory, unless userspace
+/// sets another number.
 pub const ARRIVALS_MAX: u32 = 1 << 16;
 
 /// A packet seen at the ingress of an observed interface. All zero means none was.
@@ -164,8 +181,11 @@ pub const FLOW_AWAITED: u8 = 3;
 pub const FLOW_REPLIED: u8 = 4;
 
 /// Entries of the map of known UDP flows: sixteen thousand flows. What it lets go is the longest
-/// silent, mostly over. 8 MiB of kernel memory.
+/// silent, mostly over. 8 MiB of kernel memory, unless userspace sets another number.
 pub const FLOWS_MAX: u32 = 1 << 16;
+
+/// Entries that a UDP flow has, at most: see [`FlowKey`].
+pub const FLOW_ENTRIES: u32 = 4;
 
 /// A UDP flow that was silent in both directions for so long is over: the next datagram opens
 /// another. This is how long conntrack keeps an entry without replies
@@ -211,13 +231,19 @@ impl Sampling {
     }
 }
 
-/// Openings that arrive find the ring buffer full when so much of it is used: the rest is for the
-/// answers to those that are followed, and for what this node sends itself.
-pub const OPENINGS_MARK: u64 = OBSERVATIONS_SIZE as u64 / 4 * 3;
+/// Openings that arrive find a ring buffer of so many bytes full when so much of it is used: the rest is
+/// for the answers to those that are followed, and for what this node sends itself.
+#[must_use]
+pub const fn openings_mark(size: u32) -> u64 {
+    size as u64 / 4 * 3
+}
 
 /// Userspace is woken by an answer, which ends a connection's wait, and by an opening only when so
-/// much of the ring buffer is used; else it looks by itself, soon enough.
-pub const WAKE_MARK: u64 = OBSERVATIONS_SIZE as u64 / 4;
+/// much of a ring buffer of so many bytes is used; else it looks by itself, soon enough.
+#[must_use]
+pub const fn wake_mark(size: u32) -> u64 {
+    size as u64 / 4
+}
 
 /// And no more often than this: waking costs more than all else that becomes of a connection.
 pub const WAKE_NS: u64 = 10_000_000;
@@ -283,221 +309,13 @@ pub struct Observation {
     pub opening: Arrival,
 }
 
-/// Where the kernel keeps what the programs read of conntrack, in bytes. Resolved by userspace from
-/// BTF, and the only element of the map `LAYOUT` once it is known; until then `nfct` is zero, no entry
-/// is read, and the tuples of every observation are the packets' own.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KernelLayout {
-    /// Offset of `sk_buff._nfct`.
-    pub nfct: u32,
-    /// Offset of `nf_conn.tuplehash[IP_CT_DIR_ORIGINAL].tuple`.
-    pub original: u32,
-    /// Offset of `nf_conn.tuplehash[IP_CT_DIR_REPLY].tuple`.
-    pub reply: u32,
-    /// Offset of `nf_conn.zone`; [`NO_ZONES`] if the kernel is built without
-    /// (`CONFIG_NF_CONNTRACK_ZONES`).
-    pub zone: u32,
-}
-
-/// Where the kernel keeps what the program for dropped packets reads, resolved as [`KernelLayout`]
-/// is. The only element of the map `DROP_LAYOUT`.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DropLayout {
-    /// Offset of `sk_buff.head`.
-    pub head: u32,
-    /// Offset of `sk_buff.network_header`.
-    pub network_header: u32,
-    /// The value of `SKB_DROP_REASON_NOT_SPECIFIED`, which says nothing and is not kept.
-    pub not_specified: u32,
-}
-
 /// Entries of the map of drop reasons, each there until its connection's silence is judged. Half a
 /// MiB of kernel memory.
 pub const DROPS_MAX: u32 = 1 << 12;
 
-/// So many bytes of what a client sends first are handed to userspace, at most.
-pub const PAYLOAD_MAX: u32 = 2_048;
-
-/// So many segments of them: a client that sends byte by byte is not followed to the end.
-pub const SEGMENTS_MAX: u32 = 128;
-
-/// Connections whose first bytes are waited for at once: 2 MiB of kernel memory. Those that wait
-/// longest make room.
-pub const WAITING_MAX: u32 = 1 << 14;
-
-/// The size of the ring buffer of [`Segment`]s in bytes: 500 whole heads between two reads.
-pub const SEGMENTS_SIZE: u32 = 1 << 20;
-
-/// Networks whose connections' first bytes may be asked for.
-pub const SOURCES_MAX: u32 = 1 << 12;
-
-/// An address in the trie of those networks; its prefix counts the family's bits, too.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SourceKey {
-    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
-    pub family: u8,
-    /// In the form of [`Tuple::source`].
-    pub address: [u8; 16],
-}
-
-/// Key of the map of connections whose first bytes are waited for: their tuple as one side of the
-/// node sees it, before NAT or after.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct WaitingKey {
-    /// As in the header.
-    pub tuple: Tuple,
-    /// [`FAMILY_IPV4`] or [`FAMILY_IPV6`].
-    pub family: u8,
-    /// One of the `SIDE_` constants.
-    pub side: u8,
-    /// Zero.
-    pub padding: [u8; 2],
-}
-
-/// A connection whose first bytes are waited for.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Waiting {
-    /// Which; without its zone.
-    pub identity: Identity,
-    /// How many bytes were handed on without a gap.
-    pub next: u32,
-    /// In how many segments.
-    pub segments: u32,
-}
-
-/// What precedes the bytes of a segment in their ring buffer.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Segment {
-    /// By what its connection waits.
-    pub key: WaitingKey,
-    /// Of which connection; without its zone.
-    pub identity: Identity,
-    /// Where its bytes belong: 0 is the first that the client sends.
-    pub offset: u32,
-    /// When it arrived, as [`Arrival::time_ns`].
-    pub time_ns: u64,
-    /// How many bytes follow: those of the segment that lie within [`PAYLOAD_MAX`].
-    pub length: u32,
-    /// Zero.
-    pub padding: u32,
-}
-
-/// [`KernelLayout::zone`] of a kernel without zones. No field of interest is at offset zero: that
-/// is the entry's reference count.
-pub const NO_ZONES: u32 = 0;
-/// Key of the only element of the map `LAYOUT`.
-pub const LAYOUT_KEY: u32 = 0;
-
-/// The kernel's `struct nf_conntrack_tuple` (`include/net/netfilter/nf_conntrack_tuple.h`),
-/// read whole in one call. Userspace checks these offsets against BTF before it hands over a
-/// [`KernelLayout`].
-#[repr(C, align(4))]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NfConntrackTuple {
-    /// `src.u3`: an IPv4 address fills the first four bytes.
-    pub source: [u8; 16],
-    /// `src.u.all`, network order.
-    pub source_port: u16,
-    /// `src.l3num`: `AF_INET` or `AF_INET6`; zero in a template, which is no connection's entry.
-    pub l3num: u16,
-    /// `dst.u3`.
-    pub destination: [u8; 16],
-    /// `dst.u.all`, network order.
-    pub destination_port: u16,
-    /// `dst.protonum`.
-    pub protonum: u8,
-    /// `dst.dir`.
-    pub dir: u8,
-}
-
 /// How long after its last heartbeat an observer is taken for dead: its programs stop, and the
 /// next observer removes their filters.
 pub const SILENCE_NS: u64 = 10_000_000_000;
-
-/// The kernel's `struct nf_conntrack_zone` (`include/net/netfilter/nf_conntrack_zones.h`), read
-/// and checked as [`NfConntrackTuple`] is.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NfConntrackZone {
-    /// `id`.
-    pub id: u16,
-    /// `flags`.
-    pub flags: u8,
-    /// `dir`: bit 0 if the zone is that of the original direction, bit 1 of the reply.
-    pub dir: u8,
-}
-
-/// What the programs read of the kernel's `struct nf_conn` (`include/net/netfilter/nf_conntrack.h`):
-/// the fields from `zone` on, as they lie on kernels of 64 bits from 5.10 to 7.2. Where the
-/// [`KernelLayout`] says so, they are read whole in one call; else one by one.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NfConn {
-    /// `zone`.
-    pub zone: NfConntrackZone,
-    /// `tuplehash[IP_CT_DIR_ORIGINAL].hnnode`.
-    pub original_node: [u32; 4],
-    /// `tuplehash[IP_CT_DIR_ORIGINAL].tuple`.
-    pub original: NfConntrackTuple,
-    /// `tuplehash[IP_CT_DIR_REPLY].hnnode`.
-    pub reply_node: [u32; 4],
-    /// `tuplehash[IP_CT_DIR_REPLY].tuple`.
-    pub reply: NfConntrackTuple,
-}
-
-/// Index into the per-CPU array of counters. Each only ever grows.
-#[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Counter {
-    /// Arrivals written to the map.
-    ArrivalsWritten = 0,
-    /// Arrivals that an egress found and took out.
-    ArrivalsJoined = 1,
-    /// Retransmissions: an arrival of the same identity was there already.
-    ArrivalsRepeated = 2,
-    /// Arrivals the map refused.
-    ArrivalsLost = 3,
-    /// Observations handed to userspace.
-    ObservationsSent = 4,
-    /// Opening packets, or this node's own answers to them, that found the ring buffer full, or as
-    /// they arrived [`OPENINGS_MARK`] of it used: a connection each, unless the packet passed several
-    /// devices, or comes again.
-    OpeningsLost = 5,
-    /// Packets whose headers ended early.
-    Truncated = 6,
-    /// Reads of kernel memory that failed.
-    ReadsFailed = 7,
-    /// Packets not looked at, because userspace had been silent for [`SILENCE_NS`].
-    Unattended = 8,
-    /// Answers to forwarded opening packets that found the ring buffer full.
-    AnswersLost = 9,
-    /// Entries added to the map of known UDP flows.
-    FlowsWritten = 10,
-    /// Entries that the map of known UDP flows refused.
-    FlowsLost = 11,
-    /// Connections whose first bytes were to be waited for.
-    WaitingWritten = 12,
-    /// Those that the map refused.
-    WaitingLost = 13,
-    /// Segments handed to userspace.
-    SegmentsSent = 14,
-    /// Segments that found their ring buffer full.
-    SegmentsLost = 15,
-    /// Opening packets that were not followed, by [`Sampling`]: as they arrived, or, if this node
-    /// sent them, as they left. Of UDP each datagram of such a flow.
-    NotFollowed = 16,
-}
-
-impl Counter {
-    /// How many there are: the size of the array.
-    pub const COUNT: u32 = 17;
-}
 
 const _: () = {
     assert!(size_of::<Tuple>() == 36 && align_of::<Tuple>() == 4);
@@ -507,16 +325,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 44 && align_of::<FlowKey>() == 4);
     assert!(size_of::<Flow>() == 16 && align_of::<Flow>() == 8);
     assert!(size_of::<Observation>() == 128 && align_of::<Observation>() == 8);
-    assert!(size_of::<SourceKey>() == 17 && align_of::<SourceKey>() == 1);
-    assert!(size_of::<WaitingKey>() == 40 && align_of::<WaitingKey>() == 4);
-    assert!(size_of::<Waiting>() == 52 && align_of::<Waiting>() == 4);
-    assert!(size_of::<Segment>() == 104 && align_of::<Segment>() == 8);
-    assert!(size_of::<KernelLayout>() == 16 && align_of::<KernelLayout>() == 4);
     assert!(size_of::<Refused>() == 16 && align_of::<Refused>() == 8);
-    assert!(size_of::<DropLayout>() == 12 && align_of::<DropLayout>() == 4);
-    assert!(size_of::<NfConntrackTuple>() == 40 && align_of::<NfConntrackTuple>() == 4);
-    assert!(size_of::<NfConn>() == 116 && align_of::<NfConn>() == 4);
-    assert!(size_of::<NfConntrackZone>() == 4 && align_of::<NfConntrackZone>() == 2);
 };
 
 #[cfg(feature = "user")]

@@ -26,16 +26,20 @@ mod conntrack;
 mod datagram;
 mod drops;
 mod maps;
+mod other;
 mod packet;
 mod payload;
+mod reader;
 mod sampling;
 
 use aya_ebpf::{macros::classifier, programs::TcContext};
 use aya_log_ebpf::debug;
 use conntrack::{Conntrack, Direction};
 use maps::Scratch;
-use observer_ebpf::{Arrival, CONNTRACK_ENTRY, Counter, ROLE_OPENING, SIDE_IN, SIDE_OUT, Tuple};
-use packet::{BARE, ETHERNET, Packet, Role, UDP};
+use observer_ebpf::{
+    Arrival, CONNTRACK_ENTRY, Counter, Identity, ROLE_OPENING, SIDE_IN, SIDE_OUT, Sampling, Tuple,
+};
+use packet::{BARE, ETHERNET, Packet, Role};
 use sampling::Refusals;
 
 /// `TCX_NEXT`, which is also `TC_ACT_UNSPEC`: the next program on the hook runs as if this one
@@ -80,10 +84,10 @@ fn ingress<const LINK: usize>(context: &TcContext) -> i32 {
         // What neither opens nor answers may still be data, whose headers are not linear or have
         // options.
         if arrive::<LINK>(context).is_none() && payload::is_on() {
-            payload::segment::<LINK>(context, SIDE_IN);
+            payload::segment::<LINK>(context.skb.skb, SIDE_IN);
         }
     } else if payload::is_on() && !payload::passes::<LINK>(context) {
-        payload::segment::<LINK>(context, SIDE_IN);
+        payload::segment::<LINK>(context.skb.skb, SIDE_IN);
     }
     NEXT
 }
@@ -91,66 +95,85 @@ fn ingress<const LINK: usize>(context: &TcContext) -> i32 {
 #[inline(always)]
 fn egress<const LINK: usize>(context: &TcContext) -> i32 {
     if !packet::passes::<LINK>(context) {
-        if leave::<LINK>(context).is_none() && payload::is_on() && is_own(context) {
-            payload::segment::<LINK>(context, SIDE_OUT);
+        if leave::<LINK>(context).is_none() && payload::is_on() {
+            payload::segment::<LINK>(context.skb.skb, SIDE_OUT);
         }
     } else if payload::is_on() && is_own(context) && !payload::passes::<LINK>(context) {
-        payload::segment::<LINK>(context, SIDE_OUT);
+        payload::segment::<LINK>(context.skb.skb, SIDE_OUT);
     }
     NEXT
 }
 
 /// `None` only ends early; nobody asks why.
+///
+/// Of a TCP segment whose headers are plain and linear, as most are, everything happens here, in one
+/// go and apart from all else, so that little code has to be fetched for it.
 #[inline(always)]
 fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
-    let shift = sampling::sampling().ingress;
+    let Some((role, sequence)) = packet::handshake::<LINK>(context) else {
+        return other::arrives::<LINK>(context);
+    };
     // Of a flood nothing more is looked at.
-    if shift != 0
-        && let Some((role, sequence)) = packet::handshake::<LINK>(context)
-        && !sampling::is_followed(sequence, shift)
-    {
+    if !sampling::is_followed(sequence, sampling::sampling().ingress) {
         shed(role == Role::Opening);
         return Some(());
     }
     let (scratch, now_ns) = maps::scratch()?;
+    packet::plain::<LINK>(context, (role, sequence), &mut scratch.packet)?;
+    if sampling::admits(role, now_ns) {
+        arrived(context, scratch, now_ns);
+    }
+    Some(())
+}
+
+/// Notes the arrival of a packet that is no datagram.
+#[inline(always)]
+fn arrived(context: &TcContext, scratch: &mut Scratch, now_ns: u64) {
     let Scratch {
         packet,
         conntrack,
-        opening_key: key,
-        flow_key,
-        waiting_key,
         reply,
         ..
     } = scratch;
-    packet::parse::<LINK>(context, packet)?;
-    if packet.protocol != UDP && !sampling::is_followed(packet.sequence, shift) {
-        shed(packet.role == Role::Opening);
-        return Some(());
-    }
-    let tuple = if packet.is_datagram() {
-        let tuple = datagram::arrives(context, now_ns, shift, packet, conntrack, flow_key)?;
-        if !sampling::admits(packet.role, now_ns) {
-            return Some(());
-        }
-        tuple
-    } else {
-        if !sampling::admits(packet.role, now_ns) {
-            return Some(());
-        }
-        // A bridge's own ingress comes after conntrack, with the header rewritten already: so the
-        // entry, where there is one, names the connection, and the header only where there is none.
-        conntrack.read(context);
-        match (conntrack.state, packet.role) {
-            (CONNTRACK_ENTRY, Role::Opening) => &conntrack.original,
-            (CONNTRACK_ENTRY, _) => &conntrack.reply,
-            (_, Role::Opening | Role::Accept | Role::Reset) => &packet.tuple,
-            (_, Role::IcmpError) => {
-                *reply = packet.tuple.reversed();
-                &*reply
-            }
+    // A bridge's own ingress comes after conntrack, with the header rewritten already: so the
+    // entry, where there is one, names the connection, and the header only where there is none.
+    conntrack.read(context);
+    let tuple = match (conntrack.state, packet.role) {
+        (CONNTRACK_ENTRY, Role::Opening) => &conntrack.original,
+        (CONNTRACK_ENTRY, _) => &conntrack.reply,
+        (_, Role::Opening | Role::Accept | Role::Reset) => &packet.tuple,
+        (_, Role::IcmpError) => {
+            *reply = packet.tuple.reversed();
+            &*reply
         }
     };
-    packet.identify(tuple, &mut key.identity);
+    packet.identify(tuple, &mut scratch.opening_key.identity);
+    note(context, scratch, now_ns);
+    if payload::is_on() {
+        waited_for(scratch, SIDE_IN);
+    }
+}
+
+/// The first bytes of what was opened are waited for, if they are asked for.
+#[inline(always)]
+fn waited_for(scratch: &mut Scratch, side: u8) {
+    let Scratch {
+        packet,
+        opening_key,
+        waiting_key,
+        ..
+    } = scratch;
+    payload::open(packet, opening_key, side, waiting_key);
+}
+
+/// Keeps the arrival of what `opening_key` names.
+#[inline(always)]
+fn note(context: &TcContext, scratch: &mut Scratch, now_ns: u64) {
+    let Scratch {
+        packet,
+        opening_key: key,
+        ..
+    } = scratch;
     key.role = packet.role.key();
     let arrival = Arrival {
         time_ns: now_ns,
@@ -159,9 +182,6 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         padding: [0; 3],
     };
     maps::note(key, &arrival);
-    if payload::is_on() {
-        payload::open(packet, key, SIDE_IN, waiting_key);
-    }
     debug!(
         context,
         "arrival, interface {}, ports {} to {}, sequence {}",
@@ -170,7 +190,6 @@ fn arrive<const LINK: usize>(context: &TcContext) -> Option<()> {
         packet.tuple.destination_port,
         packet.sequence
     );
-    Some(())
 }
 
 /// What is not followed is done with; an opening is counted.
@@ -191,96 +210,91 @@ fn is_own(context: &TcContext) -> bool {
 /// As [`arrive`].
 #[inline(always)]
 fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
+    let Some((role, sequence)) = packet::handshake::<LINK>(context) else {
+        return other::leaves::<LINK>(context);
+    };
     let sampling = sampling::sampling();
-    let is_own = is_own(context);
-    // As at ingress; what came by an interface was counted there.
-    if sampling.egress != 0
-        && let Some((role, sequence)) = packet::handshake::<LINK>(context)
-        && !sampling::is_followed(sequence, sampling.egress)
-    {
-        shed(is_own && role == Role::Opening);
+    if !sampling::is_followed(sequence, sampling.egress) {
+        shed(is_own(context) && role == Role::Opening);
         return Some(());
     }
     let (scratch, now_ns) = maps::scratch()?;
+    packet::plain::<LINK>(context, (role, sequence), &mut scratch.packet)?;
+    if may_be_told(context, scratch, now_ns, sampling) {
+        left(context, scratch, now_ns)
+    } else {
+        Some(())
+    }
+}
+
+/// Whether what leaves may be more than what was refused as it arrived. Reads what conntrack knows
+/// of it.
+#[inline(always)]
+fn may_be_told(
+    context: &TcContext,
+    scratch: &mut Scratch,
+    now_ns: u64,
+    sampling: Sampling,
+) -> bool {
+    let is_own = is_own(context);
+    let refusals = sampling::refusals(now_ns);
+    if !is_own && refusals == Refusals::All {
+        return false;
+    }
+    scratch.is_own = u8::from(is_own);
+    scratch.may_lack = u8::from(sampling.changing || refusals == Refusals::Some);
+    scratch.conntrack.read(context);
+    true
+}
+
+/// Joins a packet that is no datagram with its arrival, and reports it.
+#[inline(always)]
+fn left(context: &TcContext, scratch: &mut Scratch, now_ns: u64) -> Option<()> {
     let Scratch {
         packet,
         conntrack,
         opening_key,
         answer_key,
-        flow_key,
-        waiting_key,
         reply,
-        may_lack,
+        ..
     } = scratch;
-    packet::parse::<LINK>(context, packet)?;
-    let is_datagram = packet.is_datagram();
-    if is_datagram && datagram::is_known(context, now_ns, packet, flow_key) {
-        return None;
-    }
-    if packet.protocol != UDP && !sampling::is_followed(packet.sequence, sampling.egress) {
-        shed(is_own && packet.role == Role::Opening);
-        return Some(());
-    }
-    let refusals = sampling::refusals(now_ns);
-    if !is_own && refusals == Refusals::All {
-        return Some(());
-    }
-    *may_lack = u8::from(sampling.changing || refusals == Refusals::Some);
-    conntrack.read(context);
-    let tracked = conntrack.state == CONNTRACK_ENTRY;
-    if is_datagram {
-        packet.role = match (tracked, conntrack.direction) {
-            (false, _) => datagram::role_by_header(packet, opening_key, flow_key),
-            (true, Direction::Reply) => Role::Accept,
-            (true, _) => Role::Opening,
-        };
-    }
-    let original = original(packet, conntrack, reply)?;
-    packet.identify(&original, &mut opening_key.identity);
+    original(packet, conntrack, &mut opening_key.identity, reply)?;
     opening_key.role = ROLE_OPENING;
-    let key = if packet.role == Role::Opening {
-        &mut *opening_key
+    let arrival;
+    let mut opening = maps::NO_ARRIVAL;
+    if packet.role == Role::Opening {
+        arrival = maps::take(opening_key);
     } else {
         packet.identify(reply, &mut answer_key.identity);
         answer_key.role = packet.role.key();
-        &mut *answer_key
-    };
-    if is_datagram && !datagram::is_followed(packet, sampling.egress, &original, key, flow_key) {
-        shed(self::is_own(context) && packet.role == Role::Opening);
+        arrival = maps::take(answer_key);
+        // An answer that never arrived is this node's own, so the opening packet stayed here.
+        if arrival.time_ns == 0 {
+            opening = maps::take(opening_key);
+        }
+    }
+    if lacks(scratch, &arrival, &opening) {
         return Some(());
-    }
-    let mut arrival = maps::take(key);
-    if is_datagram && arrival.time_ns == 0 {
-        arrival = datagram::arrival(packet, key, flow_key);
-    }
-    // An answer that never arrived is this node's own, so the opening packet stayed here.
-    let opening = if packet.role == Role::Opening || arrival.time_ns != 0 {
-        maps::NO_ARRIVAL
-    } else {
-        maps::take(opening_key)
-    };
-    // What was refused, or not followed, as it arrived is not taken for this node's own; nor is the
-    // node's own answer to that.
-    let is_first = self::is_own(context) && packet.role == Role::Opening;
-    if *may_lack != 0 && (arrival.time_ns | opening.time_ns) == 0 && !is_first {
-        return Some(());
-    }
-    if is_datagram {
-        let is_new = !tracked || conntrack.is_new;
-        datagram::left(
-            context,
-            now_ns,
-            packet,
-            [&original, reply],
-            &arrival,
-            is_new,
-            flow_key,
-        )?;
     }
     // A proxy on this node, perhaps. What another sends was waited for as it arrived.
-    if payload::is_on() && self::is_own(context) {
-        payload::open(packet, opening_key, SIDE_OUT, waiting_key);
+    if payload::is_on() && scratch.is_own != 0 {
+        waited_for(scratch, SIDE_OUT);
     }
+    report(context, scratch, now_ns, arrival, opening);
+    Some(())
+}
+
+/// What was refused, or not followed, as it arrived is not taken for this node's own; nor is the
+/// node's own answer to that.
+#[inline(always)]
+fn lacks(scratch: &Scratch, arrival: &Arrival, opening: &Arrival) -> bool {
+    let is_first = scratch.is_own != 0 && scratch.packet.role == Role::Opening;
+    scratch.may_lack != 0 && (arrival.time_ns | opening.time_ns) == 0 && !is_first
+}
+
+/// Hands the observation on.
+#[inline(always)]
+fn report(context: &TcContext, scratch: &Scratch, now_ns: u64, arrival: Arrival, opening: Arrival) {
     maps::send(context, scratch, now_ns, arrival, opening);
     debug!(
         context,
@@ -291,13 +305,17 @@ fn leave<const LINK: usize>(context: &TcContext) -> Option<()> {
         scratch.packet.tuple.destination_port,
         scratch.packet.sequence
     );
-    Some(())
 }
 
-/// The original tuple of what leaves; writes the one of its replies. `None`: it is none of its
-/// connection's handshake.
+/// Writes the identity and the reply tuple of what leaves. `None`: it is none of its connection's
+/// handshake.
 #[inline(always)]
-fn original(packet: &Packet, conntrack: &Conntrack, reply: &mut Tuple) -> Option<Tuple> {
+fn original(
+    packet: &Packet,
+    conntrack: &Conntrack,
+    identity: &mut Identity,
+    reply: &mut Tuple,
+) -> Option<()> {
     let tracked = conntrack.state == CONNTRACK_ENTRY;
     let belongs = match packet.role {
         Role::Opening => !tracked || conntrack.direction == Direction::Original,
@@ -309,20 +327,21 @@ fn original(packet: &Packet, conntrack: &Conntrack, reply: &mut Tuple) -> Option
     if !belongs {
         return None;
     }
-    Some(match (tracked, packet.role) {
+    match (tracked, packet.role) {
         (true, _) => {
             *reply = conntrack.reply;
-            conntrack.original
+            packet.identify(&conntrack.original, identity);
         }
         (false, Role::Opening) => {
             *reply = packet.tuple.reversed();
-            packet.tuple
+            packet.identify(&packet.tuple, identity);
         }
         (false, _) => {
             *reply = packet.tuple;
-            packet.tuple.reversed()
+            packet.identify(&packet.tuple.reversed(), identity);
         }
-    })
+    }
+    Some(())
 }
 
 /// The verifier refuses a program in which this loop can be reached, so no panic ever is.

@@ -3,6 +3,7 @@
 //! userspace.
 
 use aya_ebpf::{
+    Global,
     bindings::{
         BPF_F_RDONLY_PROG, BPF_NOEXIST, BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP,
     },
@@ -14,7 +15,7 @@ use aya_ebpf::{
 use observer_ebpf::{
     ARRIVALS_MAX, Arrival, ArrivalKey, Counter, DROPS_MAX, DropLayout, FLOW_IDLE_NS, FLOWS_MAX,
     Flow, FlowKey, KernelLayout, LAYOUT_KEY, OBSERVATIONS_SIZE, Observation, PORT_WORDS,
-    SILENCE_NS, Tuple, WAKE_MARK, WAKE_NS, WaitingKey,
+    SILENCE_NS, Tuple, WAKE_NS, WaitingKey, wake_mark,
 };
 
 use crate::{
@@ -35,6 +36,10 @@ static UDP_PORTS: Array<u64> = Array::with_max_entries(PORT_WORDS, BPF_F_RDONLY_
 
 #[map]
 static OBSERVATIONS: RingBuf = RingBuf::with_byte_size(OBSERVATIONS_SIZE, 0);
+
+/// [`wake_mark`] of the ring buffer; set before the object is loaded.
+#[unsafe(no_mangle)]
+static WAKE_MARK: Global<u64> = Global::new(wake_mark(OBSERVATIONS_SIZE));
 
 /// When userspace was last woken, on the clock of [`now_ns`].
 #[map]
@@ -77,6 +82,10 @@ pub(crate) struct Scratch {
     /// Whether a packet that leaves may lack an arrival because it was not followed. Kept here because
     /// the verifier would go every way from here on twice if it knew it.
     pub(crate) may_lack: u8,
+    /// Whether this node itself sends what leaves.
+    pub(crate) is_own: u8,
+    /// When the run began.
+    now_ns: u64,
 }
 
 /// What [`take`] gives when nothing arrived.
@@ -102,7 +111,19 @@ pub(crate) fn scratch() -> Option<(&'static mut Scratch, u64)> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: the slot is this CPU's own, and TC programs run to their end with softirqs off, so
     // none interrupts another on one CPU. The kernel zeroed it, and zero is a value of each field.
-    Some((unsafe { &mut *scratch }, now_ns))
+    let scratch = unsafe { &mut *scratch };
+    scratch.now_ns = now_ns;
+    Some((scratch, now_ns))
+}
+
+/// The same again, in a function that the run has called.
+#[inline(always)]
+pub(crate) fn scratch_of_run() -> Option<(&'static mut Scratch, u64)> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: as above; who calls has none left.
+    let scratch = unsafe { &mut *scratch };
+    let now_ns = scratch.now_ns;
+    Some((scratch, now_ns))
 }
 
 /// Filters outlive an observer that is killed; they must not go on to collect addresses.
@@ -245,7 +266,7 @@ fn wake(role: Role, now_ns: u64) -> u64 {
         // SAFETY: the element stays where it is; at worst two CPUs wake at once.
         unsafe {
             if now_ns.saturating_sub(*woken) >= WAKE_NS
-                && (role != Role::Opening || used() > WAKE_MARK)
+                && (role != Role::Opening || used() > WAKE_MARK.load())
             {
                 *woken = now_ns;
                 return BPF_RB_FORCE_WAKEUP.into();

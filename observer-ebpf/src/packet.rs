@@ -1,24 +1,24 @@
-//! Headers: which packets matter, and what they say.
+//! Headers: which packets matter, and what they say, by direct packet access.
 //!
-//! [`passes`] decides by direct packet access and costs a few nanoseconds; nearly every packet
-//! ends there. [`parse`] reads the few that remain by `bpf_skb_load_bytes`, which also reaches
-//! what lies beyond the linear part of the skb (a SYN was seen with 14 linear bytes of 74).
+//! [`passes`] decides, and costs a few nanoseconds; nearly every packet ends there. Of the few that
+//! remain most have headers that are plain and linear, and are read here, too ([`handshake`],
+//! [`plain`]); the rest by [`reader`].
 //!
 //! `LINK` is the length of the link header: [`ETHERNET`], or [`BARE`] for devices without one
 //! (tunnels of IP in IP, WireGuard, tun), whose packets start at the IP header.
+//!
+//! [`reader`]: crate::reader
 
 use core::mem::offset_of;
 
 use aya_ebpf::programs::TcContext;
 use network_types::{
     eth::{EthHdr, EtherType},
-    icmp::Icmpv4Hdr,
     ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
-    tcp::TcpHdr,
 };
 use observer_ebpf::{
-    Counter, FAMILY_IPV4, FAMILY_IPV6, Identity, KIND_FORWARD, KIND_ICMP_ERROR, KIND_REPLY,
-    KIND_RESET, ROLE_ACCEPT, ROLE_ICMP_ERROR, ROLE_OPENING, ROLE_RESET, Tuple,
+    FAMILY_IPV4, FAMILY_IPV6, Identity, KIND_FORWARD, KIND_ICMP_ERROR, KIND_REPLY, KIND_RESET,
+    ROLE_ACCEPT, ROLE_ICMP_ERROR, ROLE_OPENING, ROLE_RESET, Tuple,
 };
 
 use crate::maps;
@@ -29,41 +29,32 @@ pub(crate) const TCP_SEQUENCE: usize = 4;
 const TCP_ACKNOWLEDGED: usize = 8;
 /// Offset of the byte whose high four bits are the length of a TCP header (RFC 9293, 3.1), in
 /// words of four bytes.
-const TCP_DATA_OFFSET: usize = 12;
+pub(crate) const TCP_DATA_OFFSET: usize = 12;
 /// Offset of the flags in a TCP header (RFC 9293, 3.1).
-const TCP_FLAGS: usize = 13;
+pub(crate) const TCP_FLAGS: usize = 13;
 const SYN: u8 = 0x02;
 const RST: u8 = 0x04;
 const ACK: u8 = 0x10;
 
-/// Offset of the verification tag in the common header of an SCTP packet (RFC 9260, 3.1).
-const SCTP_TAG: usize = 4;
 /// Offset of the type of the first chunk of an SCTP packet; one of flags comes behind it
 /// (RFC 9260, 3.1 and 3.2).
-const SCTP_CHUNK: usize = 12;
-/// Offset of the initiate tag of an INIT chunk that is the first (RFC 9260, 3.3.2).
-pub(crate) const SCTP_INITIATE_TAG: usize = 16;
-const INIT: u8 = 1;
-const INIT_ACK: u8 = 2;
-const ABORT: u8 = 6;
-/// The flag of an ABORT whose verification tag is the sender's own (RFC 9260, 8.5.1).
-const ABORT_REFLECTS: u8 = 1;
-
+pub(crate) const SCTP_CHUNK: usize = 12;
+pub(crate) const INIT: u8 = 1;
+pub(crate) const INIT_ACK: u8 = 2;
+pub(crate) const ABORT: u8 = 6;
 pub(crate) const TCP: u8 = IpProto::Tcp as u8;
 pub(crate) const UDP: u8 = IpProto::Udp as u8;
 pub(crate) const SCTP: u8 = IpProto::Sctp as u8;
-const ICMP: u8 = IpProto::Icmp as u8;
-const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
+pub(crate) const ICMP: u8 = IpProto::Icmp as u8;
+pub(crate) const ICMP6: u8 = IpProto::Ipv6Icmp as u8;
 
 /// ICMP type 3: destination unreachable (RFC 792); a REJECT, or a router that has no way on.
-const ICMP_UNREACHABLE: u8 = 3;
-/// Code 4, fragmentation needed, refuses a size, not a connection.
-const ICMP_FRAGMENTATION_NEEDED: u8 = 4;
+pub(crate) const ICMP_UNREACHABLE: u8 = 3;
 /// ICMPv6 type 1: destination unreachable (RFC 4443).
-const ICMP6_UNREACHABLE: u8 = 1;
+pub(crate) const ICMP6_UNREACHABLE: u8 = 1;
 
-const IPV4: u16 = EtherType::Ipv4 as u16;
-const IPV6: u16 = EtherType::Ipv6 as u16;
+pub(crate) const IPV4: u16 = EtherType::Ipv4 as u16;
+pub(crate) const IPV6: u16 = EtherType::Ipv6 as u16;
 
 /// `vihl` of an IPv4 header without options.
 const IPV4_PLAIN: u8 = 0x45;
@@ -75,14 +66,11 @@ pub(crate) const ETHERNET: usize = EthHdr::LEN;
 pub(crate) const BARE: usize = 0;
 
 // Extension headers of IPv6 (RFC 8200, 4; RFC 4302).
-const HOP_BY_HOP: u8 = 0;
-const ROUTING: u8 = 43;
-const FRAGMENT: u8 = 44;
-const AUTHENTICATION: u8 = 51;
-const DESTINATION_OPTIONS: u8 = 60;
-/// A packet with more extension headers in front of its transport header is not followed.
-const EXTENSIONS_MAX: usize = 6;
-
+pub(crate) const HOP_BY_HOP: u8 = 0;
+pub(crate) const ROUTING: u8 = 43;
+pub(crate) const FRAGMENT: u8 = 44;
+pub(crate) const AUTHENTICATION: u8 = 51;
+pub(crate) const DESTINATION_OPTIONS: u8 = 60;
 /// What a packet is to a connection.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,14 +136,20 @@ impl Packet {
     #[inline(always)]
     pub(crate) fn identify(&self, original: &Tuple, identity: &mut Identity) {
         identity.original = *original;
-        identity.family = self.family;
-        identity.protocol = self.protocol;
-        identity.zone = 0;
-        identity.sequence = self.sequence;
+        let protocol = u32::from_ne_bytes([self.family, self.protocol, 0, 0]);
+        let words = core::ptr::from_mut(identity).cast::<u32>();
+        // In words: what is written in bytes and read in words, as a map does, waits for the cache.
+        // SAFETY: family, protocol and zone are a word, the sequence number is the next and the last
+        // one, and the type is aligned for words.
+        unsafe {
+            let rest = words.add(offset_of!(Identity, family) / 4);
+            rest.write(protocol);
+            rest.add(1).write(self.sequence);
+        }
     }
 }
 
-/// Whether nothing need be known of this packet. `false` only says that [`parse`] must look.
+/// Whether nothing need be known of this packet. `false` only says that it must be looked at.
 #[inline(always)]
 pub(crate) fn passes<const LINK: usize>(context: &TcContext) -> bool {
     match ethertype(context) {
@@ -254,62 +248,6 @@ pub(crate) fn source_port_of_data<const LINK: usize>(context: &TcContext) -> Opt
         .then(|| u16::from_be_bytes([read(transport), read(transport + 1)]))
 }
 
-/// Where the data of a TCP segment lies in its packet.
-#[derive(Clone, Copy)]
-pub(crate) struct Data {
-    pub(crate) start: u32,
-    pub(crate) length: u32,
-}
-
-/// Reads the addresses, ports and sequence number of a TCP segment with data into `packet`. `None`:
-/// it is none.
-#[inline(always)]
-#[expect(clippy::cast_possible_truncation, reason = "lengths of packets")]
-pub(crate) fn data<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<Data> {
-    let (transport, said) = match ethertype(context) {
-        IPV4 => {
-            let header: Ipv4Hdr = load(context, LINK)?;
-            if header.frag_offset() != 0 || header.proto != TCP {
-                return None;
-            }
-            packet.family = FAMILY_IPV4;
-            addresses_ipv4(&header, &mut packet.tuple);
-            let said = usize::from(u16::from_be_bytes(header.tot_len));
-            (LINK + usize::from(header.ihl()), said)
-        }
-        IPV6 => {
-            let header: Ipv6Hdr = load(context, LINK)?;
-            let (protocol, transport) = transport_ipv6(context, &header, LINK)?;
-            if protocol != TCP {
-                return None;
-            }
-            packet.family = FAMILY_IPV6;
-            addresses_ipv6(&header, &mut packet.tuple);
-            let said = usize::from(u16::from_be_bytes(header.payload_len));
-            (transport, if said == 0 { 0 } else { said + Ipv6Hdr::LEN })
-        }
-        _ => return None,
-    };
-    let header: TcpHdr = load(context, transport)?;
-    let lengths: u8 = load(context, transport + TCP_DATA_OFFSET)?;
-    packet.protocol = TCP;
-    packet.sequence = u32::from_be_bytes(header.seq);
-    packet.tuple.source_port = u16::from_be_bytes(header.source);
-    packet.tuple.destination_port = u16::from_be_bytes(header.dest);
-    let start = transport as u32 + u32::from(lengths >> 4) * 4;
-    let whole = context.len();
-    // Behind a short packet the link pads; a very large one (BIG TCP) does not say how long it is.
-    let end = match LINK as u32 + said as u32 {
-        _ if said == 0 => whole,
-        end if end < whole => end,
-        _ => whole,
-    };
-    (start < end).then(|| Data {
-        start,
-        length: end - start,
-    })
-}
-
 /// Whether a segment neither opens a connection nor answers an opening packet, as [`tcp_role`] has
 /// it.
 #[inline(always)]
@@ -323,7 +261,7 @@ fn passes_tcp(header: usize) -> bool {
 }
 
 /// Whether neither port of a datagram is observed. What a later fragment has there are no ports;
-/// [`parse`] looks at that.
+/// [`crate::reader`] looks at that.
 #[inline(always)]
 fn passes_udp(header: usize) -> bool {
     !is_observed(half(header), half(header + 2))
@@ -331,7 +269,7 @@ fn passes_udp(header: usize) -> bool {
 
 /// A flow of an observed front door has its port on one end, and its endpoint's behind NAT.
 #[inline(always)]
-fn is_observed(source: u16, destination: u16) -> bool {
+pub(crate) fn is_observed(source: u16, destination: u16) -> bool {
     maps::is_observed(destination) || maps::is_observed(source)
 }
 
@@ -372,214 +310,87 @@ fn read(address: usize) -> u8 {
 /// keeps in the skb's metadata at both hooks.
 #[inline(always)]
 #[expect(clippy::cast_possible_truncation, reason = "16 bits in a field of 32")]
-fn ethertype(context: &TcContext) -> u16 {
+pub(crate) fn ethertype(context: &TcContext) -> u16 {
     // SAFETY: the context is a valid __sk_buff for the life of the program. The field holds a
     // __be16, and network-types' constants are in the order they have in memory.
     unsafe { (*context.skb.skb).protocol as u16 }
 }
 
-/// Reads the headers into `packet`. `None`: it neither opens a connection nor answers an opening.
+/// Reads the headers of what [`handshake`] told of, or of a datagram, if they are plain and linear.
 #[inline(always)]
-pub(crate) fn parse<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<()> {
-    if direct::<LINK>(context, packet).is_some() {
-        return Some(());
-    }
-    if ethertype(context) == IPV4 {
-        parse_ipv4(context, LINK, packet)
-    } else {
-        parse_ipv6(context, LINK, packet)
-    }
-}
-
-/// The same of a TCP segment or datagram whose headers are plain and linear, as most are, without a
-/// call. `None`: it is none, or does not matter.
-#[inline(always)]
-fn direct<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<()> {
-    let Packet { tuple, .. } = packet;
-    let transport = if ethertype(context) == IPV4 {
+pub(crate) fn plain<const LINK: usize>(
+    context: &TcContext,
+    (role, sequence): (Role, u32),
+    packet: &mut Packet,
+) -> Option<()> {
+    let (addresses, transport) = if ethertype(context) == IPV4 {
         let head = linear::<LINK, Ipv4Hdr>(context)?;
         // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
         let header = unsafe { &*(head as *const Ipv4Hdr) };
-        if header.vihl != IPV4_PLAIN || header.frag_offset() != 0 {
-            return None;
-        }
-        copy::<4>(head + offset_of!(Ipv4Hdr, src_addr), &mut tuple.source);
-        copy::<4>(head + offset_of!(Ipv4Hdr, dst_addr), &mut tuple.destination);
         packet.family = FAMILY_IPV4;
         packet.ttl = header.ttl;
         packet.protocol = header.proto;
-        head + Ipv4Hdr::LEN
+        let source = raw(head + offset_of!(Ipv4Hdr, src_addr));
+        let destination = raw(head + offset_of!(Ipv4Hdr, dst_addr));
+        ([source, 0, 0, 0, destination, 0, 0, 0], head + Ipv4Hdr::LEN)
     } else {
         let head = linear::<LINK, Ipv6Hdr>(context)?;
         // SAFETY: as above.
         let header = unsafe { &*(head as *const Ipv6Hdr) };
-        copy::<16>(head + offset_of!(Ipv6Hdr, src_addr), &mut tuple.source);
-        copy::<16>(head + offset_of!(Ipv6Hdr, dst_addr), &mut tuple.destination);
         packet.family = FAMILY_IPV6;
         packet.ttl = header.hop_limit;
         packet.protocol = header.next_hdr;
-        head + Ipv6Hdr::LEN
-    };
-    (packet.role, packet.sequence) = match packet.protocol {
-        TCP => segment_at(transport)?,
-        UDP => (Role::Opening, 0),
-        _ => return None,
-    };
-    packet.tuple.source_port = half(transport);
-    packet.tuple.destination_port = half(transport + 2);
-    Some(())
-}
-
-/// Copies an address of `N` bytes out of a header.
-#[inline(always)]
-fn copy<const N: usize>(from: usize, to: &mut [u8; 16]) {
-    for at in (0..16).step_by(2) {
-        let value = if at < N {
-            half(from + at).to_be_bytes()
-        } else {
-            [0; 2]
-        };
-        [to[at], to[at + 1]] = value;
-    }
-}
-
-#[inline(always)]
-fn parse_ipv4(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
-    let header: Ipv4Hdr = load(context, offset)?;
-    // Later fragments carry no transport header.
-    if header.frag_offset() != 0 {
-        return None;
-    }
-    packet.family = FAMILY_IPV4;
-    packet.ttl = header.ttl;
-    let transport = offset + usize::from(header.ihl());
-    match header.proto {
-        protocol @ (TCP | UDP | SCTP) => {
-            addresses_ipv4(&header, &mut packet.tuple);
-            packet.protocol = protocol;
-            transport_header(context, transport, packet)
-        }
-        ICMP => {
-            let [kind, code]: [u8; 2] = load(context, transport)?;
-            if kind != ICMP_UNREACHABLE || code == ICMP_FRAGMENTATION_NEEDED {
-                return None;
-            }
-            let quoted = transport + Icmpv4Hdr::LEN;
-            let inner: Ipv4Hdr = load(context, quoted)?;
-            addresses_ipv4(&inner, &mut packet.tuple);
-            packet.protocol = inner.proto;
-            quote(context, quoted + usize::from(inner.ihl()), packet)
-        }
-        _ => None,
-    }
-}
-
-#[inline(always)]
-fn parse_ipv6(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
-    let header: Ipv6Hdr = load(context, offset)?;
-    packet.family = FAMILY_IPV6;
-    packet.ttl = header.hop_limit;
-    let (protocol, transport) = transport_ipv6(context, &header, offset)?;
-    addresses_ipv6(&header, &mut packet.tuple);
-    packet.protocol = protocol;
-    if protocol != ICMP6 {
-        return transport_header(context, transport, packet);
-    }
-    let kind: u8 = load(context, transport)?;
-    if kind != ICMP6_UNREACHABLE {
-        return None;
-    }
-    // ICMPv6 and ICMPv4 quote the packet at the same place.
-    let quoted = transport + Icmpv4Hdr::LEN;
-    let inner: Ipv6Hdr = load(context, quoted)?;
-    let (protocol, transport) = transport_ipv6(context, &inner, quoted)?;
-    addresses_ipv6(&inner, &mut packet.tuple);
-    packet.protocol = protocol;
-    quote(context, transport, packet)
-}
-
-/// The transport protocol behind the IPv6 header at `offset` and its extension headers, and the
-/// offset of its header. `None`: a later fragment, which has none.
-#[inline(always)]
-fn transport_ipv6(context: &TcContext, header: &Ipv6Hdr, offset: usize) -> Option<(u8, usize)> {
-    let mut protocol = header.next_hdr;
-    let mut offset = offset + Ipv6Hdr::LEN;
-    for _ in 0..EXTENSIONS_MAX {
-        let [next, length, fragment_high, fragment_low]: [u8; 4] = match protocol {
-            HOP_BY_HOP | ROUTING | FRAGMENT | AUTHENTICATION | DESTINATION_OPTIONS => {
-                load(context, offset)?
-            }
-            _ => break,
-        };
-        offset += match protocol {
-            FRAGMENT => {
-                // Thirteen bits of offset, then three of flags.
-                if u16::from_be_bytes([fragment_high, fragment_low]) >> 3 != 0 {
-                    return None;
-                }
-                8
-            }
-            AUTHENTICATION => (usize::from(length) + 2) * 4,
-            _ => (usize::from(length) + 1) * 8,
-        };
-        protocol = next;
-    }
-    Some((protocol, offset))
-}
-
-/// What is at `offset`, by its protocol.
-#[inline(always)]
-fn transport_header(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
-    match packet.protocol {
-        TCP => segment(context, offset, packet),
-        UDP => {
-            packet.role = Role::Opening;
-            packet.sequence = 0;
-            ports(context, offset, packet)
-        }
-        SCTP => chunk(context, offset, packet),
-        _ => None,
-    }
-}
-
-/// The ports, which TCP, UDP and SCTP have at one place; of UDP only observed ones.
-#[inline(always)]
-fn ports(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
-    let [source, destination]: [[u8; 2]; 2] = load(context, offset)?;
-    packet.tuple.source_port = u16::from_be_bytes(source);
-    packet.tuple.destination_port = u16::from_be_bytes(destination);
-    (packet.protocol != UDP || is_observed(packet.tuple.source_port, packet.tuple.destination_port))
-        .then_some(())
-}
-
-/// The first chunk of an SCTP packet at `offset`. One that opens or accepts is the only one.
-#[inline(always)]
-fn chunk(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
-    ports(context, offset, packet)?;
-    let [kind, flags]: [u8; 2] = load(context, offset + SCTP_CHUNK)?;
-    // Whoever answers an INIT puts its initiate tag into the common header (RFC 9260, 8.5).
-    let (role, tag) = match kind {
-        INIT => (Role::Opening, SCTP_INITIATE_TAG),
-        INIT_ACK => (Role::Accept, SCTP_TAG),
-        ABORT if flags & ABORT_REFLECTS == 0 => (Role::Reset, SCTP_TAG),
-        _ => return None,
+        let source = head + offset_of!(Ipv6Hdr, src_addr);
+        // The destination follows the source.
+        let addresses = [0, 4, 8, 12, 16, 20, 24, 28].map(|at| raw(source + at));
+        (addresses, head + Ipv6Hdr::LEN)
     };
     packet.role = role;
-    packet.sequence = u32::from_be_bytes(load(context, offset + tag)?);
+    packet.sequence = sequence;
+    let ports = joined(half(transport), half(transport + 2));
+    let words = (&raw mut packet.tuple).cast::<u32>();
+    // In words, as in `identify`.
+    // SAFETY: a tuple is two addresses of four words and a word of two ports, and aligned for words.
+    unsafe {
+        words.cast::<[u32; 8]>().write(addresses);
+        words.add(offset_of!(Tuple, source_port) / 4).write(ports);
+    }
     Some(())
 }
 
-/// A TCP segment at `offset`.
+/// The same of a datagram whose headers are plain and linear, as most are, without a call. `None`:
+/// they are not, or it is none.
 #[inline(always)]
-fn segment(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
-    let header: TcpHdr = load(context, offset)?;
-    let flags: u8 = load(context, offset + TCP_FLAGS)?;
-    let sequence = u32::from_be_bytes(header.seq);
-    let acknowledged = u32::from_be_bytes(header.ack_seq);
-    (packet.role, packet.sequence) = tcp_role(flags, sequence, acknowledged)?;
-    packet.tuple.source_port = u16::from_be_bytes(header.source);
-    packet.tuple.destination_port = u16::from_be_bytes(header.dest);
-    Some(())
+pub(crate) fn datagram<const LINK: usize>(context: &TcContext, packet: &mut Packet) -> Option<()> {
+    let is_plain = if ethertype(context) == IPV4 {
+        let head = linear::<LINK, Ipv4Hdr>(context)?;
+        // SAFETY: `linear` proved that a whole IPv4 header lies at `head`; it has alignment 1.
+        let header = unsafe { &*(head as *const Ipv4Hdr) };
+        header.vihl == IPV4_PLAIN && header.frag_offset() == 0 && header.proto == UDP
+    } else {
+        let head = linear::<LINK, Ipv6Hdr>(context)?;
+        // SAFETY: as above.
+        unsafe { &*(head as *const Ipv6Hdr) }.next_hdr == UDP
+    };
+    if !is_plain {
+        return None;
+    }
+    plain::<LINK>(context, (Role::Opening, 0), packet)
+}
+
+/// Four bytes of the linear part, as they lie there.
+#[inline(always)]
+fn raw(address: usize) -> u32 {
+    // SAFETY: as in `half`.
+    let [low, high] = [address, address + 2].map(|at| unsafe { *(at as *const u16) });
+    joined(low, high)
+}
+
+/// Two halves of a word, as they lie in memory.
+#[inline(always)]
+pub(crate) const fn joined(first: u16, second: u16) -> u32 {
+    let ([a, b], [c, d]) = (first.to_ne_bytes(), second.to_ne_bytes());
+    u32::from_ne_bytes([a, b, c, d])
 }
 
 /// The same of a TCP header in the linear part.
@@ -595,7 +406,7 @@ fn segment_at(header: usize) -> Option<(Role, u32)> {
 /// What a TCP segment is to its connection, and the client's initial sequence number. `None`: it
 /// neither opens one nor answers an opening.
 #[inline(always)]
-fn tcp_role(flags: u8, sequence: u32, acknowledged: u32) -> Option<(Role, u32)> {
+pub(crate) fn tcp_role(flags: u8, sequence: u32, acknowledged: u32) -> Option<(Role, u32)> {
     let opened = acknowledged.wrapping_sub(1);
     match flags & (SYN | RST | ACK) {
         SYN => Some((Role::Opening, sequence)),
@@ -605,51 +416,4 @@ fn tcp_role(flags: u8, sequence: u32, acknowledged: u32) -> Option<(Role, u32)> 
         flags if flags == RST | ACK && sequence == 0 => Some((Role::Reset, opened)),
         _ => None,
     }
-}
-
-/// The opening packet that an ICMP error quotes at `offset`: at least its first eight bytes, by
-/// which an INIT is not told from another (RFC 1812, 4.3.2.3, wants more).
-#[inline(always)]
-fn quote(context: &TcContext, offset: usize, packet: &mut Packet) -> Option<()> {
-    packet.sequence = match packet.protocol {
-        TCP => u32::from_be_bytes(load(context, offset + TCP_SEQUENCE)?),
-        UDP => 0,
-        SCTP => {
-            let kind: u8 = load(context, offset + SCTP_CHUNK)?;
-            if kind != INIT {
-                return None;
-            }
-            u32::from_be_bytes(load(context, offset + SCTP_INITIATE_TAG)?)
-        }
-        _ => return None,
-    };
-    packet.role = Role::IcmpError;
-    ports(context, offset, packet)
-}
-
-#[inline(always)]
-fn load<T>(context: &TcContext, offset: usize) -> Option<T> {
-    let value = context.load(offset).ok();
-    if value.is_none() {
-        maps::count(Counter::Truncated);
-    }
-    value
-}
-
-#[inline(always)]
-pub(crate) fn addresses_ipv4(header: &Ipv4Hdr, tuple: &mut Tuple) {
-    tuple.source = widen(header.src_addr);
-    tuple.destination = widen(header.dst_addr);
-}
-
-#[inline(always)]
-pub(crate) fn addresses_ipv6(header: &Ipv6Hdr, tuple: &mut Tuple) {
-    tuple.source = header.src_addr;
-    tuple.destination = header.dst_addr;
-}
-
-/// An IPv4 address in the wire types' form.
-#[inline(always)]
-fn widen([a, b, c, d]: [u8; 4]) -> [u8; 16] {
-    [a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]
 }

@@ -23,13 +23,15 @@ use aya_ebpf::{
     programs::TcContext,
 };
 use observer_ebpf::{
-    ArrivalKey, Counter, PAYLOAD_MAX, PORT_WORDS, SEGMENTS_MAX, SEGMENTS_SIZE, SOURCES_MAX,
-    Segment, SourceKey, WAITING_MAX, Waiting, WaitingKey,
+    ArrivalKey, Counter, PAYLOAD_MAX, PORT_WORDS, SEGMENTS_MAX, SEGMENTS_SIZE, SIDE_OUT,
+    SOURCES_MAX, Segment, SourceKey, WAITING_MAX, Waiting, WaitingKey,
 };
 
 use crate::{
+    is_own,
     maps::{self, Scratch},
     packet::{self, Packet, Role, TCP},
+    reader,
 };
 
 /// Whether anybody asks; set before the object is loaded.
@@ -74,14 +76,16 @@ pub(crate) fn is_on() -> bool {
 }
 
 /// Of a packet that opens a connection, at ingress, or at egress if this node sends it: its first
-/// bytes are waited for from now on, if they are asked for.
+/// bytes are waited for from now on, if they are asked for. Whether they are.
+///
+/// A function of its own, as [`segment`], so that what is off has no place in what is on.
+#[inline(never)]
+pub(crate) fn open(packet: &Packet, opening: &ArrivalKey, side: u8, key: &mut WaitingKey) -> bool {
+    wait(packet, opening, side, key).is_some()
+}
+
 #[inline(always)]
-pub(crate) fn open(
-    packet: &Packet,
-    opening: &ArrivalKey,
-    side: u8,
-    key: &mut WaitingKey,
-) -> Option<()> {
+fn wait(packet: &Packet, opening: &ArrivalKey, side: u8, key: &mut WaitingKey) -> Option<()> {
     if packet.protocol != TCP || packet.role != Role::Opening {
         return None;
     }
@@ -147,16 +151,25 @@ fn slot(table: *mut [u8; 1 << 16], port: u16) -> *mut u8 {
     unsafe { table.cast::<u8>().add(port as usize) }
 }
 
-/// Hands the bytes of a segment on, if its connection waits for them.
+/// Hands the bytes of a segment on, if its connection waits for them. Whether it does.
+#[inline(never)]
+pub(crate) fn segment<const LINK: usize>(skb: *mut __sk_buff, side: u8) -> bool {
+    hand_on::<LINK>(&TcContext::new(skb), side).is_some()
+}
+
 #[inline(always)]
-pub(crate) fn segment<const LINK: usize>(context: &TcContext, side: u8) -> Option<()> {
+fn hand_on<const LINK: usize>(context: &TcContext, side: u8) -> Option<()> {
+    // What another sends was looked at as it arrived.
+    if side == SIDE_OUT && !is_own(context) {
+        return None;
+    }
     let (scratch, _) = maps::scratch()?;
     let Scratch {
         packet,
         waiting_key: key,
         ..
     } = scratch;
-    let data = packet::data::<LINK>(context, packet)?;
+    let data = reader::data::<LINK>(context, packet)?;
     point(key, packet, side);
     let waiting = WAITING.get_ptr_mut(*key)?;
     // SAFETY: entries of a hash map stay where they are; of one that is let go meanwhile this may

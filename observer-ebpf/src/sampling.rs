@@ -11,13 +11,19 @@
 //! refused there and then ([`admits`]), before anything is kept of them.
 
 use aya_ebpf::{Global, bindings::BPF_F_RDONLY_PROG, macros::map, maps::Array};
-use observer_ebpf::{Counter, OPENINGS_MARK, REFUSED_NS, Refused, Sampling, Tuple};
+use observer_ebpf::{
+    Counter, OBSERVATIONS_SIZE, REFUSED_NS, Refused, Sampling, Tuple, openings_mark,
+};
 
 use crate::{maps, packet::Role};
 
 /// Unknown to all others; set before the object is loaded.
 #[unsafe(no_mangle)]
 static SECRET: Global<u32> = Global::new(0);
+
+/// [`openings_mark`] of the ring buffer; set before the object is loaded.
+#[unsafe(no_mangle)]
+static OPENINGS_MARK: Global<u64> = Global::new(openings_mark(OBSERVATIONS_SIZE));
 
 /// A [`Sampling`]; set by userspace.
 #[map]
@@ -78,7 +84,9 @@ pub(crate) fn admits(role: Role, now_ns: u64) -> bool {
     let last = unsafe { &mut *last };
     let is_opening = role == Role::Opening;
     // Answers have what is left, as long as there is anything that they may answer.
-    if (is_opening || refusals_of(last, now_ns) == Refusals::All) && maps::used() > OPENINGS_MARK {
+    if (is_opening || refusals_of(last, now_ns) == Refusals::All)
+        && maps::used() > OPENINGS_MARK.load()
+    {
         if !is_recent(last.refused_ns, now_ns) {
             // What was noted until now is still on its way.
             write(&mut last.noted_ns, now_ns);

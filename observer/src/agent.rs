@@ -130,7 +130,7 @@ async fn observe(options: Options, knowledge: Knowledge, serving: &Handle) -> an
     };
     let hub = Arc::new(Hub::new());
     let cluster = knowledge.changes.clone();
-    let metrics = Arc::new(Metrics::new(cluster.clone()));
+    let metrics = Arc::new(Metrics::new(cluster.clone(), setup.sizes));
     let counting = Counting::new(
         Arc::clone(&hub),
         Arc::clone(&metrics),

@@ -31,7 +31,7 @@ use crate::kernel::capabilities;
 use crate::kernel::drops::DropReasons;
 use crate::kernel::layout::{LayoutError, Resolver};
 use crate::kernel::links::Links;
-use crate::kernel::programs::{self, Hook, Load, Ports, Programs};
+use crate::kernel::programs::{self, Hook, Load, Ports, Programs, Sizes};
 use crate::kubernetes::Cluster;
 use crate::notice::{say, warn};
 use crate::observation::Moment;
@@ -90,6 +90,8 @@ pub struct Setup {
     pub sysfs: PathBuf,
     /// Print the programs' own debug lines.
     pub debug_programs: bool,
+    /// How large the maps in the kernel are.
+    pub sizes: Sizes,
 }
 
 /// What is observed.
@@ -115,6 +117,7 @@ impl Setup {
             hook,
             sysfs,
             debug_programs,
+            sizes,
         } = self;
         capabilities::check()?;
         let (layout, awaited) = layout(Resolver::new(sysfs.clone()))?;
@@ -130,6 +133,7 @@ impl Setup {
         let (mut programs, rings) = Programs::load(Load {
             debug_lines: debug_programs,
             first_bytes: settings.first_bytes.whose != Whose::Off,
+            sizes,
         })?;
         if let Some(hook) = hook {
             programs.only_by(hook);
@@ -168,6 +172,7 @@ impl Setup {
             recorder,
             awaited,
             interfaces,
+            ring_buffer: sizes.ring_buffer,
         });
         let (interfaces, hook) = session.attach(&links)?;
         let ring = Ring {

@@ -11,6 +11,8 @@ pub use self::event::{Epoch, Event, Output, Settings};
 use self::first_bytes::{Around, load_balancers, reached};
 pub use self::first_bytes::{Asking, Trusted, Whose, network};
 use self::history::History;
+use self::sources::LeftOut;
+pub use self::sources::Sources;
 use self::through::Memory;
 use self::told::Told;
 use self::unread::Unread;
@@ -25,6 +27,7 @@ use crate::verdict::{self, Before, Knowledge, LoadBalancers};
 mod event;
 mod first_bytes;
 mod history;
+mod sources;
 #[cfg(test)]
 mod tests;
 mod through;
@@ -68,6 +71,8 @@ pub struct Observer {
     load_balancers: LoadBalancers,
     /// This node's pods that outsiders reach, by the latest of the cluster.
     reached: HashSet<IpAddr>,
+    /// Whose first bytes the programs have no room for, by the latest of the cluster.
+    left_out: LeftOut,
     now: Moment,
 }
 
@@ -75,9 +80,12 @@ impl Observer {
     /// One that knows of no interface yet; [`Event::Interfaces`] tells. `cluster`: what is known
     /// from the beginning.
     pub fn new(settings: Settings, cluster: Option<Arc<Snapshot>>) -> Self {
+        let local = LocalAddresses::new(settings.node.as_str(), []);
+        let index = cluster.as_deref().map(|cluster| &cluster.index);
         Self {
             flow: Flow::new(settings.answer_timeout_ns),
-            local: LocalAddresses::new(settings.node.as_str(), []),
+            left_out: LeftOut::of(&settings.first_bytes, index, &local),
+            local,
             unread: Unread::new(settings.answer_timeout_ns),
             told: Told::new(),
             memory: Memory::default(),
@@ -120,6 +128,8 @@ impl Observer {
             Event::Cluster(since, snapshot) => {
                 self.load_balancers = balancers(Some(&snapshot), &self.settings.first_bytes);
                 self.reached = reached(&snapshot.index, &self.settings.node);
+                let asking = &self.settings.first_bytes;
+                self.left_out = LeftOut::of(asking, Some(&snapshot.index), &self.local);
                 self.cluster.add(since, snapshot);
                 self.keep_standing();
                 (self.reconsidered(|_| true), Vec::new())
@@ -141,6 +151,10 @@ impl Observer {
                 let connection = self.unread.read(identity, reading);
                 let output = connection.and_then(|connection| self.judged(&connection));
                 (output.into_iter().collect(), Vec::new())
+            }
+            Event::FirstBytesLost(now) => {
+                self.unread.lost(now);
+                return Vec::new();
             }
             Event::Lost(now) => {
                 self.flow.lost(now);
@@ -166,6 +180,9 @@ impl Observer {
             }) => {
                 self.gateways = gateways;
                 self.local = LocalAddresses::new(self.settings.node.as_str(), addresses);
+                let latest = self.cluster.latest().map(|latest| &latest.index);
+                let asking = &self.settings.first_bytes;
+                self.left_out = LeftOut::of(asking, latest, &self.local);
                 // A record may still speak of an interface that is gone.
                 let names = names.into_iter();
                 let names = names.map(|(index, name)| (index, name.into()));
@@ -254,7 +271,10 @@ impl Observer {
                 local: &self.local,
                 load_balancers: &self.load_balancers,
                 reached: &self.reached,
+                left_out: &self.left_out,
                 memory: &self.memory,
+                identity: connection.identity,
+                opened_at: connection.opened_at,
                 is_own: self.is_own(&connection),
                 is_linked: false,
             };
@@ -402,7 +422,10 @@ impl Observer {
             local: &self.local,
             load_balancers: &self.load_balancers,
             reached: &self.reached,
+            left_out: &self.left_out,
             memory: &self.memory,
+            identity: connection.identity,
+            opened_at: connection.opened_at,
             is_own: self.is_own(connection),
             is_linked: false,
         }

@@ -83,8 +83,10 @@ pub enum Reason {
     Silent,
     /// What it sent in that time is not yet a header.
     Unfinished,
-    /// Nothing was seen of what it sent.
+    /// Nothing, or not all, was seen of what it sent: it was lost.
     NotSeen,
+    /// Nobody looked for what it sent: the programs have no room for so many sources.
+    NotAsked,
     /// A word of a later version.
     #[serde(other)]
     Unknown,

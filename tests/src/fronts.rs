@@ -2,8 +2,9 @@
 //! own NAT as a load balancer that keeps addresses.
 
 use std::{
-    fs,
+    fs::{self, File},
     net::{SocketAddr, TcpStream},
+    path::PathBuf,
     process::Stdio,
     time::Duration,
 };
@@ -21,6 +22,7 @@ pub mod answers;
 mod forwarder;
 mod haproxy;
 pub mod judge;
+mod logged;
 mod nginx;
 mod objects;
 mod predicted;
@@ -30,6 +32,7 @@ mod through;
 
 pub use forwarder::forward;
 pub use haproxy::{Haproxy, haproxy};
+pub use logged::Logged;
 pub use nginx::{Listen, Server, nginx, nginx_at};
 
 const READY: Duration = Duration::from_secs(10);
@@ -52,7 +55,7 @@ pub struct Proxy {
 
 impl Proxy {
     /// Starts a program that reads a configuration, in which `DIRECTORY` stands for a directory of
-    /// its own; returns once it listens everywhere.
+    /// its own; returns once it listens everywhere. What it prints is in the file `log` there.
     fn start(
         namespace: &Namespace,
         listens: &[SocketAddr],
@@ -61,6 +64,22 @@ impl Proxy {
     ) -> Result<Self> {
         let directory = TempDir::new().context("failed to make a temporary directory")?;
         Self::start_in(directory, namespace, listens, configuration, program)
+    }
+
+    /// `HAProxy` with what its defaults and its proxies have; returns once it listens. It logs each
+    /// connection as [`Logged`]: whom it saw, and its own end of the other side.
+    pub fn haproxy(namespace: &Namespace, listens: &[SocketAddr], proxies: &str) -> Result<Self> {
+        let configuration = format!(
+            "global\n  maxconn 1000\n  log stdout format raw local0\n\
+             defaults\n  log global\n  timeout connect 2s\n  timeout client 9s\n  \
+             timeout server 9s\n  log-format \"told [%ci]:%cp [%bi]:%bp\"\n{proxies}"
+        );
+        Self::start(namespace, listens, &configuration, &haproxy::PROGRAM)
+    }
+
+    /// A file in its directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
     }
 
     fn start_in(
@@ -73,13 +92,14 @@ impl Proxy {
         let file = directory.path().join("configuration");
         let path = directory.path().to_str().context("its path is no text")?;
         fs::write(&file, configuration.replace("DIRECTORY", path))?;
+        let log = File::create(directory.path().join("log"))?;
         let (program, arguments) = program.split_first().context("no program")?;
         let mut command = namespace.command(program);
         command
             .args(arguments)
             .arg(&file)
             .stdin(Stdio::null())
-            .stdout(Stdio::null());
+            .stdout(log);
         let child = command
             .spawn()
             .with_context(|| format!("failed to start {command:?}"))?;

@@ -239,6 +239,16 @@ impl Lab {
         Ok(namespace)
     }
 
+    /// The same, whom the client reaches at these addresses.
+    pub fn in_front(&self, addresses: &[IpAddr]) -> Result<Namespace> {
+        let front = self.beside("front", addresses)?;
+        for address in addresses {
+            self.client
+                .ip(&format!("route replace {address} dev eth0\n"))?;
+        }
+        Ok(front)
+    }
+
     /// Takes a pod off its node and joins it again, by an interface of the same name and another
     /// number: as when a pod is replaced.
     pub fn rejoin(&mut self, pod: &str) -> Result<()> {

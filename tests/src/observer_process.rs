@@ -4,7 +4,6 @@ use std::{
     env,
     ffi::OsStr,
     io::{BufRead as _, BufReader, Read},
-    panic,
     path::{Path, PathBuf},
     process::{Command, ExitStatus, Stdio},
     sync::{
@@ -24,6 +23,7 @@ use crate::{
     child::{ChildGuard, poll_until},
     command,
     lab::LabNode,
+    threads::at_once,
 };
 
 /// The variable that names the observer to run.
@@ -88,18 +88,8 @@ impl ObserverProcess {
         cluster_state: &Path,
         more: &[&str],
     ) -> Result<Vec<Self>> {
-        thread::scope(|scope| {
-            let starting: Vec<_> = nodes
-                .iter()
-                .map(|node| scope.spawn(move || Self::start(node, cluster_state, more)))
-                .collect();
-            let started = starting.into_iter().map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
-            });
-            started.collect()
-        })
+        let started = at_once(nodes, |node| Self::start(node, cluster_state, more));
+        started.into_iter().collect()
     }
 
     /// Runs `observer agent` in the namespace of a node, and returns once it observes.

@@ -6,33 +6,27 @@
 
 use std::{
     collections::BTreeMap,
-    fmt::Write as _,
-    fs::{self, File},
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr, TcpStream},
-    os::fd::AsRawFd as _,
-    path::PathBuf,
-    process::Stdio,
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrStorage, bind, connect, setsockopt, socket,
-    sockopt::ReuseAddr,
-};
-use tempfile::TempDir;
 
 use crate::{
-    child::{ChildGuard, poll_until},
+    child::poll_until,
     ear::{Ear, Heard},
+    fronts::{Logged, Proxy},
     kubeproxy::{Family, Mode},
     lab::{Lab, LabNode, Options},
     netns::Namespace,
     observer_process::{Finished, ObserverProcess},
+    payload,
     scene::Scene,
 };
+
+mod proxies;
 
 /// Where the first proxy listens; each next one a port further.
 const PORT: u16 = 9_100;
@@ -56,8 +50,6 @@ const CLIENTS: [&str; 6] = [
     "2001:db8:113::52/64",
 ];
 const READY: Duration = Duration::from_secs(10);
-/// How long an answer may take.
-const TIMEOUT: Duration = Duration::from_secs(8);
 /// How long the records of what is over may take.
 const SOON: Duration = Duration::from_secs(1);
 
@@ -87,15 +79,6 @@ pub enum Place {
     OtherNode,
     /// In the node's network, by the node's address.
     Host,
-}
-
-/// Whom a proxy's socket saw, as it logged it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Logged {
-    /// The peer of the client's side.
-    pub saw: SocketAddr,
-    /// The path that was asked for, or the proxy's own end of the other side.
-    pub of: String,
 }
 
 /// One connection of a client's.
@@ -130,18 +113,11 @@ pub struct Run {
 #[derive(Debug)]
 pub struct Stage {
     // In the order of the dismantling.
-    proxies: Vec<Running>,
+    proxies: Vec<Proxy>,
     ears: Vec<(IpAddr, Ear)>,
     lab: Lab,
     scene: Scene,
     family: Family,
-}
-
-/// A proxy at work, until it is dropped.
-#[derive(Debug)]
-struct Running {
-    _child: ChildGuard,
-    directory: TempDir,
 }
 
 impl Kind {
@@ -230,7 +206,7 @@ impl Stage {
         address.copied().context("no such address")
     }
 
-    fn proxies(&self, namespace: &Namespace, address: IpAddr) -> Result<[Running; 2]> {
+    fn proxies(&self, namespace: &Namespace, address: IpAddr) -> Result<[Proxy; 2]> {
         let service: IpAddr = match self.family {
             Family::V4 => SERVICE[0],
             Family::V6 => SERVICE[1],
@@ -238,8 +214,8 @@ impl Stage {
         .parse()?;
         let to = SocketAddr::new(service, SERVICE_PORT);
         Ok([
-            nginx(namespace, address, to)?,
-            haproxy(namespace, address, to)?,
+            proxies::nginx(namespace, address, to)?,
+            proxies::haproxy(namespace, address, to)?,
         ])
     }
 
@@ -347,23 +323,7 @@ impl Stage {
     }
 
     fn connect(&self, from: IpAddr, to: SocketAddr) -> Result<TcpStream> {
-        self.lab.client().run(|| {
-            let family = match to {
-                SocketAddr::V4(_) => AddressFamily::Inet,
-                SocketAddr::V6(_) => AddressFamily::Inet6,
-            };
-            let socket = socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
-            setsockopt(&socket, ReuseAddr, &true)?;
-            bind(
-                socket.as_raw_fd(),
-                &SockaddrStorage::from(SocketAddr::new(from, 0)),
-            )?;
-            connect(socket.as_raw_fd(), &SockaddrStorage::from(to))?;
-            let stream = TcpStream::from(socket);
-            stream.set_nodelay(true)?;
-            stream.set_read_timeout(Some(TIMEOUT))?;
-            Ok(stream)
-        })?
+        self.lab.client().run(|| payload::connect_from(from, to))?
     }
 
     fn heard(&self) -> BTreeMap<IpAddr, Vec<Heard>> {
@@ -374,34 +334,10 @@ impl Stage {
     fn logged(&self) -> Result<Vec<Logged>> {
         let mut logged = Vec::new();
         for proxy in &self.proxies {
-            let text = fs::read_to_string(proxy.log())?;
-            logged.extend(text.lines().filter_map(Logged::parse));
+            logged.extend(Logged::by(proxy)?);
         }
         Ok(logged)
     }
-}
-
-impl Logged {
-    /// A line of ours: `told [ADDRESS]:PORT WHAT`.
-    fn parse(line: &str) -> Option<Self> {
-        let mut words = line.strip_prefix("told ")?.split(' ');
-        Some(Self {
-            saw: end(words.next()?)?,
-            of: words.next()?.to_owned(),
-        })
-    }
-
-    /// The proxy's own end of the other side.
-    pub fn own_end(&self) -> Option<SocketAddr> {
-        end(&self.of)
-    }
-}
-
-/// An address in brackets, of either family, and a port.
-fn end(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.strip_prefix('[')?.split_once("]:")?;
-    let ip: IpAddr = ip.parse().ok()?;
-    Some(SocketAddr::new(ip.to_canonical(), port.parse().ok()?))
 }
 
 /// Asks, and waits for the whole answer.
@@ -416,108 +352,4 @@ fn request(stream: &mut TcpStream, path: &str) -> Result<()> {
         answer.extend(&part[..length]);
     }
     Ok(())
-}
-
-impl Running {
-    fn start(
-        namespace: &Namespace,
-        at: SocketAddr,
-        configuration: &str,
-        program: &[&str],
-    ) -> Result<Self> {
-        let directory = TempDir::new().context("failed to make a temporary directory")?;
-        let file = directory.path().join("configuration");
-        let path = directory.path().to_str().context("its path is no text")?;
-        fs::write(&file, configuration.replace("DIRECTORY", path))?;
-        let log = File::create(directory.path().join("log"))?;
-        let (program, arguments) = program.split_first().context("no program")?;
-        let mut command = namespace.command(program);
-        command
-            .args(arguments)
-            .arg(&file)
-            .stdin(Stdio::null())
-            .stdout(log);
-        let child = command
-            .spawn()
-            .with_context(|| format!("failed to start {command:?}"))?;
-        let running = Self {
-            _child: ChildGuard::new(child),
-            directory,
-        };
-        let is_there = || {
-            let connected = namespace.run(|| TcpStream::connect_timeout(&at, READY));
-            matches!(connected, Ok(Ok(_))).then_some(())
-        };
-        poll_until(READY, is_there)
-            .with_context(|| format!("{command:?} does not listen at {at}:\n{configuration}"))?;
-        Ok(running)
-    }
-
-    fn log(&self) -> PathBuf {
-        self.directory.path().join("log")
-    }
-}
-
-fn nginx(namespace: &Namespace, address: IpAddr, to: SocketAddr) -> Result<Running> {
-    // RFC 7239, 6: IPv6 in brackets.
-    let forwarded = if address.is_ipv4() {
-        "for=\\\"$remote_addr:$remote_port\\\""
-    } else {
-        "for=\\\"[$remote_addr]:$remote_port\\\""
-    };
-    let mut servers = String::new();
-    for (kind, header) in [
-        (
-            Kind::NginxForwardedFor,
-            "X-Forwarded-For $proxy_add_x_forwarded_for".to_owned(),
-        ),
-        (Kind::NginxForwarded, format!("Forwarded \"{forwarded}\"")),
-    ] {
-        let at = SocketAddr::new(address, PORT + kind.number());
-        write!(
-            servers,
-            "server {{\nlisten {at};\nlocation / {{\nproxy_pass http://{to};\n\
-             proxy_set_header {header};\n}}\n}}\n"
-        )?;
-    }
-    let configuration = format!(
-        "daemon off;\nmaster_process off;\npid DIRECTORY/pid;\nerror_log stderr;\nevents {{}}\n\
-         http {{\nlog_format told 'told [$remote_addr]:$remote_port $request_uri';\n\
-         access_log DIRECTORY/log told;\n\
-         client_body_temp_path DIRECTORY/a;\nproxy_temp_path DIRECTORY/b;\n\
-         fastcgi_temp_path DIRECTORY/c;\nuwsgi_temp_path DIRECTORY/d;\n\
-         scgi_temp_path DIRECTORY/e;\n{servers}}}\n"
-    );
-    let at = SocketAddr::new(address, PORT);
-    Running::start(
-        namespace,
-        at,
-        &configuration,
-        &["nginx", "-e", "stderr", "-c"],
-    )
-}
-
-fn haproxy(namespace: &Namespace, address: IpAddr, to: SocketAddr) -> Result<Running> {
-    let mut configuration = "global\n  maxconn 1000\n  log stdout format raw local0\n\
-                             defaults\n  log global\n  timeout connect 2s\n  timeout client 9s\n  \
-                             timeout server 9s\n  log-format \"told [%ci]:%cp [%bi]:%bp\"\n"
-        .to_owned();
-    let kinds = [
-        (
-            Kind::HaproxyForwardedFor,
-            "mode http\n  option forwardfor\n  option http-server-close",
-            "",
-        ),
-        (Kind::HaproxySendProxy, "mode tcp", "send-proxy"),
-        (Kind::HaproxySendProxyV2, "mode tcp", "send-proxy-v2"),
-    ];
-    for (kind, proxy, server) in kinds {
-        let at = SocketAddr::new(address, PORT + kind.number());
-        write!(
-            configuration,
-            "listen {kind:?}\n  bind {at}\n  {proxy}\n  server service {to} {server}\n"
-        )?;
-    }
-    let at = SocketAddr::new(address, PORT + Kind::HaproxyForwardedFor.number());
-    Running::start(namespace, at, &configuration, &["haproxy", "-db", "-f"])
 }

@@ -3,7 +3,6 @@
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
-    panic, thread,
     time::Duration,
 };
 
@@ -15,6 +14,7 @@ use crate::{
     lab::Lab,
     netns::Namespace,
     protocol::Protocol,
+    threads::at_once,
 };
 
 mod steady;
@@ -246,18 +246,5 @@ fn lead_client(lab: &Lab, ways: &[&Way]) -> Result<()> {
 }
 
 fn open_at_once(lab: &Lab, ways: &[&Way]) -> Result<Vec<Opened>> {
-    thread::scope(|scope| {
-        let running: Vec<_> = ways
-            .iter()
-            .map(|way| scope.spawn(move || way.connect(lab)))
-            .collect();
-        running
-            .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
-            })
-            .collect()
-    })
+    at_once(ways, |way| way.connect(lab)).into_iter().collect()
 }

@@ -17,11 +17,13 @@ use k8s_openapi::{
 use serde_json::json;
 use tests::{
     command,
-    deploy::{Tool, file, manifests::Manifests, tools},
+    deploy::{Tool, file, manifests::Manifests, roles, tools},
     observer_process,
 };
 
 const NAME: &str = "source-ip-observer";
+/// What only who looks at first bytes may read.
+const ROLE: &str = "source-ip-observer-proxies";
 const NAME_LABEL: &str = "app.kubernetes.io/name";
 const OVERLAYS: [&str; 2] = ["capabilities", "privileged"];
 /// Where the agent serves, if it is told nothing else.
@@ -299,6 +301,56 @@ fn the_agent_knows_what_it_is_told() {
     let annotations = annotations.expect("annotations");
     assert_eq!(annotations["source-ip-observer/metrics-port"], "9808");
     assert!(help.contains("127.0.0.1:9808"), "{help}");
+}
+
+/// With first bytes it may read what ingress controllers are told to expect, by their names.
+#[test]
+fn who_looks_at_first_bytes_may_read_what_proxies_expect() {
+    let test = "who_looks_at_first_bytes_may_read_what_proxies_expect";
+    let Some([kubectl]) = tools(test, [Tool::Kubectl]) else {
+        return;
+    };
+    let resources = file("overlays/capabilities");
+    let manifests = Manifests::compose(&kubectl, &resources, &[file("components/payload")]);
+    let manifests = manifests.expect("rendered");
+    let container = manifests.container().expect("a container");
+    let arguments = container.args.as_deref().unwrap_or_default();
+    assert_eq!(arguments, ["--state-dir=/state", "--payload=known"]);
+    let help = help(&["agent"]);
+    assert!(
+        help.contains("--payload") && help.contains("known"),
+        "{help}"
+    );
+
+    let of_proxies = |metadata: &ObjectMeta| name(metadata).1 == ROLE;
+    let mut roles = manifests.cluster_roles.iter();
+    let role = roles.find(|role| of_proxies(&role.metadata));
+    let names = "ingress-nginx-controller,nginx-configuration,haproxy-ingress,\
+                 haproxy-kubernetes-ingress";
+    assert_eq!(
+        rules(role.expect("a role").rules.as_ref()),
+        [format!("/configmaps/{names}: get,list")]
+    );
+    let mut bindings = manifests.cluster_role_bindings.iter();
+    let binding = bindings.find(|binding| of_proxies(&binding.metadata));
+    let binding = binding.expect("a binding");
+    assert_eq!(binding.role_ref.name, ROLE);
+    let subjects = binding.subjects.iter().flatten();
+    let subjects: Vec<_> = subjects.map(|one| (&*one.kind, &*one.name)).collect();
+    assert_eq!(subjects, [("ServiceAccount", NAME)]);
+
+    // As the agent asks.
+    let asked = |role, kind, name| {
+        let request = format!(
+            "200 /api/v1/namespaces/ingress-nginx/{kind}?limit=500&fieldSelector=metadata.name%3D{name}"
+        );
+        roles::allowing(&manifests, role, &request)
+    };
+    assert_eq!(asked(ROLE, "configmaps", "ingress-nginx-controller"), 1);
+    assert_eq!(asked(ROLE, "configmaps", "passwords"), 0);
+    assert_eq!(asked(ROLE, "secrets", "ingress-nginx-controller"), 0);
+    assert_eq!(asked(NAME, "configmaps", "ingress-nginx-controller"), 0);
+    assert_eq!(asked(NAME, "pods", "ingress-nginx-controller-0"), 1);
 }
 
 #[test]

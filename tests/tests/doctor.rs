@@ -294,8 +294,22 @@ fn a_bundle_holds_what_was_seen_and_no_address() {
     let facts = &bundle["facts"];
     assert!(facts["environment"]["release"].is_string(), "{facts:#}");
     // What the maps take: something, and less than may be asked of every node.
-    let bytes = facts["programs"]["Ok"].as_u64().expect("what maps take");
+    let taken = |map: &str| facts["programs"]["Ok"][map].as_u64();
+    let bytes = taken("all").expect("what maps take");
     assert!((1 << 20..32 << 20).contains(&bytes), "{facts:#}");
+    // And as much as is asked for.
+    let path = directory.path().join("sized.json");
+    let mut arguments = vec!["--max-pending", "1024", "--ring-buffer-size", "4"];
+    arguments.extend(["--bundle", path.to_str().expect("text")]);
+    let (_, code) = doctor(node, &arguments);
+    assert_eq!(code, Some(0));
+    let other = fs::read(&path).expect("a bundle");
+    let other: Value = serde_json::from_slice(&other).expect("JSON");
+    let other = &other["facts"]["programs"]["Ok"];
+    let ring_buffer = other["ring_buffer"].as_u64().expect("what it takes");
+    assert!((4 << 20..5 << 20).contains(&ring_buffer), "{other:#}");
+    assert!(other["pending"].as_u64() < taken("pending"), "{other:#}");
+    assert_eq!(other["udp_flows"].as_u64(), taken("udp_flows"));
 
     let plan = lab.plan();
     let of_nodes = plan.nodes.iter().flat_map(|node| &node.addresses);

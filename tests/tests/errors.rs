@@ -314,6 +314,14 @@ fn wrong_use_has_a_status_of_its_own() {
         (&["join"], "FILE"),
         (&["completions", "csh"], "possible values: bash"),
         (&["no-such-command"], "no-such-command"),
+        (
+            &["trace", "--ring-buffer-size", "3"],
+            "it must be a power of two: 2 or 4",
+        ),
+        (
+            &["agent", "--max-pending", "0"],
+            "it must be from 1024 to 4194304",
+        ),
     ] {
         let Output {
             status,

@@ -10,13 +10,18 @@ use std::{
     io::{Read as _, Write as _},
     net::{IpAddr, SocketAddr},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use rstest::rstest;
 use serde_json::Value;
 use tests::{
     kubeproxy::{Backend, Family, Mode},
+    observer_process::ObserverProcess,
     payload::{Stage, TRUSTED, Told, recovered},
     privilege,
 };
@@ -338,4 +343,55 @@ fn bytes_are_nowhere() {
     }
     let replayed = tests::observer_process::replay(&recording, &["-o", "json"]);
     assert_eq!(replayed.expect("replayed"), finished.stdout);
+}
+
+/// An observer that is held up loses what there is no room for, and does not take it for silence.
+#[test]
+fn what_was_lost_is_not_silence() {
+    /// The ring buffer of first bytes holds some 500 such heads.
+    const CONNECTIONS: usize = 650;
+    /// The programs stop when the observer was silent for ten seconds; far less, then.
+    const HELD_UP_MAX: Duration = Duration::from_secs(7);
+    if !privilege::granted("what_was_lost_is_not_silence") {
+        return;
+    }
+    let stage = stage();
+    let (front, door) = (stage.front().expect("one"), stage.door().expect("one"));
+    let client = stage.clients()[0];
+    let cookie = "a".repeat(1_900);
+    let request =
+        format!("GET / HTTP/1.1\r\nX-Forwarded-For: {client}\r\nCookie: {cookie}\r\n\r\n");
+    let node = stage.lab().node("node1").expect("a node");
+    let objects = tests::demo::cluster_file();
+    let observer = ObserverProcess::start(node, &objects, &TRUSTING).expect("observes");
+    let pid = Pid::from_raw(i32::try_from(observer.id()).expect("a pid"));
+    kill(pid, Signal::SIGSTOP).expect("stopped");
+    let start = Instant::now();
+    for _ in 0..CONNECTIONS {
+        let said = stage.say(front, door, &[request.as_bytes()], PAUSE);
+        said.expect("answered");
+    }
+    assert!(start.elapsed() < HELD_UP_MAX, "{:?}", start.elapsed());
+    kill(pid, Signal::SIGCONT).expect("goes on");
+    observer
+        .wait_for_records(CONNECTIONS)
+        .expect("all are told of");
+    // Who opens a connection later and sends nothing is silent.
+    drop(stage.connect(front, door).expect("connected"));
+    observer.wait_for_records(CONNECTIONS + 1).expect("told of");
+    let finished = observer.stop().expect("stops");
+    let mut said = finished.records.iter().map(|record| {
+        let reason = record["client"]["not_recovered"].as_str();
+        (recovered(record), reason.unwrap_or_default())
+    });
+    assert_eq!(said.next_back(), Some((None, "silent")));
+    let (seen, lost): (Vec<_>, Vec<_>) = said.partition(|(recovered, _)| recovered.is_some());
+    assert!(!seen.is_empty() && !lost.is_empty(), "{}", finished.stderr);
+    assert!(seen.iter().all(|it| *it == (Some(client), "")), "{seen:?}");
+    assert!(lost.iter().all(|it| *it == (None, "not-seen")), "{lost:?}");
+    assert!(
+        finished.stderr.contains("first bytes"),
+        "{}",
+        finished.stderr
+    );
 }

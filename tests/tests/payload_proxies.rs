@@ -82,7 +82,7 @@ fn of_request(told: &[Told], begin: &str) -> Vec<Told> {
 /// From which header the client is recovered, or why it is not.
 fn recovered_from(how: Haproxy) -> Result<&'static str, &'static str> {
     match how {
-        Haproxy::Plain => Err("no-header"),
+        Haproxy::Plain | Haproxy::PlainChecked => Err("no-header"),
         Haproxy::SendProxy => Ok("proxy-v1"),
         Haproxy::SendProxyV2 | Haproxy::SendProxyV2Checked => Ok("proxy-v2"),
         Haproxy::ForwardFor => Ok("x-forwarded-for"),

@@ -16,10 +16,11 @@ use rstest::rstest;
 use serde_json::Value;
 use tests::{
     ear::Heard,
+    fronts::Logged,
     kubeproxy::{Backend, Family, Mode},
     observer_process::replay,
     privilege,
-    through::{Asked, Kind, Logged, NODE, Place, Run, Stage},
+    through::{Asked, Kind, NODE, Place, Run, Stage},
 };
 
 const CONNECTIONS: usize = 100;
@@ -28,6 +29,8 @@ const CONNECTIONS: usize = 100;
 struct Link<'run> {
     record: &'run Value,
     asked: &'run Asked,
+    /// What the observer said beside: whether it missed anything.
+    said: &'run str,
     /// Whom the proxy's own log has for it: one, unless its own port came twice.
     saw: HashSet<SocketAddr>,
 }
@@ -78,7 +81,12 @@ fn links<'run>(run: &'run Run, records: &'run [Value]) -> Vec<Link<'run>> {
         };
         let saw: HashSet<_> = run.logged.iter().filter(is_it).map(|it| it.saw).collect();
         assert!(!saw.is_empty(), "the proxy logged {asked:?}, {own_end:?}");
-        Link { record, asked, saw }
+        Link {
+            record,
+            asked,
+            said: &run.told.stderr,
+            saw,
+        }
     };
     outbound.map(link).collect()
 }
@@ -101,9 +109,17 @@ impl Link<'_> {
 
     /// Holds of every link.
     fn check(&self, stage: &Stage, inbound: &Inbound<'_>) {
-        let Self { record, asked, saw } = self;
+        let Self {
+            record,
+            asked,
+            said,
+            saw,
+        } = self;
         let through = self.through();
-        assert!(through.is_object(), "{asked:?}: not linked: {record}");
+        assert!(
+            through.is_object(),
+            "{asked:?}: not linked: {record}\n{said}"
+        );
         assert_eq!(through["proxy"]["node"], NODE, "{record}");
         if asked.place != Place::Host {
             assert_eq!(through["proxy"]["pod"], "proxy-0", "{record}");
@@ -190,7 +206,9 @@ impl Link<'_> {
 
     /// That the connection to the proxy is told, too, and as it is told here.
     fn check_the_inbound_record(&self, records: &Inbound<'_>) {
-        let Self { record, asked, saw } = self;
+        let Self {
+            record, asked, saw, ..
+        } = self;
         let through = self.through();
         let Some(client) = socket(&through["client"]) else {
             return;

@@ -259,7 +259,7 @@ async fn connections(
     };
     let body = if query.follow {
         life.follows();
-        let (recent, followed) = api.hub.follow();
+        let (recent, followed) = api.hub.follow(&query.filter);
         let lines = Lines::new(&query, recent);
         Body::from_stream(lines.followed_by(query.filter, followed, Arc::clone(&api), permit))
     } else {

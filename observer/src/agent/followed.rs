@@ -20,24 +20,28 @@ const LINE_BYTES: usize = 1_536;
 /// Records that came at once.
 #[derive(Debug)]
 pub(super) struct Batch {
-    records: Vec<Arc<Record>>,
+    number: usize,
     lines: Bytes,
-    /// Where each line ends.
-    ends: Vec<usize>,
+    /// For who asks for some only: of which record each line is, and where it ends.
+    parts: Vec<(Arc<Record>, usize)>,
 }
 
 impl Batch {
-    pub(super) fn of(records: &[Arc<Record>]) -> Self {
+    /// `in_parts`: somebody asks for some of them only.
+    pub(super) fn of(records: &[Arc<Record>], in_parts: bool) -> Self {
         let mut lines = Vec::with_capacity(records.len() * LINE_BYTES);
-        let line = |record: &Arc<Record>| {
+        let mut parts = Vec::new();
+        for record in records {
             // A record is JSON; half a line would be none.
             let _none = write_line(&mut lines, record);
-            lines.len()
-        };
+            if in_parts {
+                parts.push((Arc::clone(record), lines.len()));
+            }
+        }
         Self {
-            ends: records.iter().map(line).collect(),
-            records: records.to_vec(),
+            number: records.len(),
             lines: lines.into(),
+            parts,
         }
     }
 
@@ -48,7 +52,7 @@ impl Batch {
         }
         let mut lines = Vec::new();
         let mut start = 0;
-        for (record, &end) in self.records.iter().zip(&self.ends) {
+        for &(ref record, end) in &self.parts {
             if filter.passes(record) {
                 lines.extend_from_slice(&self.lines[start..end]);
             }
@@ -72,6 +76,8 @@ struct Behind {
 pub(super) struct Teller {
     /// None once it has fallen behind: then it gets nothing any more.
     batches: Option<UnboundedSender<Arc<Batch>>>,
+    /// Whether it asks for some only.
+    in_parts: bool,
     behind: Arc<Behind>,
 }
 
@@ -92,12 +98,13 @@ pub(super) enum Next {
     Ended,
 }
 
-/// The two ends.
-pub(super) fn follow() -> (Teller, Followed) {
+/// The two ends of one who asks for these.
+pub(super) fn follow(filter: &Filter) -> (Teller, Followed) {
     let (sender, receiver) = unbounded_channel();
     let behind = Arc::<Behind>::default();
     let teller = Teller {
         batches: Some(sender),
+        in_parts: !filter.passes_all(),
         behind: Arc::clone(&behind),
     };
     let followed = Followed {
@@ -113,10 +120,15 @@ impl Teller {
         Arc::strong_count(&self.behind) > 1
     }
 
+    /// Whether it asks for some only.
+    pub(super) const fn in_parts(&self) -> bool {
+        self.in_parts
+    }
+
     /// Tells these, unless it is too far behind.
     pub(super) fn tell(&mut self, batch: &Arc<Batch>) {
         let Behind { waiting, missed } = &*self.behind;
-        let number = batch.records.len();
+        let number = batch.number;
         let has_room = waiting.load(Ordering::Acquire) + number <= BEHIND_MAX;
         let Some(batches) = self.batches.as_ref().filter(|_| has_room) else {
             missed.fetch_add(number as u64, Ordering::Release);
@@ -138,7 +150,7 @@ impl Followed {
         let Some(batch) = self.batches.recv().await else {
             return self.lagged().unwrap_or(Next::Ended);
         };
-        let number = batch.records.len();
+        let number = batch.number;
         self.behind.waiting.fetch_sub(number, Ordering::AcqRel);
         Next::Batch(batch)
     }
@@ -161,7 +173,7 @@ mod tests {
     fn batch(records: usize) -> Arc<Batch> {
         let record = Arc::new(whole());
         let records: Vec<_> = iter::repeat_n(record, records).collect();
-        Arc::new(Batch::of(&records))
+        Arc::new(Batch::of(&records, false))
     }
 
     fn next(followed: &mut Followed) -> Next {
@@ -175,7 +187,7 @@ mod tests {
         other.node = "node9".into();
         other.as_expected = Some(false);
         let (other, one) = (Arc::new(other), Arc::new(whole()));
-        let batch = Batch::of(&[Arc::clone(&one), other, one]);
+        let batch = Batch::of(&[Arc::clone(&one), other, one], true);
         let lines = |filter: &Filter| {
             let lines = batch.lines(filter);
             let lines = String::from_utf8(lines.to_vec()).expect("text");
@@ -194,7 +206,7 @@ mod tests {
 
     #[test]
     fn who_falls_behind_is_told_how_much_it_misses_and_no_more() {
-        let (mut teller, mut followed) = follow();
+        let (mut teller, mut followed) = follow(&Filter::default());
         teller.tell(&batch(3));
         assert!(matches!(next(&mut followed), Next::Batch(_)));
         let many = batch(BEHIND_MAX / 2);
@@ -209,14 +221,14 @@ mod tests {
 
     #[test]
     fn who_reads_everything_before_it_lags_is_told_when_it_does() {
-        let (mut teller, mut followed) = follow();
+        let (mut teller, mut followed) = follow(&Filter::default());
         teller.tell(&batch(BEHIND_MAX));
         teller.tell(&batch(1));
         let Next::Lagged(missed) = next(&mut followed) else {
             panic!("it fell behind");
         };
         assert_eq!(missed, BEHIND_MAX as u64 + 1);
-        let (teller, mut followed) = follow();
+        let (teller, mut followed) = follow(&Filter::default());
         drop(teller);
         assert!(matches!(next(&mut followed), Next::Ended));
     }

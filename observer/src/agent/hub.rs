@@ -15,6 +15,7 @@ use super::handover::Succession;
 use super::metrics::SharedMetrics;
 use crate::live::{Sink, Standing};
 use crate::observation::Moment;
+use crate::record::filter::Filter;
 use crate::record::{self, Record};
 
 /// Recent records that are kept.
@@ -55,8 +56,8 @@ impl Hub {
     }
 
     /// The same, and all from then on.
-    pub(super) fn follow(&self) -> (Vec<Arc<Record>>, Followed) {
-        let (teller, followed) = follow();
+    pub(super) fn follow(&self, filter: &Filter) -> (Vec<Arc<Record>>, Followed) {
+        let (teller, followed) = follow(filter);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // While nothing is added.
         told.followers.push(teller);
@@ -77,7 +78,8 @@ impl Hub {
         let Told { recent, followers } = &mut *told;
         followers.retain(Teller::is_there);
         if !followers.is_empty() {
-            let batch = Arc::new(Batch::of(records));
+            let in_parts = followers.iter().any(Teller::in_parts);
+            let batch = Arc::new(Batch::of(records, in_parts));
             for follower in followers {
                 follower.tell(&batch);
             }

@@ -9,7 +9,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use observer_ebpf::{ARRIVALS_MAX, FLOWS_MAX, OBSERVATIONS_SIZE};
 use prometheus_client::encoding::{EncodeLabelSet, prometheus_text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -20,6 +19,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use self::collected::{Followed, Process};
+use crate::kernel::programs::Sizes;
 use crate::kubernetes::Cluster;
 use crate::live::Standing;
 use crate::record::{ByFate, Record};
@@ -117,15 +117,15 @@ pub(super) struct Metrics {
 }
 
 impl Metrics {
-    /// `cluster`: where objects are followed.
-    pub(super) fn new(cluster: Option<watch::Receiver<Cluster>>) -> Self {
+    /// `cluster`: where objects are followed; `sizes`: those of the maps in the kernel.
+    pub(super) fn new(cluster: Option<watch::Receiver<Cluster>>, sizes: Sizes) -> Self {
         let mut whole = Registry::default();
         whole.register_collector(Box::new(Process));
         let registry = whole.sub_registry_with_prefix(PREFIX);
         if let Some(cluster) = cluster {
             registry.register_collector(Box::new(Followed(cluster)));
         }
-        room(registry);
+        room(registry, sizes);
         Self {
             build: registered(
                 registry,
@@ -351,21 +351,21 @@ fn followed_one_in(registry: &mut Registry) -> Gauge {
 }
 
 /// What the kernel side has room for.
-fn room(registry: &mut Registry) {
+fn room(registry: &mut Registry, sizes: Sizes) {
     let ring_buffer: Gauge = registered(
         registry,
         ("ring_buffer", Some(Unit::Bytes)),
         "The size of the ring buffer between kernel and agent",
         Gauge::default(),
     );
-    ring_buffer.set(i64::from(OBSERVATIONS_SIZE));
+    ring_buffer.set(i64::from(sizes.ring_buffer));
     let map_max_entries: Family<Map, Gauge> = registered(
         registry,
         ("map_max_entries", None),
         "Entries that a map has room for",
         Family::default(),
     );
-    for (map, max) in [("arrivals", ARRIVALS_MAX), ("flows", FLOWS_MAX)] {
+    for (map, max) in [("arrivals", sizes.pending), ("flows", sizes.flow_entries())] {
         map_max_entries
             .get_or_create(&Map { map })
             .set(i64::from(max));

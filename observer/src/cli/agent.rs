@@ -9,13 +9,14 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 
 use super::payload::PayloadOptions;
+use super::sizes::SizeOptions;
 use super::source::ClusterSource;
 use super::trace::answer_timeout;
 use super::{Ending, host_name, names};
 use crate::agent::{self, Addresses};
 use crate::kernel::layout::SYSFS;
 use crate::live::{self, Setup};
-use crate::observe::Settings;
+use crate::observe::{Asking, Settings};
 
 /// A token is a line; what is longer is another file.
 const TOKEN_BYTES_MAX: usize = 4_096;
@@ -35,6 +36,8 @@ pub(super) struct Options {
     answer_timeout: Duration,
     #[command(flatten)]
     payload: PayloadOptions,
+    #[command(flatten)]
+    sizes: SizeOptions,
     /// Where the API is served. Beyond this host only with --token-file.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9807", value_parser = address)]
     listen: SocketAddr,
@@ -59,6 +62,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         interfaces,
         answer_timeout,
         payload,
+        sizes,
         listen,
         token_file,
         metrics_listen,
@@ -73,12 +77,15 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
         );
     }
     let node = node.map_or_else(host_name, Ok)?;
+    let first_bytes = Asking::from(payload);
+    let readers = first_bytes.reads();
     let options = agent::Options {
         setup: Setup {
             interfaces,
             hook: None,
             sysfs: PathBuf::from(SYSFS),
             debug_programs: false,
+            sizes: sizes.into(),
         },
         settings: Settings {
             node: node.clone(),
@@ -86,7 +93,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
             answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
             all: false,
             follows_cluster: source.file().is_none(),
-            first_bytes: payload.into(),
+            first_bytes,
         },
         addresses: Addresses {
             api: listen,
@@ -98,7 +105,7 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     };
     agent::run(options, || {
         // Observing does not wait for the cluster; connections do.
-        let knowledge = source.knowledge_to_come(&node)?;
+        let knowledge = source.knowledge_to_come(&node, readers)?;
         let known = knowledge.cluster.as_deref();
         names::node(&node, known.and_then(|cluster| cluster.objects.as_ref()))?;
         Ok(knowledge)

@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use self::cluster::ClusterSeen;
 use self::facts::Facts;
 use self::report::Report;
+use super::sizes::SizeOptions;
 use super::source::ClusterSource;
 use super::{Ending, block_on};
 use crate::output::{self, Page};
@@ -33,6 +34,8 @@ pub(super) struct Options {
     node: Option<String>,
     #[command(flatten)]
     source: ClusterSource,
+    #[command(flatten)]
+    sizes: SizeOptions,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t = Format::Table)]
     output: Format,
@@ -54,12 +57,13 @@ pub(super) fn run(options: Options) -> anyhow::Result<Ending> {
     let Options {
         node,
         source,
+        sizes,
         output,
         bundle,
     } = options;
     let facts = block_on(async {
         let cluster = ClusterSeen::by(&source).await?;
-        Ok(Facts::gather(node, cluster).await)
+        Ok(Facts::gather(node, cluster, sizes.into()).await)
     })?;
     let report = Report::new(checks::all(&facts));
     if let Some(path) = bundle {

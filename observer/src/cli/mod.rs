@@ -24,6 +24,7 @@ mod names;
 mod payload;
 mod replay;
 mod report;
+mod sizes;
 mod source;
 mod trace;
 

@@ -15,7 +15,7 @@ use super::ask;
 use crate::cluster::file::{self, FileError};
 use crate::cluster::finding::Finding;
 use crate::cluster::{KubeProxy, Objects, Snapshot};
-use crate::kubernetes::{self, AccessError, Client, Cluster, KubeProxySource, Scope};
+use crate::kubernetes::{self, AccessError, Client, Cluster, KubeProxySource, Scope, Wanted};
 use crate::live::Knowledge;
 use crate::manifests::{self, Assumption};
 use crate::notice::{say, warn};
@@ -78,8 +78,10 @@ impl ClusterSource {
     /// What an observer on this node knows of the cluster at once, and what it will know. Waits for
     /// nobody: the API server is reached when it can be.
     ///
+    /// `readers`: whether what proxies make of PROXY headers, too.
+    ///
     /// Must be called in a tokio runtime.
-    pub(super) fn knowledge_to_come(&self, node: &str) -> anyhow::Result<Knowledge> {
+    pub(super) fn knowledge_to_come(&self, node: &str, readers: bool) -> anyhow::Result<Knowledge> {
         if let Some(snapshot) = self.of_file()? {
             return Ok(Knowledge {
                 cluster: Some(Arc::new(snapshot)),
@@ -88,16 +90,17 @@ impl ClusterSource {
         }
         Ok(Knowledge {
             cluster: None,
-            changes: Some(self.followed(node, false)?),
+            changes: Some(self.followed(node, false, readers)?),
         })
     }
 
     /// What an observer on this node knows of the cluster, and will know. `patience`: how long it
-    /// may take until something is known at all. Nothing need be known: without objects only
+    /// may take until something is known at all; `readers`: as above. Nothing need be known: without objects only
     /// rewrites are told. But what was asked for by name must be there.
     pub(super) async fn knowledge(
         &self,
         node: &str,
+        readers: bool,
         patience: Duration,
     ) -> anyhow::Result<Knowledge> {
         if let Some(snapshot) = self.of_file()? {
@@ -117,7 +120,7 @@ impl ClusterSource {
             }
             Err(error) => return Err(error.into()),
         }
-        let mut changes = self.followed(node, true)?;
+        let mut changes = self.followed(node, true, readers)?;
         let first =
             changes.wait_for(|cluster| cluster.snapshot.is_some() || cluster.away_since.is_some());
         let Cluster {
@@ -138,15 +141,20 @@ impl ClusterSource {
         })
     }
 
-    /// The cluster as it changes. `keep_objects`: for names, and for a recording.
+    /// The cluster as it changes. `objects`: whether they are kept, for names, and for a recording.
     fn followed(
         &self,
         node: &str,
-        keep_objects: bool,
+        objects: bool,
+        readers: bool,
     ) -> Result<watch::Receiver<Cluster>, FileError> {
-        let kube_proxy = KubeProxySource {
-            given: self.kube_proxy()?,
-            served: Some(ask::served),
+        let wanted = Wanted {
+            kube_proxy: KubeProxySource {
+                given: self.kube_proxy()?,
+                served: Some(ask::served),
+            },
+            objects,
+            readers,
         };
         let scope = Scope::Node(node.to_owned());
         let source = self.clone();
@@ -154,12 +162,7 @@ impl ClusterSource {
             let source = source.clone();
             Box::pin(async move { source.client().await }) as BoxFuture<'static, _>
         };
-        Ok(kubernetes::follow_by(
-            connect,
-            scope,
-            kube_proxy,
-            keep_objects,
-        ))
+        Ok(kubernetes::follow_by(connect, scope, wanted))
     }
 }
 

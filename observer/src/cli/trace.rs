@@ -14,6 +14,7 @@ use self::across::AgentOptions;
 use super::filter::FILTERS;
 use super::payload::PayloadOptions;
 use super::report::{Report, ReportOptions};
+use super::sizes::SizeOptions;
 use super::source::ClusterSource;
 use super::{Ending, block_on, host_name, names};
 use crate::kernel::capabilities;
@@ -22,7 +23,7 @@ use crate::kernel::programs::Hook;
 use crate::live::{self, Attached, Begin, Ended, Setup, Sink};
 use crate::notice::say;
 use crate::observation::Moment;
-use crate::observe::Settings;
+use crate::observe::{Asking, Settings};
 use crate::record::Record;
 use crate::recording::{Header, Writer};
 
@@ -59,6 +60,8 @@ pub(super) struct Options {
     answer_timeout: Duration,
     #[command(flatten)]
     payload: PayloadOptions,
+    #[command(flatten)]
+    sizes: SizeOptions,
     /// Record what the verdicts rest on, for `observer replay`. The file holds clients' addresses.
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     record: Option<PathBuf>,
@@ -111,6 +114,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         duration,
         answer_timeout,
         payload,
+        sizes,
         record,
         hook,
         sysfs,
@@ -122,7 +126,10 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
     // Told before anything is asked.
     capabilities::check()?;
     let node = node.map_or_else(host_name, Ok)?;
-    let knowledge = source.knowledge(&node, PATIENCE).await?;
+    let first_bytes = Asking::from(payload);
+    let knowledge = source
+        .knowledge(&node, first_bytes.reads(), PATIENCE)
+        .await?;
     let known = knowledge.cluster.as_deref();
     let objects = known.and_then(|cluster| cluster.objects.as_ref());
     names::node(&node, objects)?;
@@ -135,7 +142,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         answer_timeout_ns: u64::try_from(answer_timeout.as_nanos()).unwrap_or(u64::MAX),
         all,
         follows_cluster: knowledge.changes.is_some(),
-        first_bytes: payload.into(),
+        first_bytes,
     };
     let recorder = record
         .map(|path| {
@@ -155,6 +162,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
         hook,
         sysfs,
         debug_programs,
+        sizes: sizes.into(),
     };
     let (session, ring, Attached { interfaces, hook }) = setup
         .attach(settings, knowledge, recorder, Report::new(report))

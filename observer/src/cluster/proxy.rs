@@ -19,11 +19,13 @@ mod ingress;
 mod mismatch;
 mod nginx;
 mod place;
+mod pod;
 mod reader;
 mod traefik;
 mod world;
 
 pub use mismatch::mismatches;
+pub use pod::{Expects, PodProxy, behind_doors};
 pub use reader::{HeaderReader, readers};
 use world::World;
 

@@ -172,6 +172,16 @@ impl ServiceEntry {
             || of_family(&self.service.external_ips)
     }
 
+    /// Whether it is for requests, if a proxy is behind it: a webhook's port or that of metrics expects
+    /// no PROXY header.
+    pub fn is_for_requests(&self) -> bool {
+        let named = matches!(
+            self.name.as_deref(),
+            Some("http" | "https" | "web" | "websecure")
+        );
+        self.protocol == Protocol::Tcp && (named || matches!(self.port, 80 | 443))
+    }
+
     /// Its endpoints in one family, usable or not, sorted by address and port.
     pub fn endpoints(&self, family: Family) -> &[Endpoint] {
         // `IpAddr` orders every IPv4 address before every IPv6 address.

@@ -6,7 +6,7 @@ use std::{fs, io};
 /// (`kernel/bpf/syscall.c`, `bpf_map_show_fdinfo`: `memlock`).
 ///
 /// Minimum kernel: 5.10. Before 6.4 it is an estimate, which leaves little out.
-pub fn of_maps() -> io::Result<u64> {
+pub(super) fn of_maps() -> io::Result<u64> {
     let mut bytes = 0;
     let mut counted = Vec::new();
     for entry in fs::read_dir("/proc/self/fdinfo")? {
@@ -23,7 +23,7 @@ pub fn of_maps() -> io::Result<u64> {
 }
 
 /// A map's number and memory, if that is what a file descriptor is of.
-fn map(text: &str) -> Option<(u64, u64)> {
+pub(super) fn map(text: &str) -> Option<(u64, u64)> {
     let value = |name| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
         line.trim().parse().ok()

@@ -5,8 +5,12 @@
 
 mod attach;
 mod counters;
+mod error;
 mod heartbeat;
+mod settings;
+mod sizes;
 mod sweep;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -14,29 +18,25 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
-use std::io;
-use std::net::IpAddr;
 use std::time::Instant;
 
-use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, HashMap as BpfHashMap, IterableMap as _, MapData, MapError, RingBuf};
-use aya::programs::{ProgramError, RawTracePoint, SchedClassifier};
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, RingBuf};
+use aya::programs::{RawTracePoint, SchedClassifier};
+use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
-use ipnet::IpNet;
 use nix::net::if_::if_nametoindex;
-use observer_ebpf::{
-    Arrival, ArrivalKey, Counter, DropLayout, FAMILY_IPV4, FAMILY_IPV6, Flow, FlowKey,
-    KernelLayout, LAYOUT_KEY, PORT_WORDS, Sampling, SourceKey, Waiting, WaitingKey,
-};
+use observer_ebpf::{Arrival, ArrivalKey, DropLayout, Flow, FlowKey, KernelLayout};
 
 use self::attach::Attachment;
 pub use self::attach::{AttachError, Hook};
-use self::counters::Outstanding;
-pub use self::counters::{Counters, NotTold};
+pub use self::counters::{Counters, NotTold, Usage};
+pub use self::error::ProgramsError;
 use self::heartbeat::Heartbeat;
+use self::settings::Payload;
+pub use self::settings::{FirstBytes, Ports};
+pub use self::sizes::{Memory, Sizes};
 pub use self::sweep::{SweepError, sweep};
-use crate::kernel::batch;
+use self::tally::{Outstanding, Reader};
 use crate::kernel::drops::DropReasons;
 use crate::kernel::links::LinkHeader;
 use crate::observation::{DecodeError, DropReason, Identity, IfIndex, Moment, Observation};
@@ -62,105 +62,6 @@ const LOG_DEBUG: u8 = 4;
 /// The least that a ring buffer may have: a page, of whatever size.
 const PAGE: u32 = 1 << 16;
 
-/// Something the kernel would not do.
-#[derive(Debug, thiserror::Error)]
-pub enum ProgramsError {
-    /// Loading the object failed.
-    #[error("the kernel does not take the BPF object")]
-    Load(#[from] EbpfError),
-    /// A program was refused.
-    #[error("the kernel refuses the program {program}")]
-    Program {
-        /// Its name.
-        program: &'static str,
-        /// Why.
-        source: Box<ProgramError>,
-    },
-    /// A program could not be put on an interface.
-    #[error("cannot attach to interface {interface}")]
-    Attach {
-        /// The interface.
-        interface: String,
-        /// Why.
-        source: AttachError,
-    },
-    /// The programs could not be taken off an interface.
-    #[error("cannot detach from interface {interface}")]
-    Detach {
-        /// The interface.
-        interface: String,
-        /// Why.
-        source: AttachError,
-    },
-    /// A map could not be used.
-    #[error("cannot use the map {map}")]
-    Map {
-        /// Its name.
-        map: &'static str,
-        /// Why.
-        source: MapError,
-    },
-    /// A map could not be walked.
-    #[error("cannot walk the map {map}")]
-    Walk {
-        /// Its name.
-        map: &'static str,
-        /// Why.
-        source: io::Error,
-    },
-    /// The object is not what this program was built with.
-    #[error("the BPF object has no {0}")]
-    Missing(&'static str),
-}
-
-/// Of which ports something is followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ports {
-    /// Of every port.
-    All,
-    /// Of these: of front doors, and those behind them. All others pass at once.
-    Only(BTreeSet<u16>),
-}
-
-impl Ports {
-    /// A bit for each.
-    fn words(&self) -> [u64; PORT_WORDS as usize] {
-        let mut words = [0; PORT_WORDS as usize];
-        match self {
-            Self::All => words.fill(u64::MAX),
-            Self::Only(ports) => {
-                for &port in ports {
-                    words[usize::from(port / 64)] |= 1 << (port % 64);
-                }
-            }
-        }
-        words
-    }
-}
-
-/// Whose connections' first bytes the programs hand on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FirstBytes {
-    /// Of those to these TCP ports.
-    pub ports: Ports,
-    /// And from these networks.
-    pub sources: BTreeSet<IpNet>,
-}
-
-/// How full the maps are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Usage {
-    /// Arrivals that wait for their egress, of [`observer_ebpf::ARRIVALS_MAX`].
-    pub arrivals: u64,
-    /// Arrivals that the full map let go to make room: written, and neither joined, expired nor
-    /// present.
-    pub arrivals_evicted: u64,
-    /// UDP flows that are known, of [`observer_ebpf::FLOWS_MAX`].
-    pub flows: u64,
-    /// UDP flows that the full map forgot to make room.
-    pub flows_evicted: u64,
-}
-
 /// The programs in the kernel.
 ///
 /// The fields are in the order of the dismantling: no program is attached without a heartbeat.
@@ -171,7 +72,7 @@ pub struct Programs {
     _heartbeat: Heartbeat,
     ebpf: Ebpf,
     arrivals: BpfHashMap<MapData, ArrivalKey, Arrival>,
-    counters: counters::Reader,
+    counters: Reader,
     /// Arrivals taken out because they never left.
     expired: u64,
     outstanding: Outstanding,
@@ -185,15 +86,6 @@ pub struct Programs {
     drop_reasons: Option<DropReasons>,
     /// Set if first bytes are handed on.
     payload: Option<Payload>,
-}
-
-/// The maps of the part that hands first bytes on.
-struct Payload {
-    ports: Array<MapData, u64>,
-    sources: LpmTrie<MapData, SourceKey, u8>,
-    /// What is in `sources`.
-    known: BTreeSet<IpNet>,
-    waiting: BpfHashMap<MapData, WaitingKey, Waiting>,
 }
 
 /// What the programs fill.
@@ -213,6 +105,8 @@ pub struct Load {
     pub debug_lines: bool,
     /// Hand on what clients send first; see [`Programs::hand_on`].
     pub first_bytes: bool,
+    /// How large the maps are.
+    pub sizes: Sizes,
 }
 
 impl Programs {
@@ -223,13 +117,16 @@ impl Programs {
         let Load {
             debug_lines,
             first_bytes,
+            sizes,
         } = load;
         let log_level = if debug_lines { LOG_DEBUG } else { LOG_OFF };
         let payload = u8::from(first_bytes);
         // What the standard library draws at random for its hash maps.
         let [a, b, c, d, ..] = RandomState::new().hash_one(0).to_ne_bytes();
         let secret = u32::from_ne_bytes([a, b, c, d]);
+        let marks = sizes.marks();
         let mut loader = EbpfLoader::new();
+        sizes.set(&marks, &mut loader);
         loader
             .override_global("AYA_LOG_LEVEL", &log_level, true)
             .override_global("SECRET", &secret, true)
@@ -269,7 +166,7 @@ impl Programs {
             hook: None,
             _heartbeat: heartbeat,
             arrivals: map(&mut ebpf, "ARRIVALS")?,
-            counters: counters::Reader::new(map(&mut ebpf, "COUNTERS")?),
+            counters: Reader::new(map(&mut ebpf, "COUNTERS")?),
             expired: 0,
             outstanding: Outstanding::default(),
             layout: map(&mut ebpf, "LAYOUT")?,
@@ -301,21 +198,6 @@ impl Programs {
     /// Attaches by this hook or not at all.
     pub fn only_by(&mut self, hook: Hook) {
         self.hook = Some(hook);
-    }
-
-    /// Tells the programs where conntrack's entries are; from the next packet on they read them.
-    /// To be told once: a layout is of a kernel, and does not change while that runs.
-    pub fn set_layout(&mut self, layout: &KernelLayout) -> Result<(), ProgramsError> {
-        // An element is copied into place while programs read it; they read none whose `nfct` is zero.
-        for layout in [KernelLayout { nfct: 0, ..*layout }, *layout] {
-            self.layout
-                .set(LAYOUT_KEY, layout, 0)
-                .map_err(|source| ProgramsError::Map {
-                    map: "LAYOUT",
-                    source,
-                })?;
-        }
-        Ok(())
     }
 
     /// Notes from now on why the kernel drops openings. Only this loads the program for it; a kernel
@@ -353,55 +235,6 @@ impl Programs {
         // One that is gone by itself is no error.
         let _gone = self.drops.remove(&key);
         reasons.name(reason)
-    }
-
-    /// Follows the UDP flows of these ports from the next datagram on; before, of none.
-    pub fn follow_udp(&mut self, ports: &Ports) -> Result<(), ProgramsError> {
-        set_ports(&mut self.udp_ports, ports, "UDP_PORTS")
-    }
-
-    /// Of how many openings one is followed from now on.
-    pub fn sample(&mut self, sampling: Sampling) -> Result<(), ProgramsError> {
-        self.sampling
-            .set(0, sampling.to_word(), 0)
-            .map_err(|source| ProgramsError::Map {
-                map: "SAMPLING",
-                source,
-            })
-    }
-
-    /// Hands on, from the next opening packet on, what these connections' clients send first;
-    /// before, of none. Does nothing where the programs were loaded without.
-    pub fn hand_on(&mut self, first_bytes: &FirstBytes) -> Result<(), ProgramsError> {
-        let Some(payload) = &mut self.payload else {
-            return Ok(());
-        };
-        let FirstBytes { ports, sources } = first_bytes;
-        set_ports(&mut payload.ports, ports, "TCP_PORTS")?;
-        let failed = |source| ProgramsError::Map {
-            map: "SOURCES",
-            source,
-        };
-        for gone in payload.known.difference(sources) {
-            payload.sources.remove(&source_key(*gone)).map_err(failed)?;
-        }
-        payload.known.retain(|known| sources.contains(known));
-        for new in sources.difference(&payload.known.clone()) {
-            payload
-                .sources
-                .insert(&source_key(*new), 1, 0)
-                .map_err(failed)?;
-            payload.known.insert(*new);
-        }
-        Ok(())
-    }
-
-    /// The first bytes of a connection are known, and no more are handed on.
-    pub fn let_go(&mut self, key: &WaitingKey) {
-        if let Some(payload) = &mut self.payload {
-            // It may be gone by itself: after so many bytes, or for newer ones.
-            let _gone = payload.waiting.remove(key);
-        }
     }
 
     /// Puts both programs on an interface of the calling thread's network namespace, those for
@@ -484,45 +317,6 @@ impl Programs {
             .collect())
     }
 
-    /// What the programs counted so far, over all CPUs.
-    pub fn counters(&self) -> Result<Counters, ProgramsError> {
-        self.counters.read().map_err(|source| ProgramsError::Map {
-            map: "COUNTERS",
-            source,
-        })
-    }
-
-    /// How full the maps are, and what they let go. Walks both maps.
-    pub fn usage(&self) -> Result<Usage, ProgramsError> {
-        // In this order, so that what happens meanwhile makes the evicted less, never more.
-        let counters = self.counters()?;
-        let written = counters.get(Counter::ArrivalsWritten);
-        let joined = counters.get(Counter::ArrivalsJoined);
-        let mut arrivals = 0;
-        self.walk_arrivals(|_, _| arrivals += 1)?;
-        let flows_written = self.counters()?.get(Counter::FlowsWritten);
-        let mut flows = 0;
-        batch::walk(self.flows.map(), |_: FlowKey, _: Flow| flows += 1).map_err(|source| {
-            ProgramsError::Walk {
-                map: "FLOWS",
-                source,
-            }
-        })?;
-        Ok(Usage {
-            arrivals,
-            arrivals_evicted: written.saturating_sub(joined + self.expired + arrivals),
-            flows,
-            flows_evicted: flows_written.saturating_sub(flows),
-        })
-    }
-
-    fn walk_arrivals(&self, visit: impl FnMut(ArrivalKey, Arrival)) -> Result<(), ProgramsError> {
-        batch::walk(self.arrivals.map(), visit).map_err(|source| ProgramsError::Walk {
-            map: "ARRIVALS",
-            source,
-        })
-    }
-
     /// The reader of the programs' debug lines.
     pub fn logger(&mut self) -> Result<EbpfLogger<&'static dyn log::Log>, aya_log::Error> {
         EbpfLogger::init(&mut self.ebpf)
@@ -542,32 +336,6 @@ fn classifier<'a>(
     ebpf.program_mut(name)
         .and_then(|program| program.try_into().ok())
         .ok_or(ProgramsError::Missing(name))
-}
-
-fn set_ports(
-    map: &mut Array<MapData, u64>,
-    ports: &Ports,
-    name: &'static str,
-) -> Result<(), ProgramsError> {
-    for (index, word) in (0..PORT_WORDS).zip(ports.words()) {
-        map.set(index, word, 0)
-            .map_err(|source| ProgramsError::Map { map: name, source })?;
-    }
-    Ok(())
-}
-
-/// A network in the trie, behind its family.
-fn source_key(network: IpNet) -> Key<SourceKey> {
-    let (family, address) = match network.network() {
-        IpAddr::V4(address) => {
-            let mut bytes = [0; 16];
-            bytes[..4].copy_from_slice(&address.octets());
-            (FAMILY_IPV4, bytes)
-        }
-        IpAddr::V6(address) => (FAMILY_IPV6, address.octets()),
-    };
-    let prefix = u8::BITS + u32::from(network.prefix_len());
-    Key::new(prefix, SourceKey { family, address })
 }
 
 fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(

@@ -1,5 +1,6 @@
 //! The cluster as it changes.
 
+use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::client::Client;
 use super::error::AccessError;
+use super::proxies::Proxies;
 use super::reflect::{Told, reflect};
 use super::resource::{Kind, Selection};
 use super::store::{Health, Kept, Store};
@@ -55,6 +57,7 @@ struct Publisher {
     pods_of: Option<Arc<str>>,
     kube_proxy: KubeProxySource,
     keep_objects: bool,
+    proxies: Option<Proxies>,
     /// What is wrong with the one that the cluster has.
     wrong_kube_proxy: Option<String>,
 }
@@ -69,6 +72,17 @@ pub struct KubeProxySource {
     pub served: Option<fn() -> Option<KubeProxy>>,
 }
 
+/// What is wanted of a cluster beside its objects.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    /// Where kube-proxy's configuration is from.
+    pub kube_proxy: KubeProxySource,
+    /// Whether snapshots have the objects too, for a recording.
+    pub objects: bool,
+    /// Whether they have what proxies make of PROXY headers, which takes a few more requests.
+    pub readers: bool,
+}
+
 /// So long the API server may be away before it is reached anew: with credentials that are read
 /// again, and plugins that are run again.
 const CONNECT_ANEW: Duration = Duration::from_mins(1);
@@ -77,12 +91,7 @@ const BETWEEN_TRIES: Duration = Duration::from_secs(5);
 
 /// The same as [`follow`], by a way that may not be open yet, or no longer: `connect` finds it, and
 /// is asked again while it fails and when the server is away for a minute.
-pub fn follow_by<C>(
-    connect: C,
-    scope: Scope,
-    kube_proxy: KubeProxySource,
-    keep_objects: bool,
-) -> watch::Receiver<Cluster>
+pub fn follow_by<C>(connect: C, scope: Scope, wanted: Wanted) -> watch::Receiver<Cluster>
 where
     C: Fn() -> BoxFuture<'static, Result<Client, AccessError>> + Send + 'static,
 {
@@ -92,7 +101,7 @@ where
         while !to.is_closed() {
             match connect().await {
                 Ok(client) => {
-                    let from = follow(&client, &scope, kube_proxy.clone(), keep_objects);
+                    let from = follow(&client, &scope, wanted.clone());
                     hand_on(from, &to).await;
                 }
                 Err(error) => {
@@ -150,18 +159,18 @@ async fn hand_on(mut from: watch::Receiver<Cluster>, to: &watch::Sender<Cluster>
     }
 }
 
-/// Follows the objects of a cluster until nobody receives any more. `keep_objects`: whether snapshots have the objects too, for a recording.
+/// Follows the objects of a cluster until nobody receives any more.
 ///
 /// A change after a quiet time is told at once, others together, at most one index a second. It
 /// is built beside the runtime's own work.
 ///
 /// Must be called in a tokio runtime.
-pub fn follow(
-    client: &Client,
-    scope: &Scope,
-    kube_proxy: KubeProxySource,
-    keep_objects: bool,
-) -> watch::Receiver<Cluster> {
+pub fn follow(client: &Client, scope: &Scope, wanted: Wanted) -> watch::Receiver<Cluster> {
+    let Wanted {
+        kube_proxy,
+        objects: keep_objects,
+        readers,
+    } = wanted;
     let (to, receiver) = watch::channel(Cluster::default());
     let shared = Arc::new(Shared {
         store: Mutex::new(Store::new(kube_proxy.given.is_none())),
@@ -196,6 +205,7 @@ pub fn follow(
         pods_of: scope.pods_of().map(Arc::from),
         kube_proxy,
         keep_objects,
+        proxies: readers.then(|| Proxies::new(client)),
         wrong_kube_proxy: None,
     };
     tokio::spawn(async move {
@@ -247,7 +257,9 @@ impl Publisher {
                 () = self.to.closed() => return,
                 () = self.shared.told.notified() => {}
                 () = sleep_until(next_build), if is_pending && next_build > Instant::now() => {}
+                () = self.settings_due() => {}
             }
+            is_pending |= self.read_settings().await;
             let health = {
                 let mut store = self.shared.store();
                 is_pending |= std::mem::take(&mut store.has_changed);
@@ -262,6 +274,27 @@ impl Publisher {
                 None
             };
             self.publish(health, snapshot);
+        }
+    }
+
+    /// Until what proxies make of PROXY headers is to be read again; for ever while nothing is known
+    /// of the cluster, or if nobody wants to know that.
+    async fn settings_due(&self) {
+        let is_known = self.to.borrow().snapshot.is_some();
+        match self.proxies.as_ref().filter(|_| is_known) {
+            Some(proxies) => sleep_until(proxies.due()).await,
+            None => pending().await,
+        }
+    }
+
+    /// Reads that again if it is time; whether it is something else now.
+    async fn read_settings(&mut self) -> bool {
+        let snapshot = self.to.borrow().snapshot.clone();
+        match (&mut self.proxies, snapshot) {
+            (Some(proxies), Some(snapshot)) if proxies.due() <= Instant::now() => {
+                proxies.read(&snapshot.index).await
+            }
+            _ => false,
         }
     }
 
@@ -282,15 +315,19 @@ impl Publisher {
             };
             let before = before.as_deref();
             let snapshot = moment.snapshot(before, pods_of.as_deref(), kube_proxy, keep_objects);
-            (Arc::new(snapshot), wrong)
+            (snapshot, wrong)
         });
-        let (snapshot, wrong) = built
+        let (mut snapshot, wrong) = built
             .await
             .unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
         self.wrong_kube_proxy = wrong.map(|error| {
             format!("the ConfigMap of kube-proxy: {error}: it is not taken into account")
         });
-        snapshot
+        if let Some(proxies) = &mut self.proxies {
+            proxies.read(&snapshot.index).await;
+            snapshot.readers = proxies.readers().to_vec();
+        }
+        Arc::new(snapshot)
     }
 
     fn publish(&self, health: Health, snapshot: Option<Arc<Snapshot>>) {
@@ -299,7 +336,8 @@ impl Publisher {
             away_since,
             trouble,
         } = health;
-        let troubles = [trouble, self.wrong_kube_proxy.clone()];
+        let of_proxies = self.proxies.as_ref().and_then(Proxies::trouble);
+        let troubles = [trouble, self.wrong_kube_proxy.clone(), of_proxies];
         let troubles: Vec<_> = troubles.into_iter().flatten().collect();
         let trouble = (!troubles.is_empty()).then(|| troubles.join("; "));
         self.to.send_if_modified(|cluster| {

@@ -1,6 +1,8 @@
 //! What takes minutes: a server that falls silent, by a clock that runs ahead. Everything else is
 //! tried by the suite `kubernetes`, with connections.
 
+mod proxies;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
@@ -12,7 +14,7 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Client, Cluster, KubeProxySource, Scope, follow};
+use super::{Client, Cluster, KubeProxySource, Scope, Wanted, follow};
 use crate::cluster::KubeProxy;
 
 /// What the server does, and how often it was asked.
@@ -47,11 +49,14 @@ fn followed() -> (Arc<Server>, watch::Receiver<Cluster>) {
         kube: kube::Client::new(router, "default"),
         server: "https://in.memory".into(),
     };
-    let kube_proxy = KubeProxySource {
-        given: Some(KubeProxy::default()),
-        ..KubeProxySource::default()
+    let wanted = Wanted {
+        kube_proxy: KubeProxySource {
+            given: Some(KubeProxy::default()),
+            ..KubeProxySource::default()
+        },
+        ..Wanted::default()
     };
-    let cluster = follow(&client, &Scope::Cluster, kube_proxy, false);
+    let cluster = follow(&client, &Scope::Cluster, wanted);
     (server, cluster)
 }
 

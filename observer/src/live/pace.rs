@@ -7,29 +7,31 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use observer_ebpf::OBSERVATIONS_SIZE;
-
 /// From one reading to the next, on a busy node. A record is late by so much at most. The ring
-/// buffer holds what comes meanwhile at 150,000 connections a second.
+/// buffer, at its usual size, holds what comes meanwhile at 140,000 connections a second.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The same on one so busy that a reading finds more than [`MUCH`].
+/// The same on one so busy that a reading finds much.
 const SHORT_PAUSE: Duration = Duration::from_millis(10);
-/// An eighth of the ring buffer.
-const MUCH: u64 = OBSERVATIONS_SIZE as u64 / 8;
+/// Much is such a part of the ring buffer.
+const MUCH: u64 = 8;
 /// So many readings may come at once after quiet.
 const AT_ONCE: u32 = 8;
 
 /// When the next reading may be.
 #[derive(Debug)]
 pub(super) struct Pace {
+    /// So many bytes are much.
+    much: u64,
     pause: Duration,
     /// Up to when readings are used up: each takes a pause.
     used: Option<Instant>,
 }
 
 impl Pace {
-    pub(super) const fn new() -> Self {
+    /// `ring_buffer`: its size in bytes.
+    pub(super) fn new(ring_buffer: u32) -> Self {
         Self {
+            much: u64::from(ring_buffer) / MUCH,
             pause: PAUSE,
             used: None,
         }
@@ -53,7 +55,11 @@ impl Pace {
     }
 
     fn read_at(&mut self, now: Instant, bytes: u64) {
-        self.pause = if bytes > MUCH { SHORT_PAUSE } else { PAUSE };
+        self.pause = if bytes > self.much {
+            SHORT_PAUSE
+        } else {
+            PAUSE
+        };
         let used = self.used.map_or(now, |used| used.max(now));
         // A pause that is shorter now is so at once.
         self.used = Some(used.min(now + self.ahead()) + self.pause);
@@ -75,11 +81,14 @@ impl Pace {
 mod tests {
     use super::*;
 
+    const RING: u32 = 1 << 20;
+    const MANY: u64 = 1 << 18;
+
     /// How many readings there are in a second, if something comes so long after each and each finds
     /// so many bytes.
     fn readings(interval: Duration, bytes: u64) -> u32 {
         let start = Instant::now();
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(RING);
         let mut number = 0;
         let mut now = start;
         while now < start + Duration::from_secs(1) {
@@ -100,16 +109,16 @@ mod tests {
 
     #[test]
     fn the_more_is_found_the_oftener_it_is_looked() {
-        let busy = readings(Duration::from_micros(10), MUCH + 1);
+        let busy = readings(Duration::from_micros(10), MANY);
         assert!((95..=100 + AT_ONCE).contains(&busy), "{busy}");
     }
 
     #[test]
     fn what_was_quiet_does_not_wait_longer_when_much_comes() {
         let mut now = Instant::now();
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(RING);
         for number in 0..200 {
-            let bytes = if number < 100 { 1 } else { MUCH + 1 };
+            let bytes = if number < 100 { 1 } else { MANY };
             pace.read_at(now, bytes);
             let waits = pace.pause_at(now);
             assert!(waits <= if number < 100 { PAUSE } else { SHORT_PAUSE });
@@ -120,7 +129,7 @@ mod tests {
     #[test]
     fn after_quiet_a_few_readings_follow_upon_each_other() {
         let start = Instant::now();
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(RING);
         for _ in 1..AT_ONCE {
             pace.read_at(start, 1);
             assert_eq!(pace.pause_at(start), Duration::ZERO);

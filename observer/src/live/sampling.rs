@@ -6,7 +6,7 @@
 //!
 //! PURE: what was counted and what time it is are passed in.
 
-use observer_ebpf::{OBSERVATIONS_SIZE, Sampling};
+use observer_ebpf::Sampling;
 
 use crate::observation::Moment;
 
@@ -19,8 +19,6 @@ const BUDGET: u64 = 2_000;
 const LIMIT_MIN: u64 = 2 * BUDGET;
 /// How often it is looked.
 const LOOK_NS: u64 = 90_000_000;
-/// A ring buffer found so full is read too slowly.
-const FULL: u64 = OBSERVATIONS_SIZE as u64 / 2;
 /// What was done shows in the ring buffer only when that was read.
 const RAISE_NS: u64 = 300_000_000;
 /// The shift is lowered by one, so long after its last change.
@@ -73,6 +71,8 @@ pub(super) struct Change {
 /// Decides.
 #[derive(Debug)]
 pub(super) struct Sampler {
+    /// A ring buffer found so full is read too slowly.
+    full: u64,
     sampled: Sampled,
     sampling: Sampling,
     changed_at: Moment,
@@ -81,8 +81,10 @@ pub(super) struct Sampler {
 }
 
 impl Sampler {
-    pub(super) fn new() -> Self {
+    /// Of a ring buffer of so many bytes.
+    pub(super) fn new(ring_buffer: u32) -> Self {
         Self {
+            full: u64::from(ring_buffer) / 2,
             sampled: Sampled::default(),
             sampling: Sampling::default(),
             changed_at: Moment(0),
@@ -113,7 +115,7 @@ impl Sampler {
         let packets = load.packets.saturating_sub(before.packets);
         let rate = u128::from(packets) * 1_000_000_000 / u128::from(elapsed);
         let rate = u64::try_from(rate).unwrap_or(u64::MAX);
-        let is_late = load.lost > before.lost || load.used > FULL;
+        let is_late = load.lost > before.lost || load.used > self.full;
         let shift = self.shift(now, rate, is_late);
         if shift == self.sampled.shift {
             return self.settle(now);
@@ -218,6 +220,8 @@ fn shift_for(rate: u64) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use observer_ebpf::OBSERVATIONS_SIZE;
+
     use super::*;
 
     const TICK_NS: u64 = 100_000_000;
@@ -232,7 +236,7 @@ mod tests {
     impl Run {
         fn new() -> Self {
             let mut run = Self {
-                sampler: Sampler::new(),
+                sampler: Sampler::new(OBSERVATIONS_SIZE),
                 now: Moment(TICK_NS),
                 load: Load::default(),
             };

@@ -64,6 +64,8 @@ pub(super) struct Parts<S> {
     pub(super) epoch: Epoch,
     pub(super) changes: Option<watch::Receiver<Cluster>>,
     pub(super) interfaces: Interfaces,
+    /// The size of the ring buffer in bytes.
+    pub(super) ring_buffer: u32,
     pub(super) sink: S,
     /// As the observer's.
     pub(super) all: bool,
@@ -172,6 +174,7 @@ impl<S: Sink> Session<S> {
         };
         // Of what passes by another interface nothing is known.
         let is_asked = parts.asking.whose != Whose::Off && parts.interfaces.are_all();
+        let sampler = Sampler::new(parts.ring_buffer);
         Self {
             parts,
             conntrack,
@@ -181,7 +184,7 @@ impl<S: Sink> Session<S> {
             ring_buffer_used: 0,
             used_in_tick: 0,
             last_found: 0,
-            sampler: Sampler::new(),
+            sampler,
             is_ipvs_told: false,
             first_bytes: FirstBytes::new(),
             rewritten: Rewritten::new(is_asked),
@@ -254,7 +257,7 @@ impl<S: Sink> Session<S> {
         let standing_interval = self.parts.sink.standing_interval();
         let mut standing_tick = interval(standing_interval.unwrap_or(MODULE_TICK));
         standing_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(self.parts.ring_buffer);
         while !self.parts.sink.is_done() {
             tokio::select! {
                 ready = ring.readable_mut() => {

@@ -68,6 +68,8 @@ pub enum Event {
     /// What a connection's client sent first, as far as it came; it may be told again, of more.
     /// The parser's word, not the bytes: those are in no event.
     FirstBytes(Identity, Reading),
+    /// What clients sent first was lost, at any time before this moment.
+    FirstBytesLost(Moment),
     /// Observations were lost, at any time before this moment.
     Lost(Moment),
     /// Packets were not understood, or left aside: connections may have come of which nothing was told.

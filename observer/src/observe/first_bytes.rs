@@ -8,11 +8,13 @@ use clap::ValueEnum;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::sources::LeftOut;
 use super::through::{Key, Memory, Proxy};
 use crate::cluster::{
     AddressKind, Family, FrontDoorKind, Index, LocalAddresses, Protocol, ServiceEntry, ServiceType,
 };
 use crate::flow::{Answer, Connection};
+use crate::observation::{Identity, Moment};
 use crate::payload::{Reading, Reason, Recovered, Trust, recover};
 use crate::verdict::{self, LoadBalancers, Said};
 
@@ -101,6 +103,11 @@ pub fn network(text: &str) -> Result<IpNet, &'static str> {
 }
 
 impl Asking {
+    /// Whether anybody's are asked for.
+    pub fn reads(&self) -> bool {
+        self.whose != Whose::Off
+    }
+
     /// The networks whose connections' first bytes are asked for, on a node.
     pub fn sources(&self, index: Option<&Index>, local: &LocalAddresses) -> BTreeSet<IpNet> {
         match self.whose {
@@ -189,9 +196,15 @@ pub(super) struct Around<'a> {
     pub(super) load_balancers: &'a LoadBalancers,
     /// This node's pods that outsiders reach.
     pub(super) reached: &'a HashSet<IpAddr>,
+    /// Whose first bytes the programs have no room for.
+    pub(super) left_out: &'a LeftOut,
     /// Connections to proxies on this node.
     pub(super) memory: &'a Memory,
-    /// Whether this node itself opened the connection.
+    /// The connection that began with the header.
+    pub(super) identity: Identity,
+    /// When it was opened.
+    pub(super) opened_at: Option<Moment>,
+    /// Whether this node itself opened it.
     pub(super) is_own: bool,
     /// Whether it is linked with the one that its header names: that is vouched for.
     pub(super) is_linked: bool,
@@ -291,7 +304,8 @@ impl Around<'_> {
     }
 
     fn saw(self, proxy: Proxy, shown: IpAddr) -> bool {
-        self.memory.knows(&Key { proxy, shown })
+        let key = Key { proxy, shown };
+        self.memory.knows(&key, &self.identity, self.opened_at)
     }
 
     /// Which proxy has an address that is trusted as a pod's alone, or as that of a process of this
@@ -354,7 +368,13 @@ impl Around<'_> {
         networks.any(|network| *network == IpNet::from(address))
     }
 
-    /// Whether the programs hand on what a connection's client sends first.
+    /// Whether the programs had no room for a connection's client.
+    pub(super) fn is_left_out(self, connection: &Connection) -> bool {
+        self.left_out
+            .contains(connection.identity.original.source.ip())
+    }
+
+    /// Whether what a connection's client sends first is wanted.
     pub(super) fn hands_on(self, connection: &Connection) -> bool {
         let original = connection.identity.original;
         let source = original.source.ip();

@@ -82,6 +82,11 @@ impl History {
         self.snapshots.is_empty()
     }
 
+    /// What holds now.
+    pub(super) fn latest(&self) -> Option<&Snapshot> {
+        self.snapshots.back().map(|(_, snapshot)| &**snapshot)
+    }
+
     /// What held at a moment; of before all that are kept, the oldest.
     pub(super) fn at(&self, moment: Moment) -> Option<&Snapshot> {
         let place = self.place(moment);

@@ -23,7 +23,7 @@ use hashlink::LruCache;
 
 pub(super) use self::stage::Stage;
 use crate::flow::Connection;
-use crate::observation::{Identity, Tuple};
+use crate::observation::{Identity, Moment, Tuple};
 
 /// Connections that are kept, in all; what was not asked for longest makes room.
 const INBOUND_MAX: usize = 1 << 14;
@@ -158,9 +158,14 @@ impl Memory {
         *self = Self::default();
     }
 
-    /// Whether a proxy was seen to get a connection from an address.
-    pub(super) fn knows(&self, key: &Key) -> bool {
-        self.ways.contains_key(key) || self.masqueraded.contains_key(key)
+    /// Whether a proxy was seen to get a connection from an address before it opened another. What is
+    /// forgotten came longest ago.
+    pub(super) fn knows(&self, key: &Key, outbound: &Identity, opened_at: Option<Moment>) -> bool {
+        let ways = [self.ways.peek(key), self.masqueraded.get(key)];
+        ways.into_iter().flatten().any(|way| {
+            let mut kept = way.kept.iter();
+            way.forgotten > 0 || kept.any(|inbound| inbound.is_before(outbound, opened_at))
+        })
     }
 
     /// How many are kept.
@@ -226,14 +231,9 @@ impl Memory {
             Some(way) => (way, is_complete && key.proxy != Proxy::Host),
             None => (self.ways.get_mut(key)?, true),
         };
-        let before = way.kept.iter_mut().filter(|inbound| {
-            let Connection {
-                identity,
-                opened_at,
-                ..
-            } = inbound.connection;
-            identity != outbound.identity && opened_at <= outbound.opened_at
-        });
+        let kept = way.kept.iter_mut();
+        let opened_at = outbound.opened_at;
+        let before = kept.filter(|inbound| inbound.is_before(&outbound.identity, opened_at));
         // Of several between the same two sockets only the newest can still be open.
         let mut pairs = HashSet::new();
         let mut kept: Vec<_> = before
@@ -313,6 +313,12 @@ impl Way {
 }
 
 impl Inbound {
+    /// Whether it came before another that may have been opened for it.
+    fn is_before(&self, outbound: &Identity, opened_at: Option<Moment>) -> bool {
+        let known = &self.connection;
+        known.identity != *outbound && known.opened_at <= opened_at
+    }
+
     /// Whether the same became of both, so far as that is told of those that are forgotten: they
     /// differ in ports only.
     fn is_like(&self, other: &Self) -> bool {

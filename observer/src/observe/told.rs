@@ -3,7 +3,7 @@
 //! A proxy that was told, and names only that load balancer when it opens a connection of its own,
 //! replaced what it was told. A load balancer's health checks name nobody, and what a proxy opens for
 //! one names the load balancer alone, too: which connection the proxy speaks for it does not say, so
-//! all of that load balancer's must have told of another.
+//! all of that load balancer's must have told of another. What was not seen may have been a check.
 
 use std::net::IpAddr;
 

@@ -24,6 +24,8 @@ pub(super) struct Unread {
     connections: HashMap<Identity, (Moment, Connection)>,
     /// What was read, of connections that have not come out, or that wait for more.
     readings: LruCache<Identity, Reading>,
+    /// When first bytes were last lost, at the latest.
+    lost: Option<Moment>,
 }
 
 impl Unread {
@@ -32,7 +34,23 @@ impl Unread {
             wait_ns: answer_timeout_ns.min(WAIT_NS),
             connections: HashMap::new(),
             readings: LruCache::new(UNREAD_MAX),
+            lost: None,
         }
+    }
+
+    /// First bytes were lost before this moment: of whoever opened its connection before, silence is
+    /// not known.
+    pub(super) fn lost(&mut self, now: Moment) {
+        self.lost = self.lost.max(Some(now));
+    }
+
+    /// What is told of a connection that waited long enough, by what was read so far.
+    fn at_last(&self, connection: &Connection, reading: Option<Reading>) -> Reading {
+        let is_before = |lost: Moment| connection.opened_at.is_none_or(|opened| opened <= lost);
+        if self.lost.is_some_and(is_before) {
+            return Reading::Nothing(Reason::NotSeen);
+        }
+        reading.unwrap_or(Reading::Nothing(Reason::Silent))
     }
 
     /// A connection came out of the flow. Given back if it waits for nothing, or no longer.
@@ -51,15 +69,21 @@ impl Unread {
             return Some(connection);
         }
         let opened_at = connection.opened_at?;
-        let is_final = reading.as_ref().is_some_and(|reading| !is_so_far(reading));
         let until = Moment(opened_at.0.saturating_add(self.wait_ns));
-        if is_final || until <= now || self.connections.len() >= UNREAD_MAX {
-            connection.first_bytes = Some(reading.unwrap_or(Reading::Nothing(Reason::Silent)));
-            return Some(connection);
-        }
-        connection.first_bytes = reading;
-        self.connections.insert(key, (until, connection));
-        None
+        let is_full = self.connections.len() >= UNREAD_MAX;
+        let at_once = match &reading {
+            Some(reading) if !is_so_far(reading) => reading.clone(),
+            None if around.is_left_out(&connection) => Reading::Nothing(Reason::NotAsked),
+            _ if until <= now => self.at_last(&connection, reading),
+            _ if is_full => Reading::Nothing(Reason::NotSeen),
+            _ => {
+                connection.first_bytes = reading;
+                self.connections.insert(key, (until, connection));
+                return None;
+            }
+        };
+        connection.first_bytes = Some(at_once);
+        Some(connection)
     }
 
     /// First bytes were read. Gives the connection that waited for that.
@@ -87,13 +111,12 @@ impl Unread {
             .map(|(_, due)| due)
             .collect();
         due.sort_by_key(|(until, _)| *until);
-        let silent = |(_, mut connection): (Moment, Connection)| {
-            connection
-                .first_bytes
-                .get_or_insert(Reading::Nothing(Reason::Silent));
+        let at_last = |(_, mut connection): (Moment, Connection)| {
+            let reading = connection.first_bytes.take();
+            connection.first_bytes = Some(self.at_last(&connection, reading));
             connection
         };
-        due.into_iter().map(silent).collect()
+        due.into_iter().map(at_last).collect()
     }
 
     /// Those that wait.

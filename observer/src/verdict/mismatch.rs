@@ -6,7 +6,7 @@ use super::vocabulary::{Beyond, ClientKind, Finding, FindingCode, Hider, Rewrite
 use crate::cluster::front::{self, Keeps};
 use crate::cluster::plane::Mesh;
 use crate::cluster::proxy::HeaderReader;
-use crate::cluster::{Family, Protocol, TrafficPolicy};
+use crate::cluster::{Family, ServiceEntry, TrafficPolicy};
 use crate::payload::{Carrier, Chain, Reading, Reason};
 
 impl Scene<'_> {
@@ -37,9 +37,10 @@ impl Scene<'_> {
         let (who, shown) = match sidecar.takes(protocol, address.port())?.what {
             Mesh::IstioRedirect if Family::of(address.ip()) == Family::V6 => ("Istio's", "::6"),
             Mesh::IstioRedirect => ("Istio's", "127.0.0.6"),
+            // Since 2.11 it connects to the pod itself, before to 127.0.0.1 (linkerd2#6495).
             Mesh::Linkerd => (
                 "unless its namespace is told to skip this port, Linkerd's",
-                "a loopback address",
+                "the pod's own address, or, before 2.11, a loopback address,",
             ),
             Mesh::IstioTproxy | Mesh::IstioAmbient => return None,
         };
@@ -108,13 +109,7 @@ impl Scene<'_> {
     /// The ports of a proxy's Service that are for clients: a webhook's or the metrics' expect no
     /// header.
     fn is_for_requests(&self) -> bool {
-        self.entry.is_some_and(|entry| {
-            let named = matches!(
-                entry.name.as_deref(),
-                Some("http" | "https" | "web" | "websecure")
-            );
-            entry.protocol == Protocol::Tcp && (named || matches!(entry.port, 80 | 443))
-        })
+        self.entry.is_some_and(ServiceEntry::is_for_requests)
     }
 
     /// A policy that keeps an address which is not the client's. By its address alone a load

@@ -7,11 +7,15 @@ use anyhow::{Context as _, Result};
 use super::{Passage, Proxy};
 use crate::netns::Namespace;
 
+pub(super) const PROGRAM: [&str; 3] = ["haproxy", "-db", "-f"];
+
 /// How `HAProxy` hands a connection on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Haproxy {
     /// As it is.
     Plain,
+    /// The same, with checks of its own, which only connect.
+    PlainChecked,
     /// Behind a PROXY header of version 1.
     SendProxy,
     /// Behind one of version 2.
@@ -45,6 +49,7 @@ impl Haproxy {
     fn server(self) -> &'static str {
         match self {
             Self::Plain | Self::ForwardFor => "",
+            Self::PlainChecked => "check inter 50 fall 1000",
             Self::SendProxy => "send-proxy",
             Self::SendProxyV2 => "send-proxy-v2",
             Self::SendProxyV2Checked => {
@@ -58,7 +63,7 @@ impl Haproxy {
     /// What its frontend and its backend are beside.
     fn proxy(self) -> &'static str {
         match self {
-            Self::Plain | Self::SendProxy | Self::SendProxyV2 => "mode tcp",
+            Self::Plain | Self::PlainChecked | Self::SendProxy | Self::SendProxyV2 => "mode tcp",
             // One that only connects resets the connection before anybody has read the header.
             Self::SendProxyV2Checked => "mode tcp\n  option httpchk\n  timeout check 5s",
             // A connection of each client's own.
@@ -78,22 +83,18 @@ impl Haproxy {
 
 /// One process for all passages; each connects by the address that it listens at.
 pub fn haproxy(namespace: &Namespace, passages: &[(Haproxy, Passage)]) -> Result<Proxy> {
-    let mut configuration = "global\n  maxconn 1000\n\
-                             defaults\n  timeout connect 2s\n  timeout client 9s\n  \
-                             timeout server 9s\n"
-        .to_owned();
+    let mut proxies = String::new();
     for (number, (how, Passage { at, to })) in passages.iter().enumerate() {
         // Without its port an IPv6 address would be taken for one with.
         let source = SocketAddr::new(at.ip(), 0);
         let (frontend, proxy, server) = (how.frontend(), how.proxy(), how.server());
         write!(
-            configuration,
+            proxies,
             "listen front-{number}\n  bind {at}\n  {proxy}\n  {frontend}\n  source {source}\n  \
              server pod {to} {server}\n"
         )
         .context("writing to a string")?;
     }
     let listens: Vec<_> = passages.iter().map(|(_, passage)| passage.at).collect();
-    let program = ["haproxy", "-db", "-f"];
-    Proxy::start(namespace, &listens, &configuration, &program)
+    Proxy::haproxy(namespace, &listens, &proxies)
 }

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
-use super::{Passage, Proxy};
+use super::{Passage, Proxy, logged::end};
 use crate::{command, netns::Namespace};
 
 /// What nginx would keep where only a distribution's own may write.
@@ -38,14 +38,27 @@ pub fn nginx_at(namespace: &Namespace, passages: &[Passage]) -> Result<Proxy> {
         )
         .context("writing to a string")?;
     }
-    let configuration = configuration(&format!("access_log off;\n{servers}"));
     let listens: Vec<_> = passages.iter().map(|passage| passage.at).collect();
-    Proxy::start(namespace, &listens, &configuration, &PROGRAM)
+    let http = format!("access_log off;\n{servers}");
+    Proxy::nginx(namespace, &listens, "stderr", &http)
 }
 
-fn configuration(http: &str) -> String {
+impl Proxy {
+    /// nginx with what its block `http` has, that logs its errors to `errors`; returns once it
+    /// listens.
+    pub fn nginx(
+        namespace: &Namespace,
+        listens: &[SocketAddr],
+        errors: &str,
+        http: &str,
+    ) -> Result<Self> {
+        Self::start(namespace, listens, &configuration(errors, http), &PROGRAM)
+    }
+}
+
+fn configuration(errors: &str, http: &str) -> String {
     format!(
-        "daemon off;\nmaster_process off;\npid DIRECTORY/pid;\nerror_log stderr;\n\
+        "daemon off;\nmaster_process off;\npid DIRECTORY/pid;\nerror_log {errors};\n\
          events {{}}\nhttp {{\n{TEMPORARY}{http}}}\n"
     )
 }
@@ -117,7 +130,7 @@ impl Server {
             .context("writing to a string")?;
         }
         let at: Vec<_> = listens.iter().map(|(_, at)| *at).collect();
-        let configuration = configuration(&http);
+        let configuration = configuration("stderr", &http);
         let proxy = Proxy::start_in(directory, namespace, &at, &configuration, &PROGRAM)?;
         Ok(Self { proxy, certificate })
     }
@@ -129,7 +142,7 @@ impl Server {
 
     /// What came so far.
     pub fn requests(&self) -> Result<Vec<Request>> {
-        let log = fs::read_to_string(self.proxy.directory.path().join("log"))?;
+        let log = fs::read_to_string(self.proxy.path("log"))?;
         let parse = |line| Request::parse(line).with_context(|| format!("logged: {line}"));
         log.lines().map(parse).collect()
     }
@@ -150,10 +163,4 @@ impl Request {
             path: path?.to_owned(),
         })
     }
-}
-
-/// An address in brackets, of either family, and a port.
-fn end(text: &str) -> Option<SocketAddr> {
-    let (ip, port) = text.strip_prefix('[')?.split_once("]:")?;
-    Some(SocketAddr::new(ip.parse().ok()?, port.parse().ok()?))
 }

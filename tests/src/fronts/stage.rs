@@ -360,11 +360,7 @@ fn raise_front(lab: &Lab, rows: &[Placed], family: Family) -> Result<Namespace> 
         .collect();
     addresses.sort();
     addresses.dedup();
-    let front = lab.beside("front", &addresses)?;
-    for address in &addresses {
-        lab.client()
-            .ip(&format!("route replace {address} dev eth0\n"))?;
-    }
+    let front = lab.in_front(&addresses)?;
     // What a load balancer keeps the source of must come back by it.
     for (network, forwarder) in CLIENT_NETWORKS.iter().zip(FORWARDERS) {
         if addresses.contains(&forwarder.parse()?) {

@@ -5,10 +5,9 @@ use std::{
     io::{Read, Write},
     net::IpAddr,
     sync::Arc,
-    thread,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tokio_rustls::rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
@@ -19,7 +18,7 @@ use super::{
     rows::Node,
     stage::{Known, Stage},
 };
-use crate::{observer_process::ObserverProcess, payload};
+use crate::{observer_process::ObserverProcess, payload, threads::at_once};
 
 /// So many rows at a time.
 const LANES: usize = 6;
@@ -66,21 +65,11 @@ impl Stage {
         rows: &[Placed],
         through: impl Fn(&Placed) -> Result<()> + Sync,
     ) -> Result<()> {
-        let through = |placed| self.lab.client().run(|| through(placed))?;
-        let through = &through;
-        thread::scope(|scope| {
-            let lanes: Vec<_> = rows
-                .iter()
-                .map(|placed| (placed, scope.spawn(move || through(placed))))
-                .collect();
-            for (placed, lane) in lanes {
-                let Ok(went) = lane.join() else {
-                    bail!("a lane panicked")
-                };
-                went.with_context(|| format!("through {}", placed.row.name()))?;
-            }
-            Ok(())
-        })
+        let went = at_once(rows, |placed| self.lab.client().run(|| through(placed))?);
+        for (placed, went) in rows.iter().zip(went) {
+            went.with_context(|| format!("through {}", placed.row.name()))?;
+        }
+        Ok(())
     }
 
     /// From the namespace that the calling thread is in: the client's.

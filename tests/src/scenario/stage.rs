@@ -4,10 +4,8 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write as _,
     net::SocketAddr,
-    panic,
     path::Path,
     sync::Mutex,
-    thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,6 +23,7 @@ use crate::{
     lab::{Lab, Options},
     oracle::{self, Records},
     run::{Observers, Run},
+    threads::at_once,
     traffic::{self, CONNECT_TIMEOUT, Opened, Way},
 };
 
@@ -51,14 +50,7 @@ pub fn play(scenarios: &[Scenario], proxies: &[Proxy]) -> Result<Cells> {
             }
         }
     };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..LABS_AT_ONCE).map(|_| scope.spawn(work)).collect();
-        for worker in workers {
-            worker
-                .join()
-                .unwrap_or_else(|panicked| panic::resume_unwind(panicked));
-        }
-    });
+    at_once(0..LABS_AT_ONCE, |_| work());
     let cells = cells.into_inner().expect("no panic")?;
     ensure!(!cells.is_empty(), "there is nothing to play");
     // What was not played proves nothing.

@@ -1,14 +1,14 @@
 //! Many connections, one after the other, at a steady rate.
 
 use std::{
-    panic, thread,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::Result;
 
 use super::{Opened, Way, lead_client};
-use crate::lab::Lab;
+use crate::{lab::Lab, threads::at_once};
 
 /// How many connections are under way at once at most: far more than a steady rate needs on a
 /// machine that keeps up with it.
@@ -46,20 +46,11 @@ pub fn steadily(lab: &Lab, ways: &[Way], pace: Pace) -> Result<Vec<Opened>> {
             })
             .collect()
     };
-    thread::scope(|scope| {
-        let workers: Vec<_> = (0..WORKERS)
-            .map(|worker| scope.spawn(move || work(worker)))
-            .collect();
-        let mut opened = Vec::new();
-        for worker in workers {
-            opened.extend(
-                worker
-                    .join()
-                    .unwrap_or_else(|panicked| panic::resume_unwind(panicked))?,
-            );
-        }
-        // In the order of time, since a port may be used again.
-        opened.sort_by_key(|(number, _)| *number);
-        Ok(opened.into_iter().map(|(_, opened)| opened).collect())
-    })
+    let mut opened = Vec::new();
+    for worker in at_once(0..WORKERS, work) {
+        opened.extend(worker?);
+    }
+    // In the order of time, since a port may be used again.
+    opened.sort_by_key(|(number, _)| *number);
+    Ok(opened.into_iter().map(|(_, opened)| opened).collect())
 }

@@ -9,6 +9,7 @@ mod events;
 mod explain;
 mod follow;
 mod memory;
+mod readers;
 
 use serde_json::Value;
 use tests::{

@@ -103,9 +103,16 @@ fn lockdown(facts: &Facts) -> Option<Check> {
 fn programs(facts: &Facts) -> Check {
     const NAME: &str = "programs";
     match &facts.programs {
-        Some(Ok(map_bytes)) => {
-            let taken = map_bytes.map_or_else(String::new, |bytes| {
-                format!("; their maps take {} of its memory", mebibytes(bytes))
+        Some(Ok(memory)) => {
+            let taken = memory.map_or_else(String::new, |memory| {
+                format!(
+                    "; their maps take {} of its memory: {} what is pending, {} UDP flows, {} the \
+                     ring buffer",
+                    mebibytes(memory.all),
+                    mebibytes(memory.pending),
+                    mebibytes(memory.udp_flows),
+                    mebibytes(memory.ring_buffer)
+                )
             });
             Check::ok(
                 NAME,

@@ -15,10 +15,9 @@ use crate::kernel::drops::DropReasons;
 use crate::kernel::environment::{self, Environment};
 use crate::kernel::layout::{Resolver, SYSFS};
 use crate::kernel::links::{Links, Role};
-use crate::kernel::memory;
 use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::nftables::{self, Ruleset};
-use crate::kernel::programs::{Load, Programs};
+use crate::kernel::programs::{Load, Memory, Programs, Sizes};
 use crate::live::Whereabouts;
 
 /// Something, or why it could not be seen.
@@ -33,11 +32,11 @@ pub(super) struct Facts {
     pub(super) btf: Btf,
     /// In which families connections are tracked: IPv4, IPv6.
     pub(super) tracked: Seen<[bool; 2]>,
-    /// Loading the programs, and what their maps take then, in bytes, if that is told; `None` if it
-    /// was not tried.
-    pub(super) programs: Option<Seen<Option<u64>>>,
+    /// Loading the programs, and what their maps take then, if that is told; `None` if it was not
+    /// tried.
+    pub(super) programs: Option<Seen<Option<Memory>>>,
     /// The same with clients' first bytes asked for.
-    pub(super) first_bytes: Option<Seen<Option<u64>>>,
+    pub(super) first_bytes: Option<Seen<Option<Memory>>>,
     /// Asking the kernel why it drops packets, for a moment; `None` if it was not tried.
     pub(super) drop_reasons: Option<Seen<()>>,
     /// Whether programs can be attached by TCX; `None` if nobody was asked.
@@ -78,7 +77,7 @@ pub(super) struct Interface {
 
 impl Facts {
     /// Looks at everything, as far as this process may.
-    pub(super) async fn gather(node: Option<String>, cluster: ClusterSeen) -> Self {
+    pub(super) async fn gather(node: Option<String>, cluster: ClusterSeen, sizes: Sizes) -> Self {
         let ClusterSeen { objects, source } = cluster;
         let objects = objects.as_ref();
         let missing_capabilities = capabilities::missing()
@@ -91,8 +90,8 @@ impl Facts {
             btf: btf(),
             tracked: tracked(),
             environment,
-            programs: may_observe.then(|| loads(false)),
-            first_bytes: may_observe.then(|| loads(true)),
+            programs: may_observe.then(|| loads(false, sizes)),
+            first_bytes: may_observe.then(|| loads(true, sizes)),
             drop_reasons: may_observe.then(drop_reasons),
             tcx: may_observe.then(|| environment::has_tcx().map_err(|error| told(&error))),
             missing_capabilities,
@@ -111,13 +110,14 @@ impl Facts {
     }
 }
 
-fn loads(first_bytes: bool) -> Seen<Option<u64>> {
+fn loads(first_bytes: bool, sizes: Sizes) -> Seen<Option<Memory>> {
     let load = Load {
         first_bytes,
+        sizes,
         ..Load::default()
     };
-    let _loaded = Programs::load(load).map_err(|error| told(&error))?;
-    Ok(memory::of_maps().ok())
+    let (programs, rings) = Programs::load(load).map_err(|error| told(&error))?;
+    Ok(programs.memory(&rings).ok())
 }
 
 fn drop_reasons() -> Seen<()> {

@@ -12,6 +12,7 @@ use super::kube_proxy::LegacyRules;
 use super::report::{Check, Report, Status};
 use crate::kernel::environment::Environment;
 use crate::kernel::nftables::{Flowtable, RuleFamily, Ruleset};
+use crate::kernel::programs::Memory;
 use crate::output::Page;
 
 fn interface(name: &str, observed: bool, uplink: bool, why: &str) -> Interface {
@@ -44,7 +45,12 @@ fn healthy() -> Facts {
         missing_capabilities: Ok(Vec::new()),
         btf: Btf::Known("…".to_owned()),
         tracked: Ok([true, true]),
-        programs: Some(Ok(Some(18_350_080))),
+        programs: Some(Ok(Some(Memory {
+            all: 18_350_080,
+            pending: 8_388_608,
+            udp_flows: 8_388_608,
+            ring_buffer: 1_052_672,
+        }))),
         drop_reasons: Some(Ok(())),
         first_bytes: Some(Ok(None)),
         tcx: Some(Ok(true)),
@@ -85,7 +91,8 @@ fn a_healthy_node_is_told_in_a_dozen_lines() {
     ok       BTF           tells where conntrack keeps its entries
     ok       capabilities  all that observing needs are in force
     ok       programs      the kernel takes them (loaded, attached to nothing; their maps take 17.5 MiB
-                           of its memory)
+                           of its memory: 8.0 MiB what is pending, 8.0 MiB UDP flows, 1.0 MiB the ring
+                           buffer)
     ok       hook          TCX
     ok       drop reasons  the kernel says why it drops a packet
     ok       first bytes   not read unless asked for: --payload known, or on: that costs 2 to 5 ns a

@@ -137,7 +137,7 @@ fn of_controller(world: &World<'_>, controller: &str) -> Kind {
         "cilium.io/ingress-controller" => Kind::Cilium,
         "azure/application-gateway" => Kind::AzureApplicationGateway,
         _ if first == "projectcontour.io" => Kind::Contour,
-        _ if controller.starts_with("haproxy-ingress.github.io/controller") => Kind::HaproxyIngress,
+        _ if controller.starts_with(super::haproxy::CONTROLLER) => Kind::HaproxyIngress,
         _ if controller.starts_with("haproxy.org/ingress-controller") => Kind::HaproxyTech,
         _ if runs_nginx() => Kind::Nginx,
         _ => Kind::Named(named(controller)),

@@ -6,6 +6,7 @@ use k8s_openapi::api::networking::v1::Ingress;
 use super::super::front::Carrier;
 use super::super::settings::{set, setting};
 use super::super::workload::{Workload, annotation};
+use super::class::Class;
 use super::nginx::PROXY_PROTOCOL;
 use super::world::{World, full_name, value};
 use super::{Controller, Served, place};
@@ -15,17 +16,31 @@ pub(super) const IMAGES: &[&str] = &["haproxy-ingress"];
 /// haproxytech/kubernetes-ingress.
 pub(super) const TECH_IMAGES: &[&str] = &["haproxytech/kubernetes-ingress"];
 
+/// What an `IngressClass` names it by; a path behind tells several apart.
+pub(super) const CONTROLLER: &str = "haproxy-ingress.github.io/controller";
+
+/// By which name the latter is told.
+pub(super) const TECH: &str = "haproxytech";
+
 const KEYS: &str = "HAProxy Ingress, configuration/keys";
-const TECH: &str = "HAProxy Kubernetes Ingress Controller, documentation/annotations.md";
+const TECH_KEYS: &str = "HAProxy Kubernetes Ingress Controller, documentation/annotations.md";
 const UPSTREAM: &str = "haproxy-ingress.github.io/service-upstream";
 
 /// By jcmoraisjr/haproxy-ingress: `forwardfor` is `add` by default, which replaces the header.
 pub(super) fn served(world: &World<'_>) -> Served {
-    let workloads = world.running(IMAGES);
-    let config = config(world, &workloads, "haproxy-ingress");
+    served_by(world, &world.running(IMAGES))
+}
+
+/// The same, of the controllers of one class.
+pub(super) fn served_of<'a>(world: &World<'a>, class: &Class<'a>) -> Served {
+    served_by(world, &workloads(world, class))
+}
+
+fn served_by<'a>(world: &World<'a>, workloads: &[&Workload<'a>]) -> Served {
+    let config = config(world, workloads, "haproxy-ingress");
     let mut served = Served::by(Controller::Haproxy, None);
     served.config_map = config.map(full_name);
-    served.places = place::places(world, &workloads);
+    served.places = place::places(world, workloads);
     let mode = value(config, "forwardfor");
     match mode {
         None | Some("add") => served.adds.push(Carrier::XForwardedFor),
@@ -45,7 +60,7 @@ pub(super) fn served(world: &World<'_>) -> Served {
         .because
         .push(setting("forwardfor", mode, "add", KEYS));
     let proxied = value(config, PROXY_PROTOCOL);
-    if proxied == Some("true") {
+    if config.is_some_and(expects_proxy) {
         served.believes.extend([Carrier::ProxyV1, Carrier::ProxyV2]);
     }
     served
@@ -56,6 +71,27 @@ pub(super) fn served(world: &World<'_>) -> Served {
         served.because.push(set("service-upstream", "true", KEYS));
     }
     served
+}
+
+/// The controllers of a class (`HAProxy` Ingress, configuration/command-line, `--controller-class`
+/// and `--ingress-class`), or all of them if that tells nothing.
+fn workloads<'w, 'a>(world: &'w World<'a>, class: &Class<'a>) -> Vec<&'w Workload<'a>> {
+    let all = world.running(IMAGES);
+    let spec = class.object.and_then(|it| it.spec.as_ref());
+    let controller = spec.and_then(|spec| spec.controller.as_deref());
+    let path = controller.and_then(|it| it.strip_prefix(CONTROLLER));
+    let without = |path: &'a str| path.trim_start_matches('/');
+    let is_of_class = |it: &&&Workload<'a>| match path {
+        Some(path) => without(it.flag("--controller-class").unwrap_or_default()) == without(path),
+        None => it.flag("--ingress-class").unwrap_or("haproxy") == class.name.unwrap_or("haproxy"),
+    };
+    let of_class: Vec<_> = all.iter().filter(is_of_class).copied().collect();
+    if of_class.is_empty() { all } else { of_class }
+}
+
+/// Whether jcmoraisjr/haproxy-ingress expects a PROXY header of all.
+pub(super) fn expects_proxy(config: &ConfigMap) -> bool {
+    value(Some(config), PROXY_PROTOCOL) == Some("true")
 }
 
 /// What an Ingress or a Service sets for itself.
@@ -73,7 +109,7 @@ pub(super) fn specialise(served: &mut Served, ingress: &Ingress, service: Option
 pub(super) fn served_by_tech(world: &World<'_>) -> Served {
     let workloads = world.running(TECH_IMAGES);
     let config = config(world, &workloads, "haproxy-kubernetes-ingress");
-    let mut served = Served::by(Controller::Haproxy, Some("haproxytech".to_owned()));
+    let mut served = Served::by(Controller::Haproxy, Some(TECH.to_owned()));
     served.config_map = config.map(full_name);
     served.places = place::places(world, &workloads);
     let forwarded = value(config, "forwarded-for");
@@ -83,18 +119,23 @@ pub(super) fn served_by_tech(world: &World<'_>) -> Served {
     }
     served
         .because
-        .push(setting("forwarded-for", forwarded, "true", TECH));
+        .push(setting("forwarded-for", forwarded, "true", TECH_KEYS));
     if let Some(peers) = value(config, "proxy-protocol") {
         served.believes.extend([Carrier::ProxyV1, Carrier::ProxyV2]);
-        served.because.push(set("proxy-protocol", peers, TECH));
+        served.because.push(set("proxy-protocol", peers, TECH_KEYS));
     }
     if let Some(header) = value(config, "src-ip-header") {
         if header.eq_ignore_ascii_case(super::nginx::HEADER) {
             served.believes.push(Carrier::XForwardedFor);
         }
-        served.because.push(set("src-ip-header", header, TECH));
+        served.because.push(set("src-ip-header", header, TECH_KEYS));
     }
     served
+}
+
+/// Whether haproxytech/kubernetes-ingress reads the PROXY headers of some.
+pub(super) fn tech_reads_proxy(config: &ConfigMap) -> bool {
+    value(Some(config), "proxy-protocol").is_some()
 }
 
 fn config<'a>(
@@ -105,7 +146,5 @@ fn config<'a>(
     let Some(first) = workloads.first() else {
         return world.config_map_named(&[usual]);
     };
-    let named = first.flag("--configmap")?;
-    let named = named.replace("$(POD_NAMESPACE)", first.namespace);
-    world.config_map(&named)
+    world.config_map_of(first)
 }

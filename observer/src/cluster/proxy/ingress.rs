@@ -82,7 +82,7 @@ impl<'a> Way<'a, '_> {
                 served
             }
             Kind::HaproxyIngress => {
-                let mut served = once(&mut || haproxy::served(world));
+                let mut served = once(&mut || haproxy::served_of(world, class));
                 haproxy::specialise(&mut served, ingress, service);
                 served
             }

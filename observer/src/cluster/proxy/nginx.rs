@@ -117,13 +117,12 @@ fn config<'a>(world: &World<'a>, workloads: &[&Workload<'a>]) -> Option<&'a Conf
     let Some(first) = workloads.first() else {
         return world.config_map_named(&["ingress-nginx-controller", "nginx-configuration"]);
     };
-    match first.flag("--configmap") {
-        Some(named) => {
-            let named = named.replace("$(POD_NAMESPACE)", first.namespace);
-            world.config_map(&named)
-        }
-        None => None,
-    }
+    world.config_map_of(first)
+}
+
+/// Whether it expects a PROXY header of all.
+pub(super) fn expects_proxy(config: &ConfigMap) -> bool {
+    value(Some(config), PROXY_PROTOCOL).and_then(is_true) == Some(true)
 }
 
 struct Settings<'a> {

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::super::Objects;
-use super::{Controller, mismatch, places_before, routes};
+use super::super::workload::Workload;
+use super::world::World;
+use super::{Controller, mismatch, places_before, routes, traefik};
 
 /// What a proxy in the cluster makes of a PROXY header.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,11 +27,15 @@ pub struct HeaderReader {
 /// Those of whom the objects tell. Where they tell two things of one Service, none.
 pub fn readers(objects: &Objects) -> Vec<HeaderReader> {
     let mut readers: BTreeMap<(String, String), Option<HeaderReader>> = BTreeMap::new();
+    let world = World::of(objects);
+    let traefiks = world.running(traefik::IMAGES);
+    let is_told = |it: &&Workload<'_>| traefik::reads_proxy(it).is_some();
+    let is_traefik_told = !traefiks.is_empty() && traefiks.iter().all(is_told);
     for route in &routes(objects).0 {
         // That it reads none is known only where its settings are.
         let is_told = mismatch::reads_proxy(route)
             || route.config_map.is_some()
-            || route.controller == Controller::Traefik;
+            || (route.controller == Controller::Traefik && is_traefik_told);
         if !mismatch::is_known(route) || !is_told {
             continue;
         }

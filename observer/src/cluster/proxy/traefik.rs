@@ -100,6 +100,14 @@ fn options(workload: &Workload<'_>) -> Vec<(String, String)> {
         .collect()
 }
 
+/// Whether any entry point reads PROXY headers, if its options are where they can be seen: Traefik
+/// takes all of them from a file, or from arguments, or from the environment (Traefik,
+/// reference/install-configuration/boot-environment).
+pub(super) fn reads_proxy(workload: &Workload<'_>) -> Option<bool> {
+    let options = options(workload);
+    (!options.is_empty()).then(|| trust(&options, "proxyprotocol").is_some())
+}
+
 /// Whom an entry point trusts, if anybody.
 fn trust(options: &[(String, String)], what: &str) -> Option<Setting> {
     let of = |option: &str| {

@@ -134,9 +134,10 @@ impl<'a> World<'a> {
         })
     }
 
-    /// A `ConfigMap` by `namespace/name`.
-    pub(super) fn config_map(&self, full_name: &str) -> Option<&'a ConfigMap> {
-        self.config_maps.get(&full_name.split_once('/')?).copied()
+    /// The `ConfigMap` that a controller is started with.
+    pub(super) fn config_map_of(&self, controller: &Workload<'_>) -> Option<&'a ConfigMap> {
+        let (namespace, name) = settings_of(controller)?;
+        self.config_maps.get(&(&*namespace, &*name)).copied()
     }
 
     /// The only `ConfigMap` of one of these names.
@@ -163,6 +164,15 @@ impl<'a> World<'a> {
                 .is_some_and(|id| id.starts_with(provider))
         })
     }
+}
+
+/// Namespace and name of the `ConfigMap` that a controller is started with (ingress-nginx,
+/// user-guide/cli-arguments; `HAProxy` Ingress and `HAProxy` Kubernetes Ingress Controller alike).
+pub(super) fn settings_of(controller: &Workload<'_>) -> Option<(String, String)> {
+    let named = controller.flag("--configmap")?;
+    let named = named.replace("$(POD_NAMESPACE)", controller.namespace);
+    let (namespace, name) = named.split_once('/')?;
+    Some((namespace.to_owned(), name.to_owned()))
 }
 
 /// Whether a workload has an image of one of these repositories, or of another registry's copy of

@@ -22,6 +22,7 @@ mod planes;
 mod proxies;
 mod proxies_elsewhere;
 mod proxies_outside;
+mod proxy_pods;
 mod services;
 mod trimmed;
 

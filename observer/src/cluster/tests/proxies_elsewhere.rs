@@ -256,6 +256,31 @@ fn what_haproxy_ingress_does(
     assert_eq!((route.appends, route.to_pods), (appends, to_pods));
 }
 
+// HAProxy Ingress, configuration/command-line, "--controller-class".
+#[test]
+fn each_haproxy_ingress_has_its_own_settings() {
+    let image = "quay.io/jcmoraisjr/haproxy-ingress:v0.15.0";
+    let controller = "haproxy-ingress.github.io/controller";
+    let args = json!(["--configmap=ingress/first"]);
+    let other = json!(["--controller-class=other", "--configmap=ingress/other"]);
+    let proxied = json!({"data": {"use-proxy-protocol": "true"}});
+    let mut second = ingress(Some("other"), json!({}));
+    second["metadata"]["name"] = json!("other");
+    let items = [
+        ingress(Some("first"), json!({})),
+        second,
+        class("first", controller),
+        class("other", &format!("{controller}/other")),
+        running("ingress/first", image, args),
+        running("ingress/other", image, other),
+        object("ConfigMap", "ingress/first", json!({"data": {}})),
+        object("ConfigMap", "ingress/other", proxied),
+    ];
+    let (routes, _) = routes(&whole(&items));
+    let believed: Vec<_> = routes.iter().map(|route| &*route.believes).collect();
+    assert_eq!(believed, [&[], PROXY]);
+}
+
 // HAProxy Kubernetes Ingress Controller, documentation/annotations.md.
 #[rstest]
 #[case::default(json!({}), &[], XFF)]

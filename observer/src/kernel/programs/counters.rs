@@ -1,12 +1,12 @@
-//! What the programs count, and what follows from that.
+//! What the programs counted, and how full their maps are.
 
-use std::cell::Cell;
-use std::time::{Duration, Instant};
+use std::io;
+use std::os::fd::AsFd as _;
 
-use aya::maps::{IterableMap as _, MapData, MapError, PerCpuArray};
-use aya::util::nr_cpus;
-use observer_ebpf::Counter;
+use aya::maps::IterableMap as _;
+use observer_ebpf::{Arrival, ArrivalKey, Counter, Flow, FlowKey};
 
+use super::{Memory, Programs, ProgramsError, Rings};
 use crate::kernel::batch;
 
 /// What counts packets that were passed over: an answer that is waited for may be among them.
@@ -23,6 +23,14 @@ const UNSEEN: [Counter; 3] = [
     Counter::ReadsFailed,
     Counter::NotFollowed,
 ];
+
+/// What counts first bytes that are not handed on although they are asked for.
+const FIRST_BYTES_LOST: [Counter; 3] = [
+    Counter::SegmentsLost,
+    Counter::WaitingLost,
+    Counter::Unattended,
+];
+
 /// What counts packets of handshakes.
 const HANDSHAKES: [Counter; 4] = [
     Counter::ArrivalsWritten,
@@ -31,12 +39,23 @@ const HANDSHAKES: [Counter; 4] = [
     Counter::NotFollowed,
 ];
 
-/// However sure it is that nothing waits, the map is looked at after so long.
-const LOOK: Duration = Duration::from_secs(1);
-
 /// What the programs counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters([u64; Counter::COUNT as usize]);
+
+/// How full the maps are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Arrivals that wait for their egress, of [`Sizes::pending`].
+    pub arrivals: u64,
+    /// Arrivals that the full map let go to make room: written, and neither joined, expired nor
+    /// present.
+    pub arrivals_evicted: u64,
+    /// Entries of UDP flows that are known, of [`Sizes::flow_entries`].
+    pub flows: u64,
+    /// UDP flows that the full map forgot to make room.
+    pub flows_evicted: u64,
+}
 
 /// Packets that were not told of: connections may have come or been answered unnoticed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +64,74 @@ pub struct NotTold {
     pub lost: u64,
     /// Those of which nothing comes out.
     pub unseen: u64,
+    /// Those with what clients send first, and openings after which nobody looks for it.
+    pub first_bytes: u64,
+}
+
+impl Programs {
+    /// What the maps take of the kernel's memory, as it tells (`kernel/bpf/syscall.c`,
+    /// `bpf_map_show_fdinfo`); with the ring buffer that was loaded along.
+    pub fn memory(&self, rings: &Rings) -> io::Result<Memory> {
+        Memory::of([
+            self.arrivals.map().fd().as_fd(),
+            self.flows.map().fd().as_fd(),
+            rings.observations.as_fd(),
+        ])
+    }
+
+    /// What the programs counted so far, over all CPUs.
+    pub fn counters(&self) -> Result<Counters, ProgramsError> {
+        self.counters.read().map_err(|source| ProgramsError::Map {
+            map: "COUNTERS",
+            source,
+        })
+    }
+
+    /// How full the maps are, and what they let go. Walks both maps.
+    pub fn usage(&self) -> Result<Usage, ProgramsError> {
+        // In this order, so that what happens meanwhile makes the evicted less, never more.
+        let counters = self.counters()?;
+        let written = counters.get(Counter::ArrivalsWritten);
+        let joined = counters.get(Counter::ArrivalsJoined);
+        let mut arrivals = 0;
+        self.walk_arrivals(|_, _| arrivals += 1)?;
+        let flows_written = self.counters()?.get(Counter::FlowsWritten);
+        let mut flows = 0;
+        batch::walk(self.flows.map(), |_: FlowKey, _: Flow| flows += 1).map_err(|source| {
+            ProgramsError::Walk {
+                map: "FLOWS",
+                source,
+            }
+        })?;
+        Ok(Usage {
+            arrivals,
+            arrivals_evicted: written.saturating_sub(joined + self.expired + arrivals),
+            flows,
+            flows_evicted: flows_written.saturating_sub(flows),
+        })
+    }
+
+    pub(super) fn walk_arrivals(
+        &self,
+        visit: impl FnMut(ArrivalKey, Arrival),
+    ) -> Result<(), ProgramsError> {
+        batch::walk(self.arrivals.map(), visit).map_err(|source| ProgramsError::Walk {
+            map: "ARRIVALS",
+            source,
+        })
+    }
+
+    /// How many packets were not told of so far, though they should have been.
+    pub fn not_told(&self, counters: &Counters) -> NotTold {
+        NotTold {
+            lost: counters.sum(&LOST),
+            unseen: counters.sum(&UNSEEN),
+            first_bytes: match self.payload {
+                Some(_) => counters.sum(&FIRST_BYTES_LOST),
+                None => 0,
+            },
+        }
+    }
 }
 
 impl Counters {
@@ -53,139 +140,21 @@ impl Counters {
         self.0[counter as usize]
     }
 
-    /// How many packets were not told of so far, though they should have been.
-    pub fn not_told(&self) -> NotTold {
-        NotTold {
-            lost: self.sum(&LOST),
-            unseen: self.sum(&UNSEEN),
-        }
-    }
-
     /// How many packets of handshakes the programs had to do with so far, beside those that this
     /// node sent.
     pub fn handshakes(&self) -> u64 {
         self.sum(&HANDSHAKES)
     }
 
+    pub(super) const fn of(counters: [u64; Counter::COUNT as usize]) -> Self {
+        Self(counters)
+    }
+
+    pub(super) const fn all(&mut self) -> &mut [u64; Counter::COUNT as usize] {
+        &mut self.0
+    }
+
     fn sum(&self, counters: &[Counter]) -> u64 {
         counters.iter().map(|&counter| self.get(counter)).sum()
-    }
-}
-
-/// Reads them.
-pub(super) struct Reader {
-    map: PerCpuArray<MapData, u64>,
-    cpus: usize,
-    /// Whether the kernel reads all at once.
-    at_once: Cell<bool>,
-}
-
-impl Reader {
-    pub(super) fn new(map: PerCpuArray<MapData, u64>) -> Self {
-        let cpus = nr_cpus().ok();
-        Self {
-            map,
-            cpus: cpus.unwrap_or_default(),
-            at_once: Cell::new(cpus.is_some()),
-        }
-    }
-
-    /// Over all CPUs.
-    pub(super) fn read(&self) -> Result<Counters, MapError> {
-        if self.at_once.get() {
-            match batch::sums(self.map.map(), self.cpus) {
-                Ok(sums) => return Ok(Counters(sums)),
-                // As kernels before 5.13.
-                Err(_) => self.at_once.set(false),
-            }
-        }
-        let mut counters = Counters::default();
-        for (index, counter) in (0..Counter::COUNT).zip(&mut counters.0) {
-            *counter = self.map.get(&index, 0)?.iter().sum();
-        }
-        Ok(counters)
-    }
-}
-
-/// Whether anything is in the map of arrivals: to walk it costs the more the larger it is, however
-/// empty, and on a quiet node that would be most of what there is to do.
-#[derive(Debug, Default)]
-pub(super) struct Outstanding {
-    /// Arrivals that the full map let go, when it was last known.
-    evicted: u64,
-    walked_at: Option<Instant>,
-}
-
-impl Outstanding {
-    /// Whether the map is to be walked. `expired`: how many were taken out so far.
-    pub(super) fn is_due(&mut self, counters: &Counters, expired: u64, now: Instant) -> bool {
-        let is_long_ago = |at: Instant| now.saturating_duration_since(at) >= LOOK;
-        let is_due =
-            outside(counters, expired) != self.evicted || self.walked_at.is_none_or(is_long_ago);
-        if is_due {
-            self.walked_at = Some(now);
-        }
-        is_due
-    }
-
-    /// So many were found, before any was taken out, between these two readings.
-    pub(super) fn walked(&mut self, [before, after]: [&Counters; 2], expired: u64, present: u64) {
-        let outside = outside(before, expired);
-        if outside == self::outside(after, expired)
-            && before.get(Counter::ArrivalsWritten) == after.get(Counter::ArrivalsWritten)
-        {
-            self.evicted = outside.saturating_sub(present);
-        }
-    }
-}
-
-/// Arrivals that were written, and neither joined nor taken out: present or evicted.
-fn outside(counters: &Counters, expired: u64) -> u64 {
-    let written = counters.get(Counter::ArrivalsWritten);
-    let joined = counters.get(Counter::ArrivalsJoined);
-    written.saturating_sub(joined + expired)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn counters(written: u64, joined: u64) -> Counters {
-        let mut counters = Counters::default();
-        counters.0[Counter::ArrivalsWritten as usize] = written;
-        counters.0[Counter::ArrivalsJoined as usize] = joined;
-        counters
-    }
-
-    #[test]
-    fn an_empty_map_is_looked_at_once_a_second_and_another_at_every_tick() {
-        let mut outstanding = Outstanding::default();
-        let start = Instant::now();
-        let mut walks = |written, joined, expired| {
-            let ticks = (0..20).map(|tick| start + Duration::from_millis(100) * tick);
-            let counters = counters(written, joined);
-            ticks
-                .filter(|now| outstanding.is_due(&counters, expired, *now))
-                .count()
-        };
-        assert_eq!(walks(0, 0, 0), 2);
-        assert_eq!(walks(9, 8, 0), 20);
-        assert_eq!(walks(9, 8, 1), 0);
-    }
-
-    #[test]
-    fn what_the_full_map_let_go_is_not_waited_for() {
-        let mut outstanding = Outstanding::default();
-        let now = Instant::now();
-        let many = counters(100, 40);
-        assert!(outstanding.is_due(&many, 10, now));
-        // Another came in between: nothing is known.
-        outstanding.walked([&many, &counters(101, 40)], 10, 20);
-        assert!(outstanding.is_due(&many, 10, now));
-        outstanding.walked([&many, &many], 10, 20);
-        // The twenty are still there.
-        assert!(outstanding.is_due(&many, 10, now));
-        assert!(!outstanding.is_due(&many, 30, now));
-        assert!(outstanding.is_due(&counters(101, 40), 30, now));
     }
 }

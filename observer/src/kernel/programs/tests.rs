@@ -9,6 +9,7 @@ use etherparse::{
     IpFragOffset, IpHeaders, IpNumber, Ipv4Extensions, Ipv4Header, Ipv4Options, Ipv6Extensions,
     Ipv6FlowLabel, Ipv6FragmentHeader, Ipv6Header, Ipv6RawExtHeader, PacketBuilder, TcpHeader,
 };
+use observer_ebpf::{Counter, WaitingKey};
 use proptest::prelude::*;
 use rstest::rstest;
 
@@ -20,6 +21,7 @@ mod cost;
 mod datagrams;
 mod payload;
 mod sampling;
+mod sizes;
 
 /// What every program returns: `TCX_NEXT`, so that whatever else is on the hook runs too.
 const NEXT: u32 = u32::MAX;

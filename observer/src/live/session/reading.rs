@@ -31,13 +31,16 @@ impl<S: Sink> Session<S> {
     /// Before the silence of a connection is judged: its answer may be among what was lost.
     pub(super) fn notice_losses(&mut self) -> anyhow::Result<Counters> {
         let counters = self.parts.programs.counters()?;
-        let not_told = counters.not_told();
+        let not_told = self.parts.programs.not_told(&counters);
         let before = mem::replace(&mut self.not_told, not_told);
         let undecodable = mem::replace(&mut self.undecodable, self.lost.undecodable);
+        if not_told.first_bytes > before.first_bytes {
+            self.feed(Event::FirstBytesLost(now()?))?;
+        }
         if not_told.lost > before.lost {
             self.feed(Event::Lost(now()?))?;
         } else if self.parts.asking.whose != Whose::Off
-            && (not_told != before || self.lost.undecodable > undecodable)
+            && (not_told.unseen > before.unseen || self.lost.undecodable > undecodable)
         {
             self.feed(Event::Unseen)?;
         }

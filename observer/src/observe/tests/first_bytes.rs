@@ -81,6 +81,82 @@ fn who_says_nothing_is_waited_for_as_long_as_for_an_answer() {
     assert_eq!(told(&record), (None, Some(Reason::Unfinished)));
 }
 
+/// What was lost may have been theirs; who opens a connection later is silent.
+#[test]
+fn after_first_bytes_were_lost_silence_is_not_known() {
+    let mut observer = of(Whose::On, &["198.51.100.0/24"]);
+    let clients = [CLIENT, BALANCER, "203.0.113.60:40000"];
+    for (client, at) in clients.into_iter().zip([1, 2, 2]) {
+        connect_from(&mut observer, at * SECOND, client, MASQUERADE);
+    }
+    let unfinished = Reading::Nothing(Reason::Unfinished);
+    assert_eq!(says(&mut observer, SECOND, CLIENT, unfinished), []);
+    assert_eq!(
+        observer.handle(Event::FirstBytesLost(Moment(3 * SECOND))),
+        []
+    );
+    // What was seen in whole all the same is told.
+    let reading = forwarded(&["203.0.113.50"]);
+    let record = only(says(&mut observer, 2 * SECOND, BALANCER, reading));
+    assert_eq!(told(&record), (Some("203.0.113.50".to_owned()), None));
+    let record = only(observer.handle(Event::Tick(Moment(4 * SECOND))));
+    assert_eq!(told(&record), (None, Some(Reason::NotSeen)));
+    assert_eq!(connect(&mut observer, 4 * SECOND, MASQUERADE), []);
+    let record = only(observer.handle(Event::Tick(Moment(5 * SECOND))));
+    assert_eq!(told(&record), (None, Some(Reason::NotSeen)));
+    let record = only(observer.handle(Event::End));
+    assert_eq!(told(&record), (None, Some(Reason::Silent)));
+}
+
+/// The loss may be noticed before the connection is.
+#[test]
+fn nor_of_those_that_come_out_later() {
+    let mut observer = of(Whose::On, &[]);
+    observer.handle(Event::FirstBytesLost(Moment(2 * SECOND)));
+    for (at, reason) in [(SECOND, Reason::NotSeen), (3 * SECOND, Reason::Silent)] {
+        assert_eq!(connect(&mut observer, at, MASQUERADE), []);
+        let record = only(observer.handle(Event::Tick(Moment(at + 3 * SECOND))));
+        assert_eq!(told(&record), (None, Some(reason)));
+    }
+}
+
+/// Where the networks that were named take all the room.
+#[test]
+fn whom_there_is_no_room_for_is_not_waited_for() {
+    const NODE: &str = "172.31.0.11:40000";
+    const NAMED: &str = "198.18.0.9:40000";
+    let with = |named: u32| {
+        let first = u32::from(std::net::Ipv4Addr::new(198, 18, 0, 0));
+        let addresses = (first..first + named).map(std::net::Ipv4Addr::from);
+        let asked = Asking {
+            whose: Whose::Known,
+            trusted: addresses
+                .map(|it| Trusted::Network(IpAddr::V4(it).into()))
+                .collect(),
+            load_balancers: Vec::new(),
+        };
+        asking(asked, Some(cluster(TrafficPolicy::Cluster)))
+    };
+    let room = observer_ebpf::SOURCES_MAX;
+    // It waits for word of the cluster, and no longer.
+    let word = Event::Tick(Moment(SECOND + CHANGE_NS));
+    let mut observer = with(room - 1);
+    assert_eq!(connect_from(&mut observer, SECOND, NODE, MASQUERADE), []);
+    assert_eq!(observer.handle(word.clone()), []);
+    let mut observer = with(room);
+    assert_eq!(connect_from(&mut observer, SECOND, NODE, MASQUERADE), []);
+    assert_eq!(connect_from(&mut observer, SECOND, NAMED, MASQUERADE), []);
+    let record = only(observer.handle(word));
+    assert_eq!(told(&record), (None, Some(Reason::NotAsked)));
+    // The programs may have known it before there were so many.
+    let reading = Reading::Nothing(Reason::Http2);
+    assert_eq!(says(&mut observer, 2 * SECOND, NODE, reading), []);
+    connect_from(&mut observer, 2 * SECOND, NODE, MASQUERADE);
+    let word = Event::Tick(Moment(2 * SECOND + CHANGE_NS));
+    let record = only(observer.handle(word));
+    assert_eq!(told(&record), (None, Some(Reason::Http2)));
+}
+
 #[test]
 fn who_is_not_known_is_not_waited_for() {
     let mut observer = of(Whose::Known, &["198.51.100.0/24"]);
@@ -115,7 +191,10 @@ fn a_node_is_believed_only_where_it_is_no_masquerade() {
             local: &local,
             load_balancers: &observer.load_balancers,
             reached: &observer.reached,
+            left_out: &observer.left_out,
             memory: &observer.memory,
+            identity: identity(SECOND, peer),
+            opened_at: None,
             is_own,
             is_linked: false,
         };
@@ -300,7 +379,11 @@ fn what_has_the_gateways_address_is_not_known() {
 #[case::replaced(&["198.51.100.7"], true)]
 #[case::kept(&["203.0.113.50", "198.51.100.7"], false)]
 #[case::of_another(&["198.51.100.8"], false)]
-fn what_a_proxy_was_told_it_may_replace(#[case] hops: &[&str], #[case] is_replaced: bool) {
+fn what_a_proxy_was_told_it_may_replace(
+    #[case] hops: &[&str],
+    #[case] is_replaced: bool,
+    #[values(false, true)] is_lost: bool,
+) {
     let asked = Asking {
         whose: Whose::On,
         trusted: ["10.244.1.5", "load-balancers"]
@@ -322,9 +405,19 @@ fn what_a_proxy_was_told_it_may_replace(#[case] hops: &[&str], #[case] is_replac
     let reading = forwarded(&["203.0.113.50"]);
     only(says(&mut observer, 2 * SECOND, BALANCER, reading));
     assert_eq!(finds(&mut observer, 3 * SECOND), is_replaced);
-    // A health check, which the proxy may have opened the next for.
+    // One that says nothing, for which the proxy opens nothing.
     connect_from(&mut observer, 4 * SECOND, BALANCER, BALANCER);
-    let nothing = Reading::Nothing(Reason::NoHeader);
-    only(says(&mut observer, 4 * SECOND, BALANCER, nothing));
-    assert!(!finds(&mut observer, 5 * SECOND));
+    let silent = only(observer.handle(Event::Tick(Moment(7 * SECOND))));
+    assert_eq!(told(&silent), (None, Some(Reason::Silent)));
+    assert_eq!(finds(&mut observer, 8 * SECOND), is_replaced);
+    // A health check, which the proxy may have opened the next for.
+    connect_from(&mut observer, 9 * SECOND, BALANCER, BALANCER);
+    if is_lost {
+        observer.handle(Event::FirstBytesLost(Moment(10 * SECOND)));
+        only(observer.handle(Event::Tick(Moment(12 * SECOND))));
+    } else {
+        let nothing = Reading::Nothing(Reason::NoHeader);
+        only(says(&mut observer, 9 * SECOND, BALANCER, nothing));
+    }
+    assert!(!finds(&mut observer, 13 * SECOND));
 }

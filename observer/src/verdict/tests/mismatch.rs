@@ -219,7 +219,7 @@ fn a_list_that_was_replaced() {
 /// Within the pod the application sees the sidecar, whatever the pod gets.
 #[rstest]
 #[case::istio("istio-proxy", LOCAL_POD, Some("127.0.0.6"))]
-#[case::linkerd("linkerd-proxy", LOCAL_POD, Some("a loopback address"))]
+#[case::linkerd("linkerd-proxy", LOCAL_POD, Some("the pod's own address"))]
 #[case::nothing("app", LOCAL_POD, None)]
 #[case::another_pod("istio-proxy", REMOTE_POD, None)]
 fn what_a_sidecar_hides(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use observer_ebpf::{OBSERVATIONS_SIZE, OPENINGS_MARK, Sampling};
+use observer_ebpf::{OBSERVATIONS_SIZE, Sampling, openings_mark};
 
 use super::datagrams::datagram;
 use super::*;
@@ -23,7 +23,7 @@ fn sampled(test: &str) -> Option<(Programs, RingBuf<MapData>)> {
 }
 
 /// A segment whose headers are plain, or have options, so that they are read another way.
-fn segment(has_options: bool, tcp: TcpHeader) -> Vec<u8> {
+pub(super) fn segment(has_options: bool, tcp: TcpHeader) -> Vec<u8> {
     let mut ip = if has_options {
         v4_with(|header| {
             header.options = Ipv4Options::try_from([1; 8].as_slice()).expect("no-operations");
@@ -35,7 +35,7 @@ fn segment(has_options: bool, tcp: TcpHeader) -> Vec<u8> {
     packet(ip, tcp)
 }
 
-fn opening(sequence_number: u32) -> TcpHeader {
+pub(super) fn opening(sequence_number: u32) -> TcpHeader {
     TcpHeader {
         sequence_number,
         ..syn()
@@ -153,16 +153,26 @@ fn a_flow_is_followed_both_ways_or_not_at_all() {
     assert_eq!(arrivals(&mut programs), [], "nothing is left behind");
 }
 
-#[test]
-fn while_nobody_reads_openings_are_refused_as_they_arrive() {
+#[rstest]
+#[case::the_default(OBSERVATIONS_SIZE)]
+#[case::another(1 << 18)]
+fn while_nobody_reads_openings_are_refused_as_they_arrive(#[case] ring_buffer: u32) {
     let test = "while_nobody_reads_openings_are_refused_as_they_arrive";
-    let Some((mut programs, mut ring)) = load(test) else {
+    let load = Load {
+        sizes: Sizes {
+            ring_buffer,
+            ..Sizes::default()
+        },
+        ..Load::default()
+    };
+    let Some((mut programs, rings)) = load_to(test, load) else {
         return;
     };
+    let mut ring = rings.observations;
     let [ingress, egress] = ETHERNET;
     // A record is 128 bytes, and eight before it.
-    let room = u32::try_from(OPENINGS_MARK / 136 + 1).expect("few");
-    let all = OBSERVATIONS_SIZE / 136 + 100;
+    let room = u32::try_from(openings_mark(ring_buffer) / 136 + 1).expect("few");
+    let all = ring_buffer / 136 + 100;
     for sequence in 0..all {
         let packet = segment(false, opening(sequence));
         run(&mut programs, ingress, &packet);

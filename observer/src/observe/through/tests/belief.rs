@@ -63,3 +63,33 @@ fn what_is_kept_is_bounded() {
     let record = node.dials(PROXY, CLUSTER_IP, forwarded_for(&["198.18.39.15"]));
     assert_eq!(through(&record).candidates, 4);
 }
+
+/// An application may answer somebody's first request by the name of who came since.
+#[test]
+fn who_came_later_is_not_whom_a_header_can_speak_for() {
+    for (is_before, expected) in [(true, None), (false, Some(Reason::UntrustedPeer))] {
+        let mut node = Node::new(Whose::Known);
+        node.comes(socket(OTHER_CLIENT), LOCAL_DOOR, socket(OTHER_CLIENT));
+        let comes = |node: &mut Node| node.comes(socket(CLIENT), LOCAL_DOOR, socket(CLIENT));
+        if is_before {
+            comes(&mut node);
+        }
+        let dialled = node.identity(at(PROXY, 41_000), socket(CLUSTER_IP));
+        let reply = Tuple {
+            source: socket(POD),
+            destination: dialled.original.source,
+        };
+        assert_eq!(node.opened(dialled, reply, false), []);
+        if !is_before {
+            comes(&mut node);
+        }
+        let reading = forwarded_for(&["203.0.113.50"]);
+        let told = node.observer.handle(Event::FirstBytes(dialled, reading));
+        let [Output::Record(_, record)] = &told[..] else {
+            panic!("{told:?}");
+        };
+        assert_eq!(record.client.not_recovered, expected);
+        let expected_client = is_before.then_some("203.0.113.50".to_owned());
+        assert_eq!(recovered(record), expected_client);
+    }
+}
