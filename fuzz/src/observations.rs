@@ -53,7 +53,7 @@ pub fn judged(bytes: &[u8]) -> Vec<Record> {
         while let Some(event) = events.pop() {
             for output in observer.handle(event) {
                 match output {
-                    Output::Record(_, record) => records.push(*record),
+                    Output::Record(_, record) => records.push(Arc::unwrap_or_clone(record)),
                     Output::Ask(identity) => {
                         let entry = match identity.sequence % 3 {
                             0 => None,

@@ -6,6 +6,7 @@
 
 mod api;
 mod breath;
+mod followed;
 mod handover;
 mod hub;
 mod lines;

@@ -42,7 +42,7 @@ use crate::recording::Writer;
 /// Where records go.
 pub trait Sink {
     /// Takes one. `opened_at`: when its opening packet came, if that was seen.
-    fn take(&mut self, opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()>;
+    fn take(&mut self, opened_at: Option<Moment>, record: Arc<Record>) -> anyhow::Result<()>;
 
     /// Nothing more comes for now: what was taken goes on.
     fn flush(&mut self) -> anyhow::Result<()> {

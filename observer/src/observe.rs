@@ -7,9 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use jiff::fmt::temporal::DateTimePrinter;
-use serde::{Deserialize, Serialize};
-
+pub use self::event::{Epoch, Event, Output, Settings};
 use self::first_bytes::{Around, load_balancers, reached};
 pub use self::first_bytes::{Asking, Trusted, Whose, network};
 use self::history::History;
@@ -23,10 +21,10 @@ use crate::flow::{Connection, Flow, Losses};
 use crate::observation::{
     DropReason, Entry, Identity, IfIndex, Interfaces, Moment, Observation, Tuple,
 };
-use crate::payload::Reading;
 use crate::record::Record;
 use crate::verdict::{self, Before, Knowledge, LoadBalancers};
 
+mod event;
 mod first_bytes;
 mod history;
 mod sources;
@@ -48,103 +46,6 @@ const FIRST_WORD_NS: u64 = 10_000_000_000;
 /// first.
 const CHANGE_NS: u64 = 1_500_000_000;
 
-/// To the microsecond, what is less cut off.
-const PRINTER: DateTimePrinter = DateTimePrinter::new().precision(Some(6));
-
-/// What time it is: the wall clock's reading at the kernel's moment 0.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Epoch(pub jiff::Timestamp);
-
-impl Epoch {
-    /// RFC 3339 in UTC, to the microsecond.
-    fn format(self, moment: Moment) -> String {
-        let elapsed = jiff::SignedDuration::from_nanos(i64::try_from(moment.0).unwrap_or(i64::MAX));
-        let at = self.0.checked_add(elapsed).unwrap_or(jiff::Timestamp::MAX);
-        PRINTER.timestamp_to_string(&at)
-    }
-}
-
-/// Everything that reaches an observer from outside, in its order: with the settings, all that
-/// its records follow from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Event {
-    /// The kernel side saw something.
-    Observation(Observation),
-    /// What conntrack says of a connection that [`Output::Ask`] named; `None`: it was not asked,
-    /// or cannot tell. With why the kernel dropped its opening packet, if conntrack holds nothing
-    /// and the kernel said so.
-    LookedUp(
-        Identity,
-        Option<Entry>,
-        #[serde(default, skip_serializing_if = "Option::is_none")] Option<DropReason>,
-    ),
-    /// Conntrack held this connection when the observation began. Its sequence number is not
-    /// known, and given as 0.
-    Existing {
-        /// Which.
-        identity: Identity,
-        /// Backend → source that the backend sees.
-        reply: Tuple,
-        /// Whether a reply was seen.
-        replied: bool,
-    },
-    /// The connections whose source this node has rewritten, all that conntrack holds now, as
-    /// [`Event::Existing`] tells them: identity, and backend → source that the backend sees. They
-    /// are not reported for that.
-    Rewritten(Vec<(Identity, Tuple)>),
-    /// The node's interfaces or addresses are these from now on.
-    Interfaces(Interfaces),
-    /// The cluster is this from this moment on.
-    Cluster(Moment, Arc<Snapshot>),
-    /// The cluster's objects are current; or they may have changed unnoticed since this moment,
-    /// because their API is not heard.
-    ClusterHeard(Option<Moment>),
-    /// The wall clock was set: it reads otherwise from now on.
-    Clock(Epoch),
-    /// What a connection's client sent first, as far as it came; it may be told again, of more.
-    /// The parser's word, not the bytes: those are in no event.
-    FirstBytes(Identity, Reading),
-    /// What clients sent first was lost, at any time before this moment.
-    FirstBytesLost(Moment),
-    /// Observations were lost, at any time before this moment.
-    Lost(Moment),
-    /// Packets were not understood, or left aside: connections may have come of which nothing was told.
-    Unseen,
-    /// It is this late now.
-    Tick(Moment),
-    /// The run ends: what is pending comes out.
-    End,
-}
-
-/// What an observer has to say.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Output {
-    /// What does conntrack hold of this? To be answered by [`Event::LookedUp`].
-    Ask(Identity),
-    /// A connection's outcome is known. With the moment of its opening packet, if that was seen.
-    Record(Option<Moment>, Box<Record>),
-}
-
-/// What an observer is set up with.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Settings {
-    /// This node's name.
-    pub node: String,
-    /// What time it is.
-    pub epoch: Epoch,
-    /// How long after its opening packet a connection counts as unanswered, in nanoseconds.
-    pub answer_timeout_ns: u64,
-    /// Whether connections that nobody asks about are reported too.
-    pub all: bool,
-    /// Whether the cluster is followed: [`Event::Cluster`] tells of it, and of its changes.
-    #[serde(default)]
-    pub follows_cluster: bool,
-    /// Whose first bytes are asked for, and who is believed.
-    #[serde(default)]
-    pub first_bytes: Asking,
-}
-
 /// One node's observer.
 #[derive(Debug)]
 pub struct Observer {
@@ -152,7 +53,7 @@ pub struct Observer {
     settings: Settings,
     cluster: History,
     local: LocalAddresses,
-    interfaces: BTreeMap<IfIndex, String>,
+    interfaces: BTreeMap<IfIndex, Arc<str>>,
     gateways: BTreeSet<IpAddr>,
     /// Connections that wait for conntrack's word.
     asked: HashMap<Identity, Connection>,
@@ -206,7 +107,11 @@ impl Observer {
     /// Takes one event in.
     pub fn handle(&mut self, event: Event) -> Vec<Output> {
         let (mut outputs, connections) = match event {
-            Event::Observation(observation) => (Vec::new(), self.observed(observation)),
+            Event::Observation(observation) => {
+                let connection = self.observed(observation);
+                let output = connection.and_then(|connection| self.concluded(connection));
+                return output.into_iter().collect();
+            }
             Event::Tick(now) => {
                 self.now = now;
                 let mut outputs = self.reconsidered(|until| until <= now);
@@ -279,6 +184,8 @@ impl Observer {
                 let asking = &self.settings.first_bytes;
                 self.left_out = LeftOut::of(asking, latest, &self.local);
                 // A record may still speak of an interface that is gone.
+                let names = names.into_iter();
+                let names = names.map(|(index, name)| (index, name.into()));
                 self.interfaces.extend(names);
                 while self.interfaces.len() > INTERFACES_MAX {
                     self.interfaces.pop_first();
@@ -294,13 +201,13 @@ impl Observer {
     }
 
     /// What comes out of the flow by this. One that was let go is never told of.
-    fn observed(&mut self, observation: Observation) -> Vec<Connection> {
+    fn observed(&mut self, observation: Observation) -> Option<Connection> {
         let before = self.flow.losses();
         let connection = self.flow.observe(observation);
         if self.flow.losses() != before {
             self.memory.lost();
         }
-        connection.into_iter().collect()
+        connection
     }
 
     /// One that was there before; its start may have been seen meanwhile.
@@ -406,7 +313,7 @@ impl Observer {
         self.told.note(&record);
         self.keep(connection, Some(&record));
         self.link(connection, &mut record);
-        Some(Output::Record(connection.opened_at, Box::new(record)))
+        Some(Output::Record(connection.opened_at, Arc::new(record)))
     }
 
     /// What waited for its first bytes, if its time is up.
@@ -532,16 +439,16 @@ impl Observer {
                 .contains(connection.identity.original.source.ip())
     }
 
-    fn node(&self) -> String {
-        self.settings.node.clone()
+    fn node(&self) -> Arc<str> {
+        self.local.shared_node()
     }
 
     /// Its name; its number if it came after the names were read.
-    fn interface(&self, index: IfIndex) -> String {
+    fn interface(&self, index: IfIndex) -> Arc<str> {
         self.interfaces
             .get(&index)
             .cloned()
-            .unwrap_or_else(|| format!("if{}", index.0))
+            .unwrap_or_else(|| format!("if{}", index.0).into())
     }
 }
 

@@ -1,15 +1,17 @@
 //! The record, `observer.connection/v1`: one connection as people and programs get it.
 //!
-//! `schema/observer.connection.v1.json` is its contract; fields are only ever added.
+//! `schema/observer.connection.v1.json` is its contract; fields are only ever added. Names that many
+//! records have are shared by them.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{FrontDoorKind, Protocol, TrafficPolicy};
 use crate::payload::{Carrier, Reason};
-use crate::verdict::advice::Change;
+use crate::verdict::advice::ChangeCode;
 use crate::verdict::{
     Beyond, Cause, ClientKind, Expected, Finding, Outcome, OutcomeCause, RewriteOwner, SourceIp,
 };
@@ -62,11 +64,11 @@ pub struct Endpoint {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Its namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Its name.
-    pub name: String,
+    pub name: Arc<str>,
     /// The port's name, if it has one.
-    pub port: Option<String>,
+    pub port: Option<Arc<str>>,
     /// Its external traffic policy; `None` if neither its type has one nor `externalIPs`.
     #[serde(default)]
     pub external_traffic_policy: Option<TrafficPolicy>,
@@ -117,9 +119,9 @@ pub struct Backend {
     /// Port.
     pub port: u16,
     /// Its pod's name.
-    pub pod: Option<String>,
+    pub pod: Option<Arc<str>>,
     /// Its node's name.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
 }
 
 /// Where the client's address was lost.
@@ -127,9 +129,9 @@ pub struct Backend {
 pub struct LostAt {
     /// The node; `None` for what stands before any node of the cluster, or where it is not known
     /// which.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// The interface by which the rewritten packet left, if that is the node that observed.
-    pub interface: Option<String>,
+    pub interface: Option<Arc<str>>,
     /// Whose rule.
     pub by: RewriteOwner,
 }
@@ -147,11 +149,11 @@ pub struct Loss {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
     /// The node.
-    pub node: String,
+    pub node: Arc<str>,
     /// Interface of arrival; `None` for a client on the node.
-    pub r#in: Option<String>,
+    pub r#in: Option<Arc<str>>,
     /// Interface of the last egress; `None` if delivered to the host.
-    pub out: Option<String>,
+    pub out: Option<Arc<str>>,
     /// TTL on arrival.
     pub ttl_in: Option<u8>,
     /// TTL at the last egress.
@@ -179,9 +181,9 @@ pub struct HopCheck {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Advice {
     /// What.
-    pub change: String,
+    pub change: Cow<'static, str>,
     /// At what price.
-    pub trade_off: String,
+    pub trade_off: Cow<'static, str>,
 }
 
 /// One connection.
@@ -192,7 +194,7 @@ pub struct Record {
     /// The opening packet, UTC, microseconds; `None` if that was before the observation.
     pub observed_at: Option<String>,
     /// The node that observed.
-    pub node: String,
+    pub node: Arc<str>,
     /// How it became known.
     pub from: From,
     /// Transport protocol.
@@ -307,11 +309,11 @@ impl Loss {
 
 impl Advice {
     /// A change in words: English, as all that is in a record.
-    pub(crate) fn of(change: &Change) -> Self {
-        let (change, trade_off) = words::change(change.code);
+    pub(crate) fn of(change: ChangeCode) -> Self {
+        let (change, trade_off) = words::change(change);
         Self {
-            change: change.to_owned(),
-            trade_off: trade_off.to_owned(),
+            change: change.into(),
+            trade_off: trade_off.into(),
         }
     }
 }
@@ -326,4 +328,4 @@ impl std::convert::From<SocketAddr> for Endpoint {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -166,16 +166,16 @@ fn prefixes(field: &str) -> impl Iterator<Item = &str> {
 
 /// A change and its price, in English.
 pub(crate) fn change(code: ChangeCode) -> (&'static str, &'static str) {
-    static CHANGES: LazyLock<HashMap<String, (String, String)>> = LazyLock::new(|| {
+    /// In the order of the codes.
+    static CHANGES: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
         let words = Words::of(Language::En);
         let said = ChangeCode::VARIANTS.iter().map(|code| {
             let name = format!("change-{code}");
-            let said = (words.say(&name, &[]), words.price(&name));
-            ((*code).to_owned(), said)
+            (words.say(&name, &[]), words.price(&name))
         });
         said.collect()
     });
-    let said = CHANGES.get(code.to_string().as_str());
+    let said = CHANGES.get(code as usize);
     said.map_or(("", ""), |(change, price)| (change, price))
 }
 

@@ -193,7 +193,7 @@ impl One {
         self.tell(What::Followed { version }).await.ok()?;
         loop {
             let what = match lines.next().await {
-                Ok(Line::Record(record)) if record.node == self.node => What::Record(record),
+                Ok(Line::Record(record)) if *record.node == *self.node => What::Record(record),
                 Ok(Line::Record(_)) => {
                     What::Unreadable("it is of another node than its agent's".to_owned())
                 }

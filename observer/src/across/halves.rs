@@ -147,7 +147,7 @@ impl Halves {
 fn may_come(record: &Record, nodes: &HashSet<String>) -> bool {
     match record::node_of_other_half(record) {
         Some(node) => nodes.contains(node),
-        None => nodes.iter().any(|node| *node != record.node),
+        None => nodes.iter().any(|node| **node != *record.node),
     }
 }
 

@@ -257,13 +257,13 @@ async fn connections(
     let Ok(permit) = Arc::clone(room).try_acquire_owned() else {
         return refused(&api, &full);
     };
-    let (recent, followed) = api.hub.records();
-    let lines = Lines::new(&query, recent);
     let body = if query.follow {
         life.follows();
+        let (recent, followed) = api.hub.follow(&query.filter);
+        let lines = Lines::new(&query, recent);
         Body::from_stream(lines.followed_by(query.filter, followed, Arc::clone(&api), permit))
     } else {
-        held(lines, permit)
+        held(Lines::new(&query, api.hub.recent()), permit)
     };
     ([(header::CONTENT_TYPE, NDJSON)], body).into_response()
 }

@@ -1,27 +1,28 @@
 //! Where the thread that observes leaves its records, for those who ask for them.
 //!
-//! Nobody there waits for a reader: what is recent is kept in a ring, and whoever follows reads from
-//! another one. Who falls a whole ring behind has missed something, and is told so.
+//! Nobody there waits for a reader: what is recent is kept in a ring, and whoever follows has a queue
+//! of its own, which is bounded. Who falls behind has missed something, and is told so.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
+use super::followed::{Batch, Followed, Teller, follow};
 use super::handover::Succession;
 use super::metrics::SharedMetrics;
 use crate::live::{Sink, Standing};
 use crate::observation::Moment;
+use crate::record::filter::Filter;
 use crate::record::{self, Record};
 
 /// Recent records that are kept.
 const RECENT: usize = 1_024;
-/// Records that a follower may be behind; held only while somebody follows.
-const FOLLOWED: usize = 8_192;
-/// Records that are counted before they go to the hub, at most.
-const COUNTED: usize = 256;
+/// Records that are counted before they go to the hub, at most: a hundred kilobytes or two of lines,
+/// which each who follows may hold while it is written.
+const COUNTED: usize = 128;
 /// Records that wait for the word of the agent before this one.
 const HELD: usize = 16_384;
 /// How often maps are counted, which walks them.
@@ -30,26 +31,37 @@ const STANDING: Duration = Duration::from_secs(5);
 /// What both threads hold.
 #[derive(Debug)]
 pub(super) struct Hub {
-    recent: Mutex<VecDeque<Arc<Record>>>,
-    followed: broadcast::Sender<Arc<Record>>,
+    told: Mutex<Told>,
     standing: watch::Sender<Standing>,
+}
+
+#[derive(Debug, Default)]
+struct Told {
+    recent: VecDeque<Arc<Record>>,
+    followers: Vec<Teller>,
 }
 
 impl Hub {
     pub(super) fn new() -> Self {
         Self {
-            recent: Mutex::default(),
-            followed: broadcast::Sender::new(FOLLOWED),
+            told: Mutex::default(),
             standing: watch::Sender::default(),
         }
     }
 
-    /// The recent records, the oldest first, and all from then on.
-    pub(super) fn records(&self) -> (Vec<Arc<Record>>, broadcast::Receiver<Arc<Record>>) {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The recent records, the oldest first.
+    pub(super) fn recent(&self) -> Vec<Arc<Record>> {
+        let told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        told.recent.iter().cloned().collect()
+    }
+
+    /// The same, and all from then on.
+    pub(super) fn follow(&self, filter: &Filter) -> (Vec<Arc<Record>>, Followed) {
+        let (teller, followed) = follow(filter);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         // While nothing is added.
-        let followed = self.followed.subscribe();
-        (recent.iter().cloned().collect(), followed)
+        told.followers.push(teller);
+        (told.recent.iter().cloned().collect(), followed)
     }
 
     /// How the run stands.
@@ -62,15 +74,20 @@ impl Hub {
         if records.is_empty() {
             return;
         }
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        for record in records.drain(..) {
-            if recent.len() == RECENT {
-                recent.pop_front();
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let Told { recent, followers } = &mut *told;
+        followers.retain(Teller::is_there);
+        if !followers.is_empty() {
+            let in_parts = followers.iter().any(Teller::in_parts);
+            let batch = Arc::new(Batch::of(records, in_parts));
+            for follower in followers {
+                follower.tell(&batch);
             }
-            recent.push_back(Arc::clone(&record));
-            // Nobody follows: no error.
-            let _followers = self.followed.send(record);
         }
+        let room = RECENT.saturating_sub(records.len());
+        let old = recent.len().saturating_sub(room);
+        recent.drain(..old);
+        recent.extend(records.drain(..));
     }
 }
 
@@ -95,7 +112,7 @@ pub(super) struct Counting {
     last_breath: Option<Moment>,
     attached_at: Option<Moment>,
     is_gap_told: bool,
-    held: VecDeque<(Option<Moment>, Box<Record>)>,
+    held: VecDeque<(Option<Moment>, Arc<Record>)>,
     /// What is counted and not in the hub yet.
     counted: Vec<Arc<Record>>,
     /// What is opened from then on is the next agent's.
@@ -125,12 +142,12 @@ impl Counting {
         }
     }
 
-    fn count(&mut self, mut record: Box<Record>) {
+    fn count(&mut self, mut record: Arc<Record>) {
         self.metrics.count(&record);
         if self.anonymize {
-            record::anonymize(&mut record);
+            record::anonymize(Arc::make_mut(&mut record));
         }
-        self.counted.push(Arc::from(record));
+        self.counted.push(record);
         if self.counted.len() >= COUNTED {
             self.hub.add(&mut self.counted);
         }
@@ -169,7 +186,7 @@ impl Counting {
 }
 
 impl Sink for Counting {
-    fn take(&mut self, opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()> {
+    fn take(&mut self, opened_at: Option<Moment>, record: Arc<Record>) -> anyhow::Result<()> {
         if self.until.is_some_and(|until| opened_at >= Some(until)) {
             return Ok(());
         }

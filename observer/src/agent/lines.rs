@@ -7,11 +7,11 @@ use std::vec;
 use axum::body::Bytes;
 use futures_util::stream::{Stream, unfold};
 use serde_json::{Value, json};
-use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
 use tokio::sync::{OwnedSemaphorePermit, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::api::Api;
+use super::followed::{Followed, Next};
 use super::query::Query;
 use super::serve::ended;
 use crate::record::filter::Filter;
@@ -42,7 +42,7 @@ impl Lines {
     pub(super) fn followed_by(
         self,
         filter: Filter,
-        records: Receiver<Arc<Record>>,
+        queue: Followed,
         api: Arc<Api>,
         permit: OwnedSemaphorePermit,
     ) -> impl Stream<Item = Result<Bytes, std::convert::Infallible>> + Send + 'static {
@@ -50,7 +50,7 @@ impl Lines {
         let follower = Follower {
             recent: self,
             filter,
-            records,
+            queue,
             stop: api.stop.clone(),
             has_ended: false,
             api,
@@ -83,7 +83,7 @@ impl Iterator for Lines {
 struct Follower {
     recent: Lines,
     filter: Filter,
-    records: Receiver<Arc<Record>>,
+    queue: Followed,
     stop: watch::Receiver<bool>,
     has_ended: bool,
     api: Arc<Api>,
@@ -98,57 +98,39 @@ impl Follower {
         if let Some(recent) = self.recent.next() {
             return Some(recent);
         }
-        let mut chunk = Vec::new();
         // From the last chunk on, whatever passes by the filter meanwhile.
         let heartbeat = Instant::now() + HEARTBEAT;
-        while chunk.is_empty() {
-            let Self { records, stop, .. } = self;
-            let came = tokio::select! {
+        loop {
+            let Self { queue, stop, .. } = self;
+            let next = tokio::select! {
                 // What has come is told before the end is.
                 biased;
-                came = timeout_at(heartbeat, records.recv()) => came,
-                () = ended(stop) => Ok(Err(RecvError::Closed)),
+                next = timeout_at(heartbeat, queue.next()) => next,
+                () = ended(stop) => Ok(Next::Ended),
             };
-            match came {
-                Ok(Ok(record)) => self.add(&mut chunk, &record),
-                Ok(Err(RecvError::Closed)) => self.end(&mut chunk, &json!({"kind": "ending"})),
-                Ok(Err(RecvError::Lagged(missed))) => self.lag(&mut chunk, missed),
-                Err(_) => chunk.push(b'\n'),
+            let lines = match next {
+                Ok(Next::Batch(batch)) => batch.lines(&self.filter),
+                Ok(Next::Lagged(missed)) => {
+                    self.api.metrics.cut_off.inc();
+                    self.end(&json!({"kind": "lagged", "missed": missed}))
+                }
+                Ok(Next::Ended) => self.end(&json!({"kind": "ending"})),
+                Err(_) => Bytes::from_static(b"\n"),
+            };
+            if !lines.is_empty() {
+                return Some(lines);
             }
         }
-        // What else is there goes with it.
-        while chunk.len() < CHUNK_BYTES && !self.has_ended {
-            match self.records.try_recv() {
-                Ok(record) => self.add(&mut chunk, &record),
-                Err(TryRecvError::Lagged(missed)) => self.lag(&mut chunk, missed),
-                Err(TryRecvError::Empty | TryRecvError::Closed) => break,
-            }
-        }
-        Some(chunk.into())
-    }
-
-    fn add(&self, chunk: &mut Vec<u8>, record: &Record) {
-        if self.filter.passes(record) {
-            // As above.
-            let _none = write_line(chunk, record);
-        }
-    }
-
-    /// What is still in the ring is not told either.
-    fn lag(&mut self, chunk: &mut Vec<u8>, missed: u64) {
-        let missed = missed + self.records.len() as u64;
-        self.api.metrics.cut_off.inc();
-        self.end(chunk, &json!({"kind": "lagged", "missed": missed}));
     }
 
     /// A last line, which is no record.
-    fn end(&mut self, chunk: &mut Vec<u8>, notice: &Value) {
+    fn end(&mut self, notice: &Value) -> Bytes {
         self.has_ended = true;
         let mut line = json!({"schema": NOTICE_SCHEMA, "node": self.api.node});
         if let (Some(line), Some(notice)) = (line.as_object_mut(), notice.as_object()) {
             line.extend(notice.clone());
         }
-        chunk.extend_from_slice(format!("{line}\n").as_bytes());
+        format!("{line}\n").into()
     }
 }
 

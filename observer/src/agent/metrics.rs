@@ -377,8 +377,8 @@ impl Connections {
         let service = record.service.as_ref();
         let code = |cause: &Cause| word(&cause.code);
         Self {
-            namespace: service.map_or_else(String::new, |service| service.namespace.clone()),
-            service: service.map_or_else(String::new, |service| service.name.clone()),
+            namespace: service.map_or_else(String::new, |service| service.namespace.to_string()),
+            service: service.map_or_else(String::new, |service| service.name.to_string()),
             front_door: record
                 .front_door
                 .kind

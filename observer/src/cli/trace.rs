@@ -3,6 +3,7 @@
 mod across;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
@@ -184,7 +185,7 @@ async fn trace(options: Options) -> anyhow::Result<Ending> {
 }
 
 impl Sink for Report {
-    fn take(&mut self, _opened_at: Option<Moment>, record: Box<Record>) -> anyhow::Result<()> {
+    fn take(&mut self, _opened_at: Option<Moment>, record: Arc<Record>) -> anyhow::Result<()> {
         Self::take(self, &record)
     }
 

@@ -1,11 +1,11 @@
 //! The index and its queries.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::lookup::{Agreed, CidrMap, SharedMap};
+use super::lookup::{Agreed, CidrMap, Map, SharedMap};
 use super::plane::Meshed;
 use super::{
     Counts, Endpoint, Family, FrontDoorKind, LocalAddresses, Node, PodRef, Protocol, Service,
@@ -26,18 +26,18 @@ pub struct Index {
     /// Sorted by namespace, name, port and protocol.
     pub(super) entries: Vec<ServiceEntry>,
     /// Cluster, external and load balancer addresses that kube-proxy programs.
-    pub(super) virtual_ips: HashMap<Socket, (FrontDoorKind, Claim)>,
-    pub(super) node_ports: HashMap<(Protocol, Family, u16), Claim>,
-    pub(super) load_balancer_proxies: HashMap<IpAddr, Claim>,
-    pub(super) host_ports: HashMap<(Protocol, u16), Vec<HostPort>>,
+    pub(super) virtual_ips: Map<Socket, (FrontDoorKind, Claim)>,
+    pub(super) node_ports: Map<(Protocol, Family, u16), Claim>,
+    pub(super) load_balancer_proxies: Map<IpAddr, Claim>,
+    pub(super) host_ports: Map<(Protocol, u16), Vec<HostPort>>,
     pub(super) endpoints: SharedMap<Socket, EndpointFacts>,
     pub(super) addresses: SharedMap<IpAddr, AddressFacts>,
     /// Container ports of Pods in their node's own network, at the node's addresses.
-    pub(super) host_network: HashMap<Socket, Agreed<PodFacts>>,
+    pub(super) host_network: Map<Socket, Agreed<PodFacts>>,
     /// What takes connections over within Pods, and gives their applications another source.
-    pub(super) sidecars: HashMap<PodRef, Meshed>,
+    pub(super) sidecars: Map<PodRef, Meshed>,
     pub(super) nodes: BTreeMap<Arc<str>, Node>,
-    pub(super) node_addresses: HashMap<IpAddr, Agreed<Arc<str>>>,
+    pub(super) node_addresses: Map<IpAddr, Agreed<Arc<str>>>,
     pub(super) pod_cidrs: CidrMap<Agreed<Arc<str>>>,
     /// Where Pods may live beyond the nodes' CIDRs; see [`Index::address_kind`].
     pub(super) pod_neighbourhoods: CidrMap<()>,

@@ -2,13 +2,18 @@
 //! that indexes share.
 
 use std::collections::HashMap;
-use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::hash::{BuildHasher as _, Hash};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::fast::{FixedState, RandomState};
 use ipnet::IpNet;
 
 use super::Family;
+
+/// A map whose keys are the cluster's own: nobody outside chooses them, so that a fast hash, with a
+/// secret of the process, is safe enough. Connections look here a dozen times each.
+pub(super) type Map<K, V> = HashMap<K, V, RandomState>;
 
 /// What several objects say of one thing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,7 +33,7 @@ pub(super) struct CidrMap<T> {
     /// The prefix lengths in use, longest first: a look-up tries each once, however many networks
     /// there are.
     prefixes: Vec<(Family, u8)>,
-    networks: HashMap<IpNet, T>,
+    networks: Map<IpNet, T>,
 }
 
 /// Into how many parts a [`SharedMap`] is cut: a change costs one of them.
@@ -39,7 +44,7 @@ const PARTS: usize = 256;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SharedMap<K: Eq + Hash, V> {
     /// By the keys' hash; none while it is empty.
-    parts: Vec<Arc<HashMap<K, V>>>,
+    parts: Vec<Arc<Map<K, V>>>,
 }
 
 impl<K: Eq + Hash, V> Default for SharedMap<K, V> {
@@ -84,9 +89,8 @@ impl<K: Eq + Hash, V: PartialEq> SharedMap<K, V> {
 
 /// The same in every map.
 fn part_of(key: &impl Hash) -> usize {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    usize::from(hasher.finish().to_le_bytes()[0])
+    let hash = FixedState::default().hash_one(key);
+    usize::from(hash.to_le_bytes()[0])
 }
 
 impl<T: PartialEq> Agreed<T> {
@@ -149,7 +153,7 @@ impl<T> Default for CidrMap<T> {
     fn default() -> Self {
         Self {
             prefixes: Vec::new(),
-            networks: HashMap::new(),
+            networks: Map::default(),
         }
     }
 }

@@ -16,6 +16,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
 use ipnet::IpNet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::{Deserialize, Serialize};
@@ -147,8 +148,8 @@ pub struct Node {
 /// bridges, tunnels and veths have addresses too. Loopback addresses always belong to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LocalAddresses {
-    node: Box<str>,
-    addresses: HashSet<IpAddr>,
+    node: Arc<str>,
+    addresses: HashSet<IpAddr, RandomState>,
 }
 
 /// How many objects of each kind an [`Index`] was built from, duplicates counted.
@@ -274,7 +275,7 @@ impl fmt::Display for PodRef {
 
 impl LocalAddresses {
     /// The observing node's name and its own addresses, of all its interfaces.
-    pub fn new(node: impl Into<Box<str>>, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
+    pub fn new(node: impl Into<Arc<str>>, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         Self {
             node: node.into(),
             addresses: addresses.into_iter().collect(),
@@ -284,6 +285,11 @@ impl LocalAddresses {
     /// The observing node's name.
     pub fn node(&self) -> &str {
         &self.node
+    }
+
+    /// The same, to be kept.
+    pub fn shared_node(&self) -> Arc<str> {
+        Arc::clone(&self.node)
     }
 
     /// Its addresses but those of loopback.

@@ -1,7 +1,8 @@
 //! All entries of a map, many with each system call: what waits is looked at ten times a second, and
 //! in a flood it is a whole map.
 //!
-//! Minimum kernel: 5.6 (`BPF_MAP_LOOKUP_BATCH` of hash maps, `kernel/bpf/hashtab.c`).
+//! Minimum kernel: 5.6 (`BPF_MAP_LOOKUP_BATCH` of hash maps, `kernel/bpf/hashtab.c`); 5.13 for arrays
+//! per CPU (`kernel/bpf/arraymap.c`).
 
 use std::mem::zeroed;
 use std::os::fd::{AsFd as _, AsRawFd as _};
@@ -66,6 +67,36 @@ pub(super) fn walk<K: Pod, V: Pod>(map: &MapData, mut visit: impl FnMut(K, V)) -
         place[0] = place[1];
         is_first = false;
     }
+}
+
+/// The values of an array per CPU, `N` of them, each summed over so many CPUs. An error also where the
+/// kernel has no such call for arrays.
+pub(super) fn sums<const N: usize>(map: &MapData, cpus: usize) -> io::Result<[u64; N]> {
+    let mut keys = [0_u32; N];
+    let mut values = vec![0_u64; N * cpus];
+    let mut place = 0_u32;
+    let mut attributes = Attributes {
+        in_batch: 0,
+        out_batch: address(&mut place),
+        keys: address(keys.as_mut_slice()),
+        values: address(values.as_mut_slice()),
+        count: u32::try_from(N).unwrap_or(u32::MAX),
+        map: u32::try_from(map.fd().as_fd().as_raw_fd()).unwrap_or(u32::MAX),
+        element_flags: 0,
+        flags: 0,
+    };
+    match look_up(&mut attributes) {
+        Ok(()) | Err(Errno::ENOENT) if attributes.count as usize == N => {}
+        Ok(()) | Err(Errno::ENOENT) => return Err(Errno::EINVAL.into()),
+        Err(error) => return Err(error.into()),
+    }
+    let mut sums = [0; N];
+    for (key, of_cpus) in keys.iter().zip(values.chunks_exact(cpus)) {
+        if let Some(sum) = sums.get_mut(*key as usize) {
+            *sum = of_cpus.iter().sum();
+        }
+    }
+    Ok(sums)
 }
 
 /// Room for entries.

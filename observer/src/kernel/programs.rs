@@ -10,6 +10,7 @@ mod heartbeat;
 mod settings;
 mod sizes;
 mod sweep;
+mod tally;
 #[cfg(test)]
 mod tests;
 
@@ -17,8 +18,9 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::hash::{BuildHasher as _, RandomState};
+use std::time::Instant;
 
-use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap as BpfHashMap, MapData, MapError, RingBuf};
 use aya::programs::{RawTracePoint, SchedClassifier};
 use aya::{Ebpf, EbpfLoader};
 use aya_log::EbpfLogger;
@@ -34,6 +36,7 @@ use self::settings::Payload;
 pub use self::settings::{FirstBytes, Ports};
 pub use self::sizes::{Memory, Sizes};
 pub use self::sweep::{SweepError, sweep};
+use self::tally::{Outstanding, Reader};
 use crate::kernel::drops::DropReasons;
 use crate::kernel::links::LinkHeader;
 use crate::observation::{DecodeError, DropReason, Identity, IfIndex, Moment, Observation};
@@ -69,9 +72,10 @@ pub struct Programs {
     _heartbeat: Heartbeat,
     ebpf: Ebpf,
     arrivals: BpfHashMap<MapData, ArrivalKey, Arrival>,
-    counters: PerCpuArray<MapData, u64>,
+    counters: Reader,
     /// Arrivals taken out because they never left.
     expired: u64,
+    outstanding: Outstanding,
     layout: Array<MapData, KernelLayout>,
     sampling: Array<MapData, u64>,
     flows: BpfHashMap<MapData, FlowKey, Flow>,
@@ -162,8 +166,9 @@ impl Programs {
             hook: None,
             _heartbeat: heartbeat,
             arrivals: map(&mut ebpf, "ARRIVALS")?,
-            counters: map(&mut ebpf, "COUNTERS")?,
+            counters: Reader::new(map(&mut ebpf, "COUNTERS")?),
             expired: 0,
+            outstanding: Outstanding::default(),
             layout: map(&mut ebpf, "LAYOUT")?,
             sampling: map(&mut ebpf, "SAMPLING")?,
             flows: map(&mut ebpf, "FLOWS")?,
@@ -279,17 +284,30 @@ impl Programs {
 
     /// Takes out of the map what arrived by `until` and never left. What came of each key.
     ///
-    /// The map is bounded, and what leaves is taken out by the programs, so this reads little.
+    /// The map is bounded, and what leaves is taken out by the programs, so this reads little; and
+    /// nothing, mostly, while nothing is in it.
     pub fn expire(
         &mut self,
         until: impl Fn(&ArrivalKey) -> Moment,
     ) -> Result<Vec<Result<Observation, DecodeError>>, ProgramsError> {
+        let before = self.counters()?;
+        if !self
+            .outstanding
+            .is_due(&before, self.expired, Instant::now())
+        {
+            return Ok(Vec::new());
+        }
         let mut expired = Vec::new();
+        let mut present = 0;
         self.walk_arrivals(|key, arrival| {
+            present += 1;
             if Moment(arrival.time_ns) <= until(&key) {
                 expired.push((key, arrival));
             }
         })?;
+        let after = self.counters()?;
+        self.outstanding
+            .walked([&before, &after], self.expired, present);
         // Whoever removes a key has it: a packet that left in between took its own along.
         expired.retain(|(key, _)| self.arrivals.remove(key).is_ok());
         self.expired += expired.len() as u64;

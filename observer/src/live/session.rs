@@ -1,64 +1,47 @@
 //! One run, from readiness to the summary.
 
-use std::collections::VecDeque;
 use std::future;
-use std::mem;
-use std::ops::ControlFlow;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::maps::{MapData, RingBuf};
-use jiff::SignedDuration;
-use observer_ebpf::{ArrivalKey, ROLE_OPENING};
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
-use super::asked::Asked;
-use super::clock::{epoch, moment, now};
-use super::first_bytes::{FirstBytes, Told};
+use super::Sink;
+use super::clock::now;
+use super::first_bytes::FirstBytes;
 use super::interfaces::Interfaces;
 use super::missed::{Lost, Missed, Standing};
 use super::pace::Pace;
-use super::rewritten::{Rewritten, rewritten};
-use super::sampling::{Load, Sampler};
-use super::{Sink, udp_ports};
-use crate::cluster::{IPVS_DEVICE, LocalAddresses, Snapshot};
-use crate::kernel::conntrack::{self, Conntrack};
-use crate::kernel::layout::{LayoutError, Resolver};
+use super::rewritten::Rewritten;
+use super::sampling::Sampler;
+use crate::cluster::{LocalAddresses, Snapshot};
+use crate::kernel::conntrack::Conntrack;
+use crate::kernel::layout::Resolver;
 use crate::kernel::links::Links;
-use crate::kernel::netfilter::NetfilterError;
 use crate::kernel::programs::{Hook, NotTold, Programs};
 use crate::kernel::wait::readable;
 use crate::kubernetes::Cluster;
-use crate::notice::{say, warn};
-use crate::observation::Conntrack::Untracked;
-use crate::observation::{self, Entry, Identity, Moment, Observation, Segment};
-use crate::observe::{Asking, Epoch, Event, Observer, Output, Whose};
-use crate::payload::Reading;
+use crate::notice::warn;
+use crate::observation::Moment;
+use crate::observe::{Asking, Epoch, Event, Observer, Whose};
 use crate::recording::Writer;
+
+mod reading;
+mod ticks;
 
 /// How often what waits is looked at: the grain of the answer time-out.
 const TICK: Duration = Duration::from_millis(100);
 /// How often conntrack's module is looked for while it is not loaded.
 const MODULE_TICK: Duration = Duration::from_secs(1);
-/// After this long an answer that arrived and did not leave is taken as meant for this node: the
-/// way through a node takes microseconds, mostly. One that leaves later is told all the same.
-const ANSWER_DELIVERED_NS: u64 = 50_000_000;
 /// Questions to conntrack in one tick, so that a flood of dropped packets does not become a
 /// flood of questions. One takes some ten microseconds.
 const LOOK_UPS_PER_TICK: u32 = 500;
-/// Observations read at a stretch, so that a flood of them keeps nothing else waiting: a whole
-/// ring buffer.
-const READ_MAX: u32 = 8_192;
-
-/// A clock that is off by less since it was last told of is not told.
-const CLOCK_STEP: SignedDuration = SignedDuration::from_millis(50);
-/// Of each item in a ring buffer, beside what is in it (`BPF_RINGBUF_HDR_SZ`).
-const ITEM_HEADER_BYTES: u64 = 8;
 
 /// What is missing while conntrack's module is not loaded.
 pub(super) enum Awaited {
@@ -165,6 +148,8 @@ pub struct Session<S> {
     ring_buffer_used: u64,
     /// The same since the last tick.
     used_in_tick: u64,
+    /// What the last reading found.
+    last_found: u64,
     sampler: Sampler,
     is_ipvs_told: bool,
     first_bytes: FirstBytes,
@@ -198,6 +183,7 @@ impl<S: Sink> Session<S> {
             undecodable: 0,
             ring_buffer_used: 0,
             used_in_tick: 0,
+            last_found: 0,
             sampler,
             is_ipvs_told: false,
             first_bytes: FirstBytes::new(),
@@ -218,73 +204,6 @@ impl<S: Sink> Session<S> {
         self.look_for_ipvs(links);
         self.feed(Event::Interfaces(links.interfaces()))?;
         Ok(attached)
-    }
-
-    /// Another interface has an address that a process of this node may connect from.
-    fn interfaces_changed(&mut self, interfaces: observation::Interfaces) -> anyhow::Result<()> {
-        let local = self.parts.local.node();
-        self.parts.local = LocalAddresses::new(local, interfaces.addresses.iter().copied());
-        self.ask_for_first_bytes()?;
-        self.feed(Event::Interfaces(interfaces))
-    }
-
-    /// Tells the programs whose first bytes are asked for now.
-    fn ask_for_first_bytes(&mut self) -> anyhow::Result<()> {
-        let Parts {
-            asking,
-            cluster,
-            all,
-            local,
-            ..
-        } = &self.parts;
-        let asked = Asked::of(asking, cluster.as_deref(), *all, local);
-        asked.tell(self.parts.sources_left_out);
-        self.parts.sources_left_out = asked.left_out;
-        self.parts.programs.hand_on(&asked.first_bytes)?;
-        Ok(())
-    }
-
-    /// Tells the observer of the connections that exist already; there are none while conntrack's
-    /// module is not loaded. What came while they were read is told before them, so that none is
-    /// told twice.
-    fn read_existing(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
-        if self.parts.awaited.is_some() {
-            return Ok(());
-        }
-        let mut existing = Vec::new();
-        conntrack::existing(|identity, reply, replied| {
-            existing.push(Event::Existing {
-                identity,
-                reply,
-                replied,
-            });
-            Ok::<_, NetfilterError>(ControlFlow::Continue(()))
-        })
-        .context("cannot read the connections that exist already")?;
-        self.read(ring)?;
-        existing.into_iter().try_for_each(|event| self.feed(event))
-    }
-
-    /// Tells the observer of all connections whose source is rewritten, once it is time.
-    fn read_rewritten(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
-        if self.parts.observer.asks_for_rewritten() {
-            self.rewritten.ask();
-        }
-        if !self.rewritten.is_due() {
-            return Ok(());
-        }
-        // Without conntrack's module nothing is.
-        let rewritten = match self.parts.awaited {
-            Some(_) => Some(Vec::new()),
-            None => rewritten(),
-        };
-        // Without their word fewer connections are linked, and that is all.
-        let Some(rewritten) = rewritten else {
-            self.rewritten.failed();
-            return Ok(());
-        };
-        self.read(ring)?;
-        self.feed(Event::Rewritten(rewritten))
     }
 
     /// Until Ctrl-C, SIGTERM, a closed terminal, the given moment, or until the sink is done. What
@@ -338,14 +257,14 @@ impl<S: Sink> Session<S> {
         let standing_interval = self.parts.sink.standing_interval();
         let mut standing_tick = interval(standing_interval.unwrap_or(MODULE_TICK));
         standing_tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut pace = Pace::new();
+        let mut pace = Pace::new(self.parts.ring_buffer);
         while !self.parts.sink.is_done() {
             tokio::select! {
                 ready = ring.readable_mut() => {
                     let mut ready = ready.context("the ring buffer failed")?;
                     if let Read::Whole(_) = self.read(ready.get_inner_mut())? {
                         ready.clear_ready();
-                        pace.read();
+                        pace.read(self.last_found);
                     }
                 }
                 () = has_segments(&mut segments) => self.read_segments(&mut segments)?,
@@ -425,312 +344,6 @@ impl<S: Sink> Session<S> {
             sink: self.parts.sink,
             missed,
         })
-    }
-
-    fn standing(&mut self) -> anyhow::Result<Standing> {
-        let usage = self.parts.programs.usage()?;
-        self.lost.evicted = usage.arrivals_evicted;
-        self.lost.flows_evicted = usage.flows_evicted;
-        self.lost.pending_full = self.parts.observer.losses().pending_full;
-        self.lost.waiting_full = self.parts.observer.waiting_full();
-        Ok(Standing {
-            missed: Missed {
-                counters: self.parts.programs.counters()?,
-                lost: self.lost,
-                sampled: self.sampler.sampled(now()?),
-            },
-            usage,
-            ring_buffer_used: mem::take(&mut self.ring_buffer_used),
-            interfaces: self.parts.interfaces.names(),
-        })
-    }
-
-    /// The cluster is another, or its API was lost or found.
-    fn cluster_changed(&mut self) -> anyhow::Result<()> {
-        let Some(changes) = &mut self.parts.changes else {
-            return Ok(());
-        };
-        let Cluster {
-            snapshot,
-            away_since,
-            ..
-        } = changes.borrow_and_update().clone();
-        let away_since = away_since.map(moment).transpose()?;
-        if let Some(snapshot) = snapshot
-            && self
-                .parts
-                .cluster
-                .as_ref()
-                .is_none_or(|known| !Arc::ptr_eq(known, &snapshot))
-        {
-            let ports = udp_ports(Some(&snapshot), self.parts.all);
-            self.parts.programs.follow_udp(&ports)?;
-            self.parts.interfaces.know(Arc::clone(&snapshot));
-            self.parts.cluster = Some(Arc::clone(&snapshot));
-            self.ask_for_first_bytes()?;
-            self.feed(Event::Cluster(now()?, snapshot))?;
-        }
-        if self.parts.away_since != away_since {
-            self.parts.away_since = away_since;
-            self.feed(Event::ClusterHeard(away_since))?;
-        }
-        Ok(())
-    }
-
-    /// Once conntrack's module is loaded, rewrites are followed, and conntrack can be asked.
-    fn look_for_conntrack(&mut self) -> anyhow::Result<()> {
-        let awaited = &mut self.parts.awaited;
-        match awaited.take_if(|awaited| awaited.resolver().is_loaded()) {
-            None => return Ok(()),
-            Some(Awaited::Module(_)) => {}
-            Some(Awaited::Types(resolver)) => match resolver.resolve() {
-                Ok(layout) => {
-                    self.parts.programs.set_layout(&layout)?;
-                    say("nf_conntrack is loaded now: rewrites are followed from here on");
-                }
-                // Unloaded in between.
-                Err(LayoutError::NotLoaded) => {
-                    *awaited = Some(Awaited::Types(resolver));
-                    return Ok(());
-                }
-                // A rewrite that cannot be followed would be told as no rewrite.
-                Err(error) => return Err(error.into()),
-            },
-        }
-        self.conntrack = open_conntrack();
-        Ok(())
-    }
-
-    async fn tick(
-        &mut self,
-        ring: &mut RingBuf<MapData>,
-        segments: &mut Segments,
-    ) -> anyhow::Result<()> {
-        self.look_ups_left = LOOK_UPS_PER_TICK;
-        let Parts {
-            interfaces,
-            programs,
-            ..
-        } = &mut self.parts;
-        if let Some(links) = interfaces.changed(programs).await {
-            self.look_for_ipvs(&links);
-            self.interfaces_changed(links.interfaces())?;
-        }
-        // However late this is: silence is judged as of what was read, or the answer of many
-        // would lie unread.
-        let now = self.read(ring)?.moment();
-        self.read_segments(segments)?;
-        self.notice_losses()?;
-        self.read_rewritten(ring)?;
-        self.expire(now, self.parts.answer_timeout_ns)?;
-        self.feed(Event::Tick(now))?;
-        self.look_at_the_clock()?;
-        if let Some(recorder) = &mut self.parts.recorder {
-            recorder.flush()?;
-        }
-        Ok(())
-    }
-
-    /// Without a word of kube-proxy's configuration its default mode is expected.
-    fn look_for_ipvs(&mut self, links: &Links) {
-        let cluster = self.parts.cluster.as_ref();
-        if !self.is_ipvs_told
-            && cluster.is_some_and(|cluster| cluster.kube_proxy.is_none())
-            && links.find(IPVS_DEVICE).is_some()
-        {
-            self.is_ipvs_told = true;
-            say(&format!(
-                "warning: {IPVS_DEVICE} is here, as in kube-proxy's IPVS mode, but its \
-                 configuration is not known: iptables mode is expected; give --kube-proxy-config"
-            ));
-        }
-    }
-
-    /// A node may start with a wrong clock, or be suspended.
-    fn look_at_the_clock(&mut self) -> anyhow::Result<()> {
-        let epoch = epoch()?;
-        let off = epoch.0.duration_since(self.parts.epoch.0).abs();
-        if off > CLOCK_STEP {
-            self.parts.epoch = epoch;
-            self.feed(Event::Clock(epoch))?;
-        }
-        Ok(())
-    }
-
-    /// Before the silence of a connection is judged: its answer may be among what was lost.
-    fn notice_losses(&mut self) -> anyhow::Result<()> {
-        let not_told = self.parts.programs.not_told()?;
-        let before = mem::replace(&mut self.not_told, not_told);
-        let undecodable = mem::replace(&mut self.undecodable, self.lost.undecodable);
-        if not_told.first_bytes > before.first_bytes {
-            self.feed(Event::FirstBytesLost(now()?))?;
-        }
-        if not_told.lost > before.lost {
-            self.feed(Event::Lost(now()?))?;
-        } else if self.parts.asking.whose != Whose::Off
-            && (not_told.unseen > before.unseen || self.lost.undecodable > undecodable)
-        {
-            self.feed(Event::Unseen)?;
-        }
-        Ok(())
-    }
-
-    /// Follows fewer openings of too many, and all again after that. Beside the tick, which a flood
-    /// of observations keeps waiting.
-    fn sample(&mut self) -> anyhow::Result<()> {
-        let now = now()?;
-        if !self.sampler.is_due(now) {
-            return Ok(());
-        }
-        self.notice_losses()?;
-        let load = Load {
-            packets: self.parts.programs.handshakes()?,
-            lost: self.not_told.lost,
-            used: mem::take(&mut self.used_in_tick),
-        };
-        let Some(change) = self.sampler.step(now, load) else {
-            return Ok(());
-        };
-        self.parts.programs.sample(change.sampling)?;
-        match change.told {
-            None => {}
-            Some(1) => say("every connection is followed again"),
-            Some(one_in) => say(&format!(
-                "warning: more connections open than can be followed: now one in {one_in} is"
-            )),
-        }
-        // Of one that was followed the answer may not be.
-        self.feed(Event::Lost(now))
-    }
-
-    /// Reads observations, [`READ_MAX`] at most.
-    fn read(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Read> {
-        if self.parts.asking.whose != Whose::Off {
-            // Before what came after it: a whole ring is more than is read at a stretch, and a proxy
-            // may speak for one that was lost.
-            self.notice_losses()?;
-        }
-        let mut until = now()?;
-        let whole = Read::Whole(until);
-        let mut bytes = 0;
-        for _ in 0..READ_MAX {
-            let Some(item) = ring.next() else {
-                self.found(bytes);
-                self.sample()?;
-                return Ok(whole);
-            };
-            bytes += ITEM_HEADER_BYTES + item.len() as u64;
-            match Observation::decode(&item) {
-                Ok(observation) => {
-                    if let Observation::Passage(passage) = observation {
-                        until = passage.departure.at;
-                    }
-                    self.feed(Event::Observation(observation))?;
-                }
-                Err(_) => self.lost.undecodable += 1,
-            }
-        }
-        self.found(bytes);
-        self.sample()?;
-        Ok(Read::Until(until))
-    }
-
-    /// So much was in the ring buffer.
-    fn found(&mut self, bytes: u64) {
-        self.ring_buffer_used = self.ring_buffer_used.max(bytes);
-        self.used_in_tick = self.used_in_tick.max(bytes);
-    }
-
-    /// Reads what clients sent first, [`READ_MAX`] segments at most.
-    fn read_segments(&mut self, segments: &mut Segments) -> anyhow::Result<()> {
-        let Some(segments) = segments else {
-            return Ok(());
-        };
-        for _ in 0..READ_MAX {
-            let Some(item) = segments.get_mut().next() else {
-                return Ok(());
-            };
-            let Ok(segment) = Segment::decode(&item) else {
-                self.lost.undecodable += 1;
-                continue;
-            };
-            let Segment { key, identity, .. } = segment;
-            let reading = match self.first_bytes.segment(segment) {
-                Told::Nothing => continue,
-                Told::SoFar(reason) => Reading::Nothing(reason),
-                Told::All(reading) => {
-                    self.parts.programs.let_go(&key);
-                    reading
-                }
-            };
-            // Before anything is done that may wait.
-            drop(item);
-            self.feed(Event::FirstBytes(identity, reading))?;
-        }
-        Ok(())
-    }
-
-    /// Hands on what arrived at least `answer_timeout_ns` before `now` and never left.
-    fn expire(&mut self, Moment(now): Moment, answer_timeout_ns: u64) -> anyhow::Result<()> {
-        let until = |key: &ArrivalKey| {
-            let age = if key.role == ROLE_OPENING {
-                answer_timeout_ns
-            } else {
-                ANSWER_DELIVERED_NS.min(answer_timeout_ns)
-            };
-            Moment(now.saturating_sub(age))
-        };
-        for observation in self.parts.programs.expire(until)? {
-            match observation {
-                Ok(observation) => self.feed(Event::Observation(observation))?,
-                Err(_) => self.lost.undecodable += 1,
-            }
-        }
-        Ok(())
-    }
-
-    /// Hands an event to the observer, and what conntrack answers to what that asks.
-    fn feed(&mut self, event: Event) -> anyhow::Result<()> {
-        // Mostly one, and nothing is asked.
-        let mut events = VecDeque::new();
-        let mut next = Some(event);
-        while let Some(event) = next {
-            if let Some(recorder) = &mut self.parts.recorder {
-                recorder.event(&event)?;
-            }
-            if let Event::Observation(Observation::Passage(passage)) = &event
-                && (passage.identity.zone != 0 || passage.conntrack == Untracked)
-                && let Some(conntrack) = &mut self.conntrack
-            {
-                conntrack.tracks_partly();
-            }
-            for output in self.parts.observer.handle(event) {
-                match output {
-                    Output::Record(opened_at, record) => self.parts.sink.take(opened_at, record)?,
-                    Output::Ask(identity) => {
-                        let entry = self.look_up(&identity);
-                        // Taken out in any case: it is of this connection only.
-                        let reason = self.parts.programs.drop_reason(&identity);
-                        let reason = reason.filter(|_| matches!(entry, Some(Entry::Absent { .. })));
-                        events.push_back(Event::LookedUp(identity, entry, reason));
-                    }
-                }
-            }
-            next = events.pop_front();
-        }
-        Ok(())
-    }
-
-    fn look_up(&mut self, identity: &Identity) -> Option<Entry> {
-        let conntrack = self.conntrack.as_mut()?;
-        if self.look_ups_left == 0 {
-            self.lost.not_looked_up += 1;
-            return None;
-        }
-        self.look_ups_left -= 1;
-        let answer = conntrack.look_up(identity);
-        self.lost.not_looked_up += u64::from(answer.is_err());
-        answer.ok().flatten()
     }
 }
 

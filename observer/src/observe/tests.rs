@@ -125,7 +125,7 @@ fn connect_from(observer: &mut Observer, at: u64, client: &str, seen: &str) -> V
 
 fn only(outputs: Vec<Output>) -> Record {
     match <[Output; 1]>::try_from(outputs) {
-        Ok([Output::Record(_, record)]) => *record,
+        Ok([Output::Record(_, record)]) => Arc::unwrap_or_clone(record),
         other => panic!("one record: {other:?}"),
     }
 }

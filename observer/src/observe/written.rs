@@ -40,9 +40,9 @@ impl Observer {
             },
             protocol: connection.identity.protocol,
             service: service.map(|port| record::Service {
-                namespace: port.service.namespace.to_string(),
-                name: port.service.name.to_string(),
-                port: port.name.map(|name| name.to_string()),
+                namespace: port.service.namespace,
+                name: port.service.name,
+                port: port.name,
                 external_traffic_policy,
             }),
             front_door: record::FrontDoor {
@@ -55,7 +55,7 @@ impl Observer {
             backend: backend.map(|backend| record::Backend {
                 ip: backend.address.ip().to_canonical(),
                 port: backend.address.port(),
-                pod: backend.pod.map(|pod| pod.name.to_string()),
+                pod: backend.pod.map(|pod| pod.name),
                 node: backend.node,
             }),
             source_seen: source_seen.map(Into::into),
@@ -85,7 +85,7 @@ impl Observer {
             cluster_stale_s: connection
                 .opened_at
                 .and_then(|opened_at| self.cluster.stale_s(opened_at)),
-            advice: advice.iter().map(record::Advice::of).collect(),
+            advice: advice.into_iter().map(record::Advice::of).collect(),
             findings,
         }
     }
@@ -115,8 +115,10 @@ impl Observer {
         door: &verdict::FrontDoor,
     ) -> record::Client {
         let reading = connection.first_bytes.as_ref();
-        let around = self.around(connection, self.held(connection));
-        let recovered = reading.map(|reading| around.client(reading, client, door));
+        let recovered = reading.map(|reading| {
+            let around = self.around(connection, self.held(connection));
+            around.client(reading, client, door)
+        });
         let found = recovered.and_then(Result::ok);
         record::Client {
             ip: client.address.ip().to_canonical(),

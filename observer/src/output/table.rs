@@ -15,6 +15,7 @@
 //! where two nodes' records were joined.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::paint::{Page, Tone, bind, clean};
 use super::{microseconds, through, word};
@@ -39,7 +40,7 @@ pub(super) fn render(record: &Record, page: Page) -> String {
 
 /// `node1: eth0 → flannel.1 · node2: flannel.1 → cali1`, where more than one node observed.
 fn path(record: &Record) -> Option<String> {
-    let name = |interface: &Option<String>| {
+    let name = |interface: &Option<Arc<str>>| {
         let interface = interface.as_deref();
         interface.map_or_else(|| "the node itself".to_owned(), clean)
     };

@@ -145,8 +145,8 @@ fn a_joined_record_says_what_the_hop_cost_and_where_ttls_disagree() {
         ..lost()
     };
     let mut there = joined.path[0].clone();
-    there.node = "node2".to_owned();
-    there.out = Some("cali1".to_owned());
+    there.node = "node2".into();
+    there.out = Some("cali1".into());
     joined.path.push(there);
     insta::assert_snapshot!(table::render(&joined, PAGE), @r"
     203.0.113.50:49508 → NodePort 172.31.0.11:30080 → shop/web:http → 10.244.2.5:8080 (web-7f9c, node2)

@@ -60,6 +60,17 @@ pub enum FailOn {
 }
 
 impl Filter {
+    /// Whether every connection is.
+    pub fn passes_all(&self) -> bool {
+        let Self {
+            service,
+            lost,
+            clients,
+            unexpected,
+        } = self;
+        service.is_none() && !lost && clients.is_empty() && !unexpected
+    }
+
     /// Whether a connection is asked for.
     pub fn passes(&self, record: &Record) -> bool {
         self.passes_unpredicted(record) && (!self.unexpected || FailOn::Unexpected.is_met(record))
@@ -130,11 +141,11 @@ impl ServiceName {
             port,
         } = self;
         record.service.as_ref().is_some_and(|service| {
-            service.namespace == *namespace
-                && service.name == *name
+            *service.namespace == **namespace
+                && *service.name == **name
                 && port
                     .as_ref()
-                    .is_none_or(|port| service.port.as_ref() == Some(port))
+                    .is_none_or(|port| service.port.as_deref() == Some(port))
         })
     }
 }

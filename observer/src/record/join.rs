@@ -7,6 +7,7 @@
 //! not joined: a record that is left as it was says less, and nothing wrong.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -58,7 +59,13 @@ pub fn join(records: Vec<Record>) -> Vec<Record> {
         } = record;
         let ends = [client.ip, front_door.ip];
         let ports = [client.port, front_door.port];
-        (observed_at.clone(), node.clone(), *protocol, ends, ports)
+        (
+            observed_at.clone(),
+            Arc::clone(node),
+            *protocol,
+            ends,
+            ports,
+        )
     });
     joined
 }
@@ -133,14 +140,14 @@ fn is_second(record: &Record) -> bool {
     matches!(record.front_door.kind, None | Some(FrontDoorKind::Pod))
         && record.source_seen == Some(client)
         && record.backend.as_ref().map(at) == Some(door)
-        && node_of_backend(record).is_none_or(|node| node == record.node)
+        && node_of_backend(record).is_none_or(|node| node == &*record.node)
         && record.path.iter().all(|step| step.r#in.is_some())
 }
 
 /// Whether the backend, as far as either knows where it lives, is on the second node, and that is
 /// another.
 fn fit(first: &Record, second: &Record) -> bool {
-    first.node != second.node && node_of_backend(first).is_none_or(|node| node == second.node)
+    first.node != second.node && node_of_backend(first).is_none_or(|node| node == &*second.node)
 }
 
 fn whole(first: Record, second: Record) -> Record {

@@ -86,6 +86,12 @@ impl SerializeStruct for Elements<'_> {
     type Ok = ();
     type Error = Error;
 
+    // The names' lengths are known where it is called: copying them is a few moves there.
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "a constant is copied by moves only where it is known"
+    )]
     fn serialize_field<T: Serialize + ?Sized>(
         &mut self,
         key: &'static str,
@@ -179,7 +185,12 @@ impl<'a> Serializer for Writer<'a> {
         _index: u32,
         variant: &'static str,
     ) -> Result<(), Error> {
-        self.serialize_str(variant)
+        // A word of the vocabulary needs no escape either.
+        let Self(bytes) = self;
+        bytes.push(b'"');
+        bytes.extend_from_slice(variant.as_bytes());
+        bytes.push(b'"');
+        Ok(())
     }
 
     fn serialize_newtype_struct<T: Serialize + ?Sized>(

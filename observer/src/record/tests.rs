@@ -26,8 +26,8 @@ fn through() -> Through {
     Through {
         proxy: Proxy {
             ip: ip("10.244.1.9"),
-            pod: Some("ingress-5d4c".to_owned()),
-            node: "node1".to_owned(),
+            pod: Some("ingress-5d4c".into()),
+            node: "node1".into(),
         },
         client: Some(ThroughClient {
             ip: ip("203.0.113.50"),
@@ -40,15 +40,15 @@ fn through() -> Through {
             port: 30443,
         }),
         service: Some(Service {
-            namespace: "ingress".to_owned(),
-            name: "nginx".to_owned(),
+            namespace: "ingress".into(),
+            name: "nginx".into(),
             port: None,
             external_traffic_policy: Some(TrafficPolicy::Cluster),
         }),
         source_ip: SourceIp::Lost,
         lost_at: Some(LostAt {
-            node: Some("node1".to_owned()),
-            interface: Some("cali1".to_owned()),
+            node: Some("node1".into()),
+            interface: Some("cali1".into()),
             by: RewriteOwner::KubeProxy,
         }),
         cause: Some(Cause {
@@ -64,12 +64,12 @@ fn through() -> Through {
 }
 
 /// A record with every part.
-pub(super) fn whole() -> Record {
+pub(crate) fn whole() -> Record {
     let ip = |text: &str| text.parse().expect("the test's address parses");
     let loss = Loss {
         at: LostAt {
-            node: Some("node1".to_owned()),
-            interface: Some("eth0".to_owned()),
+            node: Some("node1".into()),
+            interface: Some("eth0".into()),
             by: RewriteOwner::KubeProxy,
         },
         cause: Cause {
@@ -81,13 +81,13 @@ pub(super) fn whole() -> Record {
     Record {
         schema: SCHEMA,
         observed_at: Some("2026-11-23T12:00:42.123456Z".to_owned()),
-        node: "node1".to_owned(),
+        node: "node1".into(),
         from: From::Start,
         protocol: Protocol::Tcp,
         service: Some(Service {
-            namespace: "shop".to_owned(),
-            name: "web".to_owned(),
-            port: Some("http".to_owned()),
+            namespace: "shop".into(),
+            name: "web".into(),
+            port: Some("http".into()),
             external_traffic_policy: Some(TrafficPolicy::Cluster),
         }),
         front_door: FrontDoor {
@@ -109,8 +109,8 @@ pub(super) fn whole() -> Record {
         backend: Some(Backend {
             ip: ip("10.244.2.5"),
             port: 8080,
-            pod: Some("web-7f9c".to_owned()),
-            node: Some("node2".to_owned()),
+            pod: Some("web-7f9c".into()),
+            node: Some("node2".into()),
         }),
         source_seen: Some(Endpoint {
             ip: ip("172.31.0.11"),
@@ -136,9 +136,9 @@ pub(super) fn whole() -> Record {
             expected: 2,
         }),
         path: vec![Step {
-            node: "node1".to_owned(),
-            r#in: Some("eth0".to_owned()),
-            out: Some("eth0".to_owned()),
+            node: "node1".into(),
+            r#in: Some("eth0".into()),
+            out: Some("eth0".into()),
             ttl_in: Some(64),
             ttl_out: Some(63),
             reply_ttl_in: Some(63),
@@ -153,8 +153,8 @@ pub(super) fn whole() -> Record {
         as_expected: Some(true),
         cluster_stale_s: None,
         advice: vec![Advice {
-            change: "this".to_owned(),
-            trade_off: "that".to_owned(),
+            change: "this".into(),
+            trade_off: "that".into(),
         }],
         findings: vec![Finding {
             code: FindingCode::ProxyHeaderMissing,

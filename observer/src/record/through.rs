@@ -1,6 +1,7 @@
 //! The connection that a proxy on the node had, where the record is of the one that it made for it.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -29,9 +30,9 @@ pub struct Proxy {
     /// By which address it speaks.
     pub ip: IpAddr,
     /// Its pod's name; `None` too if it is in its node's network and nothing tells which it is.
-    pub pod: Option<String>,
+    pub pod: Option<Arc<str>>,
     /// Its node.
-    pub node: String,
+    pub node: Arc<str>,
 }
 
 /// Who came to the proxy.

@@ -22,6 +22,7 @@ mod patches;
 
 pub(crate) use connection::{Seen, of_connection};
 
+pub(crate) use patches::Detail;
 use patches::{direct_return, of_service, policy, target_group, target_pods};
 
 /// A change.
@@ -110,6 +111,8 @@ pub(crate) struct Case<'a> {
     pub(crate) config_map: Option<&'a (String, String)>,
     /// What is wrong with it.
     pub(crate) findings: &'a [Finding],
+    /// How much of each change is made.
+    pub(crate) detail: Detail,
 }
 
 /// What mends a Service's ways by the doors that are meant for its clients, best first.
@@ -146,6 +149,7 @@ fn of_way(case: Case<'_>, way: &Way<'_>) -> Vec<Change> {
         changes.extend(without_local_endpoints(
             decided_by.unwrap_or(case.service),
             way.door == Door::ClusterIP,
+            case.detail,
         ));
     }
     if way.source_ip != SourceIp::Lost {
@@ -179,6 +183,7 @@ fn for_loss(
         service,
         load_balancer,
         dataplane,
+        detail,
         ..
     } = case;
     let by = decided_by.unwrap_or(service);
@@ -192,21 +197,21 @@ fn for_loss(
                 by.load_balancer.as_deref()
             };
             let breaks = before.is_some_and(checks_with_a_header);
-            let local = (!breaks).then(|| policy(by, ChangeCode::SetLocal, "Local"));
+            let local = (!breaks).then(|| policy(by, ChangeCode::SetLocal, "Local", detail));
             let mut changes = Vec::from_iter(local.flatten());
-            changes.extend(load_balancer.and_then(|front| target_pods(service, front)));
+            changes.extend(load_balancer.and_then(|front| target_pods(service, front, detail)));
             if !is_own {
                 changes.push(Change::word(ChangeCode::ProxyOnNodes));
             }
             changes
         }
         (Some(Loser::Cni), _) => {
-            let mut changes = Vec::from_iter(policy(by, ChangeCode::SetLocal, "Local"));
+            let mut changes = Vec::from_iter(policy(by, ChangeCode::SetLocal, "Local", detail));
             if matches!(
                 dataplane,
                 Dataplane::Cilium | Dataplane::CiliumSnat | Dataplane::CiliumHybrid
             ) {
-                changes.push(direct_return());
+                changes.push(direct_return(detail));
             }
             changes
         }
@@ -217,31 +222,37 @@ fn for_loss(
             vec![Change::word(ChangeCode::MendClusterCidr)]
         }
         (Some(Loser::LoadBalancer), _) => load_balancer.map_or_else(Vec::new, |front| {
-            by_load_balancer(service, front, is_cluster)
+            by_load_balancer(service, front, is_cluster, detail)
         }),
         _ => Vec::new(),
     }
 }
 
 /// What lets connections in where the policy is `Local` and no endpoint is on the node.
-fn without_local_endpoints(service: &Service, is_internal: bool) -> Vec<Change> {
+fn without_local_endpoints(service: &Service, is_internal: bool, detail: Detail) -> Vec<Change> {
     let everywhere = Change::word(ChangeCode::RunEverywhere);
+    let internal = || {
+        let merge = json!({"spec": {"internalTrafficPolicy": "Cluster"}});
+        vec![of_service(service, merge)]
+    };
     let policy = if is_internal {
         Some(Change {
             code: ChangeCode::SetInternalCluster,
-            patches: vec![of_service(
-                service,
-                json!({"spec": {"internalTrafficPolicy": "Cluster"}}),
-            )],
+            patches: detail.patches(internal),
         })
     } else {
-        policy(service, ChangeCode::SetCluster, "Cluster")
+        policy(service, ChangeCode::SetCluster, "Cluster", detail)
     };
     [Some(everywhere), policy].into_iter().flatten().collect()
 }
 
 /// What mends a load balancer that puts its own address in place of the client's.
-fn by_load_balancer(service: &Service, front: &LoadBalancer, is_cluster: bool) -> Vec<Change> {
+fn by_load_balancer(
+    service: &Service,
+    front: &LoadBalancer,
+    is_cluster: bool,
+    detail: Detail,
+) -> Vec<Change> {
     let sends_proxy = sends_proxy_header(front);
     let by_nodes = front.delivers == Delivers::NodePort;
     match front.system {
@@ -253,10 +264,11 @@ fn by_load_balancer(service: &Service, front: &LoadBalancer, is_cluster: bool) -
                 ChangeCode::PreserveClientIp,
                 "preserve_client_ip.enabled=true",
                 front,
+                detail,
             );
             if by_nodes && is_cluster {
                 // Else kube-proxy puts its own address in the place of the one that is preserved.
-                let local = policy(service, ChangeCode::SetLocal, "Local");
+                let local = policy(service, ChangeCode::SetLocal, "Local", detail);
                 preserve
                     .patches
                     .extend(local.into_iter().flat_map(|it| it.patches));
@@ -269,12 +281,13 @@ fn by_load_balancer(service: &Service, front: &LoadBalancer, is_cluster: bool) -
                     ChangeCode::SendProxyProtocol,
                     "proxy_protocol_v2.enabled=true",
                     front,
+                    detail,
                 ));
             }
             changes
         }
         System::K3sServicelb => {
-            let local = is_cluster.then(|| policy(service, ChangeCode::SetLocal, "Local"));
+            let local = is_cluster.then(|| policy(service, ChangeCode::SetLocal, "Local", detail));
             let mut changes = Vec::from_iter(local.flatten());
             changes.push(Change::word(ChangeCode::ReplaceServicelb));
             changes
@@ -346,6 +359,7 @@ fn mends(case: Case<'_>, finding: &Finding) -> Vec<Change> {
                         ChangeCode::SendProxyProtocol,
                         "proxy_protocol_v2.enabled=true",
                         front,
+                        case.detail,
                     )
                 }),
             Change {

@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 
@@ -250,7 +251,7 @@ impl Scene<'_> {
             words(carrier)
         );
         Some(lost(
-            node.map(str::to_owned),
+            node.map(Into::into),
             RewriteOwner::Proxy,
             CauseCode::L7Proxy,
             basis,
@@ -296,7 +297,7 @@ impl Scene<'_> {
 }
 
 fn lost(
-    node: Option<String>,
+    node: Option<Arc<str>>,
     by: RewriteOwner,
     code: CauseCode,
     basis: Basis,

@@ -3,6 +3,7 @@
 //! Verdicts come from the two tuples, never from conntrack's status bits, which mislead under
 //! IPVS and where only a port changed (`net/netfilter/nf_nat_core.c`, `nf_nat_setup_info`).
 
+use std::cell::LazyCell;
 use std::net::SocketAddr;
 
 use super::advice::{self, Seen};
@@ -176,9 +177,11 @@ impl<'a> Scene<'a> {
 
     fn backend(&self) -> Option<Backend> {
         let (address, _) = self.chosen?;
-        let known = self.knowledge.index.map(|index| {
+        // Mostly the endpoint tells all.
+        let known = LazyCell::new(|| {
+            let index = self.knowledge.index?;
             let protocol = self.connection.identity.protocol;
-            index.backend(protocol, address.ip(), address.port())
+            Some(index.backend(protocol, address.ip(), address.port()))
         });
         // Several Services may name one address differently: this connection's own comes first.
         let endpoint = self.entry.and_then(|entry| {
@@ -191,11 +194,10 @@ impl<'a> Scene<'a> {
             address,
             pod: endpoint
                 .and_then(|endpoint| endpoint.pod.clone())
-                .or_else(|| known.as_ref().and_then(|known| known.pod.cloned())),
+                .or_else(|| known.and_then(|known| known.pod.cloned())),
             node: endpoint
-                .and_then(|endpoint| endpoint.node.as_deref())
-                .or_else(|| known.and_then(|known| known.node))
-                .map(str::to_owned),
+                .and_then(|endpoint| endpoint.node.clone())
+                .or_else(|| known.and_then(|known| known.node).map(Into::into)),
         })
     }
 

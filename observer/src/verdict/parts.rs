@@ -1,8 +1,9 @@
 //! What a verdict is made of, and what it is made from.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
-use super::advice::Change;
+use super::advice::ChangeCode;
 use super::before::Before;
 use super::vocabulary::{
     Beyond, Cause, ClientKind, Expected, Finding, Outcome, OutcomeCause, RewriteOwner, SourceIp,
@@ -56,14 +57,14 @@ pub struct Backend {
     /// Its pod.
     pub pod: Option<PodRef>,
     /// The node it lives on.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
 }
 
 /// Where a source address was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
     /// On which node; `None` for what stands before any, or where it is not known on which.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// By which interface of this node the rewritten packet left; `None` if it did not leave, or
     /// was not rewritten here.
     pub interface: Option<IfIndex>,
@@ -112,7 +113,7 @@ pub struct Verdict {
     /// Whether this node kept that, whatever stood before it.
     pub as_expected: Option<bool>,
     /// What would keep the client's address, or let it in, best first.
-    pub advice: Vec<Change>,
+    pub advice: Vec<ChangeCode>,
     /// What becomes of the source where no node sees it.
     pub beyond: Option<Beyond>,
     /// What does not fit together on its way.

@@ -105,7 +105,7 @@ impl Scene<'_> {
         let (by, cause) = self.loss(source_seen.ip());
         let departure = self.connection.departure;
         let at = Lost {
-            node: Some(self.knowledge.local.node().to_owned()),
+            node: Some(self.knowledge.local.shared_node()),
             interface: departure.map(|departure| departure.interface),
             by,
         };

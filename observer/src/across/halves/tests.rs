@@ -96,7 +96,7 @@ fn who_has_no_other_half_to_wait_for_waits_for_none() {
     refused.backend = None;
     let mut here = first(50_001, 1);
     here.backend = here.backend.map(|backend| crate::record::Backend {
-        node: Some("node1".to_owned()),
+        node: Some("node1".into()),
         ..backend
     });
     for alone in [refused, here] {

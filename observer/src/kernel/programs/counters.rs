@@ -31,6 +31,14 @@ const FIRST_BYTES_LOST: [Counter; 3] = [
     Counter::Unattended,
 ];
 
+/// What counts packets of handshakes.
+const HANDSHAKES: [Counter; 4] = [
+    Counter::ArrivalsWritten,
+    Counter::ArrivalsLost,
+    Counter::OpeningsLost,
+    Counter::NotFollowed,
+];
+
 /// What the programs counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters([u64; Counter::COUNT as usize]);
@@ -73,21 +81,21 @@ impl Programs {
 
     /// What the programs counted so far, over all CPUs.
     pub fn counters(&self) -> Result<Counters, ProgramsError> {
-        let mut counters = Counters::default();
-        for (index, counter) in (0..Counter::COUNT).zip(&mut counters.0) {
-            *counter = self.counter(index)?;
-        }
-        Ok(counters)
+        self.counters.read().map_err(|source| ProgramsError::Map {
+            map: "COUNTERS",
+            source,
+        })
     }
 
     /// How full the maps are, and what they let go. Walks both maps.
     pub fn usage(&self) -> Result<Usage, ProgramsError> {
         // In this order, so that what happens meanwhile makes the evicted less, never more.
-        let written = self.counter(Counter::ArrivalsWritten as u32)?;
-        let joined = self.counter(Counter::ArrivalsJoined as u32)?;
+        let counters = self.counters()?;
+        let written = counters.get(Counter::ArrivalsWritten);
+        let joined = counters.get(Counter::ArrivalsJoined);
         let mut arrivals = 0;
         self.walk_arrivals(|_, _| arrivals += 1)?;
-        let flows_written = self.counter(Counter::FlowsWritten as u32)?;
+        let flows_written = self.counters()?.get(Counter::FlowsWritten);
         let mut flows = 0;
         batch::walk(self.flows.map(), |_: FlowKey, _: Flow| flows += 1).map_err(|source| {
             ProgramsError::Walk {
@@ -114,40 +122,15 @@ impl Programs {
     }
 
     /// How many packets were not told of so far, though they should have been.
-    pub fn not_told(&self) -> Result<NotTold, ProgramsError> {
-        Ok(NotTold {
-            lost: self.sum(&LOST)?,
-            unseen: self.sum(&UNSEEN)?,
+    pub fn not_told(&self, counters: &Counters) -> NotTold {
+        NotTold {
+            lost: counters.sum(&LOST),
+            unseen: counters.sum(&UNSEEN),
             first_bytes: match self.payload {
-                Some(_) => self.sum(&FIRST_BYTES_LOST)?,
+                Some(_) => counters.sum(&FIRST_BYTES_LOST),
                 None => 0,
             },
-        })
-    }
-
-    /// How many packets of handshakes the programs had to do with so far, beside those that this
-    /// node sent.
-    pub fn handshakes(&self) -> Result<u64, ProgramsError> {
-        self.sum(&[
-            Counter::ArrivalsWritten,
-            Counter::ArrivalsLost,
-            Counter::OpeningsLost,
-            Counter::NotFollowed,
-        ])
-    }
-
-    fn sum(&self, counters: &[Counter]) -> Result<u64, ProgramsError> {
-        let values = counters.iter().map(|&counter| self.counter(counter as u32));
-        values.sum()
-    }
-
-    fn counter(&self, index: u32) -> Result<u64, ProgramsError> {
-        let per_cpu = self.counters.get(&index, 0);
-        let per_cpu = per_cpu.map_err(|source| ProgramsError::Map {
-            map: "COUNTERS",
-            source,
-        })?;
-        Ok(per_cpu.iter().sum())
+        }
     }
 }
 
@@ -155,5 +138,23 @@ impl Counters {
     /// One of them.
     pub const fn get(&self, counter: Counter) -> u64 {
         self.0[counter as usize]
+    }
+
+    /// How many packets of handshakes the programs had to do with so far, beside those that this
+    /// node sent.
+    pub fn handshakes(&self) -> u64 {
+        self.sum(&HANDSHAKES)
+    }
+
+    pub(super) const fn of(counters: [u64; Counter::COUNT as usize]) -> Self {
+        Self(counters)
+    }
+
+    pub(super) const fn all(&mut self) -> &mut [u64; Counter::COUNT as usize] {
+        &mut self.0
+    }
+
+    fn sum(&self, counters: &[Counter]) -> u64 {
+        counters.iter().map(|&counter| self.get(counter)).sum()
     }
 }

@@ -4,7 +4,7 @@ use rstest::rstest;
 
 use super::*;
 use crate::cluster::FrontDoorKind;
-use crate::payload::{Carrier, Chain, Reason};
+use crate::payload::{Carrier, Chain, Reading, Reason};
 use crate::verdict::{ClientKind, FindingCode, RewriteOwner};
 
 const BALANCER: &str = "198.51.100.7:40000";

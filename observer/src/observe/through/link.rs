@@ -2,6 +2,7 @@
 
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::{Candidates, Inbound, Key, Memory, Proxy, Stage};
 use crate::cluster::{AddressKind, Protocol};
@@ -243,7 +244,7 @@ impl Observer {
         let end = end.filter(is_it);
         let pod = self.held(connection).zip(end).and_then(|(held, end)| {
             let backend = held.index.backend(Protocol::Tcp, end.ip(), end.port());
-            Some(backend.pod?.name.to_string())
+            Some(Arc::clone(&backend.pod?.name))
         });
         record::Proxy {
             ip,

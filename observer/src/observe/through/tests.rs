@@ -222,7 +222,7 @@ impl Node {
         let mut outputs = self.opened(identity, reply, proxy == NODE);
         outputs.extend(self.observer.handle(Event::FirstBytes(identity, reading)));
         match outputs.pop() {
-            Some(Output::Record(_, record)) if outputs.is_empty() => *record,
+            Some(Output::Record(_, record)) if outputs.is_empty() => Arc::unwrap_or_clone(record),
             other => panic!("one record: {other:?}, {outputs:?}"),
         }
     }

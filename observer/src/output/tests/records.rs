@@ -18,9 +18,9 @@ fn socket(text: &str) -> SocketAddr {
 
 fn service(name: &str) -> Service {
     Service {
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-        port: Some("http".to_owned()),
+        namespace: "shop".into(),
+        name: name.into(),
+        port: Some("http".into()),
         external_traffic_policy: Some(TrafficPolicy::Cluster),
     }
 }
@@ -30,8 +30,8 @@ pub(super) fn backend(at: &str, pod: Option<&str>, node: Option<&str>) -> Backen
     Backend {
         ip: at.ip(),
         port: at.port(),
-        pod: pod.map(str::to_owned),
-        node: node.map(str::to_owned),
+        pod: pod.map(Into::into),
+        node: node.map(Into::into),
     }
 }
 
@@ -52,8 +52,8 @@ fn cause(code: CauseCode, basis: Basis) -> Cause {
 
 fn lost_at(interface: Option<&str>, by: RewriteOwner) -> LostAt {
     LostAt {
-        node: Some("node1".to_owned()),
-        interface: interface.map(str::to_owned),
+        node: Some("node1".into()),
+        interface: interface.map(Into::into),
         by,
     }
 }
@@ -73,7 +73,7 @@ pub(super) fn lost() -> Record {
     Record {
         schema: SCHEMA,
         observed_at: Some("2026-11-23T12:00:42.123456Z".to_owned()),
-        node: "node1".to_owned(),
+        node: "node1".into(),
         from: From::Start,
         protocol: Protocol::Tcp,
         service: Some(service("web")),
@@ -109,9 +109,9 @@ pub(super) fn lost() -> Record {
         extra_hop_ns: None,
         hop_check: None,
         path: vec![Step {
-            node: "node1".to_owned(),
-            r#in: Some("eth0".to_owned()),
-            out: Some("eth0".to_owned()),
+            node: "node1".into(),
+            r#in: Some("eth0".into()),
+            out: Some("eth0".into()),
             ttl_in: Some(64),
             ttl_out: Some(63),
             reply_ttl_in: Some(63),
@@ -207,7 +207,7 @@ pub(super) fn nobody(outcome: Outcome, why: Option<OutcomeCause>) -> Record {
 
 pub(super) fn second_node() -> Record {
     Record {
-        node: "node2".to_owned(),
+        node: "node2".into(),
         front_door: FrontDoor {
             kind: Some(FrontDoorKind::Pod),
             ip: socket("10.244.2.5:0").ip(),

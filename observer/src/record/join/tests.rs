@@ -22,7 +22,7 @@ fn second() -> Record {
     let mut record = first();
     let seen = record.source_seen.expect("one");
     let backend = record.backend.clone().expect("one");
-    record.node = "node2".to_owned();
+    record.node = "node2".into();
     record.client = Client {
         ip: seen.ip,
         port: seen.port,
@@ -48,9 +48,9 @@ fn second() -> Record {
     record.extra_hops = None;
     record.round_trip_ns = Some(500_000);
     let step = &mut record.path[0];
-    step.node = "node2".to_owned();
-    step.r#in = Some("flannel.1".to_owned());
-    step.out = Some("cali1".to_owned());
+    step.node = "node2".into();
+    step.r#in = Some("flannel.1".into());
+    step.out = Some("cali1".into());
     step.ttl_in = Some(63);
     step.ttl_out = Some(62);
     record
@@ -71,7 +71,7 @@ fn at(mut record: Record, observed_at: &str) -> Record {
 #[test]
 fn two_halves_are_the_first_nodes_word_with_the_whole_path() {
     let record = joined(second(), first());
-    assert_eq!(record.node, "node1");
+    assert_eq!(&*record.node, "node1");
     assert_eq!(record.client, first().client);
     assert_eq!(record.lost_at, first().lost_at);
     let nodes: Vec<&str> = record.path.iter().map(|step| &*step.node).collect();
@@ -134,8 +134,8 @@ fn a_hop_costs_no_time_that_is_not_known() {
 }
 
 #[rstest]
-#[case::of_one_node(|record: &mut Record| record.node = "node1".to_owned())]
-#[case::of_a_node_without_the_backend(|record: &mut Record| record.node = "node3".to_owned())]
+#[case::of_one_node(|record: &mut Record| record.node = "node1".into())]
+#[case::of_a_node_without_the_backend(|record: &mut Record| record.node = "node3".into())]
 #[case::another_port(|record: &mut Record| record.client.port = 1)]
 #[case::another_backend(|record: &mut Record| record.front_door.port = 1)]
 #[case::another_protocol(|record: &mut Record| record.protocol = Protocol::Udp)]
@@ -186,12 +186,12 @@ fn two_that_say_the_same_are_not_joined() {
         let backend = record.backend.as_mut().expect("one");
         backend.node = None;
     }
-    other.node = "node3".to_owned();
+    other.node = "node3".into();
     assert_eq!(join(vec![one.clone(), other.clone()]).len(), 2);
     // With a place of the pod, the one that is not there was first.
-    one.backend.as_mut().expect("one").node = Some("node2".to_owned());
+    one.backend.as_mut().expect("one").node = Some("node2".into());
     let record = joined(other, one);
-    assert_eq!(record.node, "node3");
+    assert_eq!(&*record.node, "node3");
 }
 
 /// Connections of few ports, nodes and moments, so that many collide.
@@ -205,10 +205,10 @@ fn records() -> impl Strategy<Value = Vec<Record>> {
             if half == 1 {
                 record.client.port = port;
             }
-            record.node = format!("node{node}");
+            record.node = format!("node{node}").into();
             record.path[0].node.clone_from(&record.node);
             if let Some(backend) = &mut record.backend {
-                backend.node = (known > 0).then(|| format!("node{known}"));
+                backend.node = (known > 0).then(|| format!("node{known}").into());
             }
             at(record, &format!("12:00:{:02}.000000", 3 * seconds))
         },

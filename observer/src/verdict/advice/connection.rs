@@ -3,7 +3,7 @@
 use super::super::chain::Loser;
 use super::super::parts::Loss;
 use super::super::vocabulary::{CauseCode, OutcomeCauseCode, RewriteOwner};
-use super::{Case, Change, ChangeCode, for_loss, without_local_endpoints};
+use super::{Case, Change, ChangeCode, Detail, for_loss, without_local_endpoints};
 use crate::cluster::plane::Dataplane;
 use crate::cluster::{FrontDoorKind, Index, Service};
 use crate::payload::{Carrier, Reading, Reason};
@@ -31,11 +31,16 @@ pub(crate) struct Seen<'a> {
 /// Service's leaves in place has nothing to be changed: hairpins, and what the node itself sends.
 ///
 /// Only the first loss counts: what a later stage would keep is not the client's address.
-pub(crate) fn of_connection(seen: Seen<'_>) -> Vec<Change> {
+pub(crate) fn of_connection(seen: Seen<'_>) -> Vec<ChangeCode> {
+    let changes = all_of_connection(seen).into_iter();
+    changes.map(|change| change.code).collect()
+}
+
+fn all_of_connection(seen: Seen<'_>) -> Vec<Change> {
     let Seen { index, service, .. } = seen;
     if seen.outcome_cause == Some(OutcomeCauseCode::NoLocalEndpoints) {
         let is_internal = seen.door == Some(FrontDoorKind::ClusterIP);
-        return without_local_endpoints(service, is_internal);
+        return without_local_endpoints(service, is_internal, Detail::Word);
     }
     let known = Case {
         index,
@@ -45,6 +50,7 @@ pub(crate) fn of_connection(seen: Seen<'_>) -> Vec<Change> {
         routes: &[],
         config_map: None,
         findings: &[],
+        detail: Detail::Word,
     };
     let Some(Loss { at, cause }) = seen.losses.first() else {
         return Vec::new();

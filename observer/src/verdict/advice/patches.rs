@@ -7,6 +7,25 @@ use crate::cluster::front::{Delivers, Keeps, LoadBalancer, System};
 use crate::cluster::patch::{Patch, PatchedKind};
 use crate::cluster::{Service, ServiceRef, ServiceType};
 
+/// How much of a change is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Detail {
+    /// Only which it is: nobody looks at the patches of a connection's advice, and they are most of
+    /// what it would cost.
+    Word,
+    /// With its patches.
+    Patches,
+}
+
+impl Detail {
+    pub(super) fn patches(self, make: impl FnOnce() -> Vec<Patch>) -> Vec<Patch> {
+        match self {
+            Self::Word => Vec::new(),
+            Self::Patches => make(),
+        }
+    }
+}
+
 /// A change of the Service itself.
 pub(super) fn of_service(service: &Service, merge: Value) -> Patch {
     let ServiceRef { namespace, name } = &service.reference;
@@ -20,15 +39,21 @@ pub(super) fn of_service(service: &Service, merge: Value) -> Patch {
 
 /// Only what has an external policy can have another one (`pkg/apis/core/validation`,
 /// `validateServiceExternalTrafficPolicy`).
-pub(super) fn policy(service: &Service, code: ChangeCode, policy: &str) -> Option<Change> {
+pub(super) fn policy(
+    service: &Service,
+    code: ChangeCode,
+    policy: &str,
+    detail: Detail,
+) -> Option<Change> {
     let has_one =
         service.service_type != ServiceType::ClusterIP || !service.external_ips.is_empty();
+    let patches = || {
+        let merge = json!({"spec": {"externalTrafficPolicy": policy}});
+        vec![of_service(service, merge)]
+    };
     has_one.then(|| Change {
         code,
-        patches: vec![of_service(
-            service,
-            json!({"spec": {"externalTrafficPolicy": policy}}),
-        )],
+        patches: detail.patches(patches),
     })
 }
 
@@ -46,7 +71,15 @@ pub(super) fn target_group(
     code: ChangeCode,
     attribute: &str,
     front: &LoadBalancer,
+    detail: Detail,
 ) -> Change {
+    Change {
+        code,
+        patches: detail.patches(|| vec![target_group_attribute(service, attribute, front)]),
+    }
+}
+
+fn target_group_attribute(service: &Service, attribute: &str, front: &LoadBalancer) -> Patch {
     const NAME: &str = "service.beta.kubernetes.io/aws-load-balancer-target-group-attributes";
     let key = attribute.split('=').next().unwrap_or_default();
     let set = front
@@ -58,14 +91,15 @@ pub(super) fn target_group(
         .map(str::trim)
         .filter(|other| !other.is_empty() && other.split('=').next() != Some(key));
     let value: Vec<_> = others.chain([attribute]).collect();
-    Change {
-        code,
-        patches: vec![annotated(service, NAME, &value.join(","))],
-    }
+    annotated(service, NAME, &value.join(","))
 }
 
 /// Pods as targets of a Network Load Balancer, past kube-proxy.
-pub(super) fn target_pods(service: &Service, front: &LoadBalancer) -> Option<Change> {
+pub(super) fn target_pods(
+    service: &Service,
+    front: &LoadBalancer,
+    detail: Detail,
+) -> Option<Change> {
     const NAME: &str = "service.beta.kubernetes.io/aws-load-balancer-nlb-target-type";
     const TYPE: &str = "service.beta.kubernetes.io/aws-load-balancer-type";
     // The in-tree provider knows no such targets.
@@ -78,27 +112,30 @@ pub(super) fn target_pods(service: &Service, front: &LoadBalancer) -> Option<Cha
         && front.keeps == Keeps::Client
         && front.ports.is_empty()
         && is_of_controller;
-    applies.then(|| {
-        let mut change = target_group(
-            service,
-            ChangeCode::TargetPods,
-            "preserve_client_ip.enabled=true",
-            front,
-        );
-        change.patches.insert(0, annotated(service, NAME, "ip"));
-        change
+    let patches = || {
+        vec![
+            annotated(service, NAME, "ip"),
+            target_group_attribute(service, "preserve_client_ip.enabled=true", front),
+        ]
+    };
+    applies.then(|| Change {
+        code: ChangeCode::TargetPods,
+        patches: detail.patches(patches),
     })
 }
 
 /// `bpf-lb-mode` (Cilium, "Kubernetes Without kube-proxy", DSR mode).
-pub(super) fn direct_return() -> Change {
-    Change {
-        code: ChangeCode::DirectReturn,
-        patches: vec![Patch {
+pub(super) fn direct_return(detail: Detail) -> Change {
+    let patches = || {
+        vec![Patch {
             kind: PatchedKind::ConfigMap,
             namespace: "kube-system".to_owned(),
             name: "cilium-config".to_owned(),
             merge: json!({"data": {"bpf-lb-mode": "dsr"}}),
-        }],
+        }]
+    };
+    Change {
+        code: ChangeCode::DirectReturn,
+        patches: detail.patches(patches),
     }
 }

@@ -10,7 +10,7 @@ use crate::cluster::facts::Facts;
 use crate::cluster::finding::Finding;
 use crate::cluster::front::LoadBalancer;
 use crate::cluster::{Family, Index, KubeProxy, ServiceEntry, ServicePort, ServiceRef};
-use crate::verdict::advice::{self, Case, Change};
+use crate::verdict::advice::{self, Case, Change, Detail};
 use crate::verdict::vocabulary::{ClientKind, OutcomeCauseCode};
 
 /// What is known, and who is asked about.
@@ -161,6 +161,7 @@ impl<'a> Explainer<'a> {
             routes: self.facts.routes_to(reference),
             config_map: self.facts.config_map_of(reference),
             findings: &findings,
+            detail: Detail::Patches,
         };
         let advice = advice::changes(case, &ways, &verdict.doors);
         Explained {

@@ -21,7 +21,7 @@ fn cluster_policy_loses_the_source_wherever_the_pod_is(
     assert_eq!(
         lost_at(&verdict),
         Some(&Lost {
-            node: Some("node1".to_owned()),
+            node: Some("node1".into()),
             interface: Some(IfIndex(9)),
             by: RewriteOwner::KubeProxy,
         })
