@@ -3,11 +3,12 @@
 //! What comes at once is told at once, as the lines that it is: they are made once, by the thread
 //! that has just made the records, and shared by all who follow.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use axum::body::Bytes;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::Notify;
 
 use crate::record::filter::Filter;
 use crate::record::{Record, write_line};
@@ -62,31 +63,36 @@ impl Batch {
     }
 }
 
-/// How far a follower is behind.
+/// What a follower has not taken yet; both ends hold it.
 #[derive(Debug, Default)]
-struct Behind {
-    /// Records that it has not taken yet.
-    waiting: AtomicUsize,
-    /// Those that came when it had fallen too far behind.
-    missed: AtomicU64,
+struct Queue {
+    untold: Mutex<Untold>,
+    /// Something is new in it.
+    news: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Untold {
+    batches: VecDeque<Arc<Batch>>,
+    /// Records in them.
+    records: usize,
+    /// Records that are not told, since it fell too far behind.
+    missed: u64,
+    /// No more come.
+    has_ended: bool,
 }
 
 /// The observing thread's end of a follower.
 #[derive(Debug)]
 pub(super) struct Teller {
-    /// None once it has fallen behind: then it gets nothing any more.
-    batches: Option<UnboundedSender<Arc<Batch>>>,
     /// Whether it asks for some only.
     in_parts: bool,
-    behind: Arc<Behind>,
+    queue: Arc<Queue>,
 }
 
 /// The serving thread's end.
 #[derive(Debug)]
-pub(super) struct Followed {
-    batches: UnboundedReceiver<Arc<Batch>>,
-    behind: Arc<Behind>,
-}
+pub(super) struct Followed(Arc<Queue>);
 
 /// What is next for a follower.
 #[derive(Debug)]
@@ -100,24 +106,24 @@ pub(super) enum Next {
 
 /// The two ends of one who asks for these.
 pub(super) fn follow(filter: &Filter) -> (Teller, Followed) {
-    let (sender, receiver) = unbounded_channel();
-    let behind = Arc::<Behind>::default();
+    let queue = Arc::<Queue>::default();
     let teller = Teller {
-        batches: Some(sender),
         in_parts: !filter.passes_all(),
-        behind: Arc::clone(&behind),
+        queue: Arc::clone(&queue),
     };
-    let followed = Followed {
-        batches: receiver,
-        behind,
-    };
-    (teller, followed)
+    (teller, Followed(queue))
+}
+
+impl Queue {
+    fn untold(&self) -> MutexGuard<'_, Untold> {
+        self.untold.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Teller {
     /// Whether anybody reads at the other end.
     pub(super) fn is_there(&self) -> bool {
-        Arc::strong_count(&self.behind) > 1
+        Arc::strong_count(&self.queue) > 1
     }
 
     /// Whether it asks for some only.
@@ -125,41 +131,51 @@ impl Teller {
         self.in_parts
     }
 
-    /// Tells these, unless it is too far behind.
-    pub(super) fn tell(&mut self, batch: &Arc<Batch>) {
-        let Behind { waiting, missed } = &*self.behind;
-        let number = batch.number;
-        let has_room = waiting.load(Ordering::Acquire) + number <= BEHIND_MAX;
-        let Some(batches) = self.batches.as_ref().filter(|_| has_room) else {
-            missed.fetch_add(number as u64, Ordering::Release);
-            self.batches = None;
-            return;
-        };
-        waiting.fetch_add(number, Ordering::AcqRel);
-        // Nobody there: that is seen the next time.
-        let _gone = batches.send(Arc::clone(batch));
+    /// Tells these, unless it is too far behind. Then it gets nothing any more, also not what waits:
+    /// who does not read would keep it for nothing, and each of many something else.
+    pub(super) fn tell(&self, batch: &Arc<Batch>) {
+        let mut untold = self.queue.untold();
+        if untold.missed > 0 || untold.records + batch.number > BEHIND_MAX {
+            let waiting = mem::take(&mut untold.records);
+            untold.batches = VecDeque::new();
+            untold.missed += (waiting + batch.number) as u64;
+        } else {
+            untold.records += batch.number;
+            untold.batches.push_back(Arc::clone(batch));
+        }
+        drop(untold);
+        self.queue.news.notify_one();
+    }
+}
+
+impl Drop for Teller {
+    fn drop(&mut self) {
+        self.queue.untold().has_ended = true;
+        self.queue.news.notify_one();
     }
 }
 
 impl Followed {
     /// May be given up at any time: nothing is lost by that.
     pub(super) async fn next(&mut self) -> Next {
-        if let Some(lagged) = self.lagged() {
-            return lagged;
+        loop {
+            if let Some(next) = self.at_once() {
+                return next;
+            }
+            self.0.news.notified().await;
         }
-        let Some(batch) = self.batches.recv().await else {
-            return self.lagged().unwrap_or(Next::Ended);
-        };
-        let number = batch.number;
-        self.behind.waiting.fetch_sub(number, Ordering::AcqRel);
-        Next::Batch(batch)
     }
 
-    /// What still waits is not told either.
-    fn lagged(&self) -> Option<Next> {
-        let missed = self.behind.missed.load(Ordering::Acquire);
-        let waiting = self.behind.waiting.load(Ordering::Acquire);
-        (missed > 0).then(|| Next::Lagged(missed + waiting as u64))
+    fn at_once(&self) -> Option<Next> {
+        let mut untold = self.0.untold();
+        if untold.missed > 0 {
+            return Some(Next::Lagged(untold.missed));
+        }
+        if let Some(batch) = untold.batches.pop_front() {
+            untold.records -= batch.number;
+            return Some(Next::Batch(batch));
+        }
+        untold.has_ended.then_some(Next::Ended)
     }
 }
 
@@ -206,13 +222,15 @@ mod tests {
 
     #[test]
     fn who_falls_behind_is_told_how_much_it_misses_and_no_more() {
-        let (mut teller, mut followed) = follow(&Filter::default());
+        let (teller, mut followed) = follow(&Filter::default());
         teller.tell(&batch(3));
         assert!(matches!(next(&mut followed), Next::Batch(_)));
         let many = batch(BEHIND_MAX / 2);
         for _ in 0..3 {
             teller.tell(&many);
         }
+        // Who is not told them does not hold them either.
+        assert_eq!(Arc::strong_count(&many), 1);
         let missed = BEHIND_MAX as u64 / 2 * 3;
         assert!(matches!(next(&mut followed), Next::Lagged(number) if number == missed));
         drop(followed);
@@ -221,7 +239,7 @@ mod tests {
 
     #[test]
     fn who_reads_everything_before_it_lags_is_told_when_it_does() {
-        let (mut teller, mut followed) = follow(&Filter::default());
+        let (teller, mut followed) = follow(&Filter::default());
         teller.tell(&batch(BEHIND_MAX));
         teller.tell(&batch(1));
         let Next::Lagged(missed) = next(&mut followed) else {
