@@ -11,6 +11,8 @@
 
 #![no_std]
 
+use core::mem::offset_of;
+
 mod wire {
     pub(crate) mod counter;
     pub(crate) mod first_bytes;
@@ -320,6 +322,11 @@ pub const SILENCE_NS: u64 = 10_000_000_000;
 const _: () = {
     assert!(size_of::<Tuple>() == 36 && align_of::<Tuple>() == 4);
     assert!(size_of::<Identity>() == 44 && align_of::<Identity>() == 4);
+    // The programs write these as words: which bytes of them are which field must not change.
+    assert!(offset_of!(Tuple, destination) == 16);
+    assert!(offset_of!(Tuple, source_port) == 32 && offset_of!(Tuple, destination_port) == 34);
+    assert!(offset_of!(Identity, family) == 36 && offset_of!(Identity, protocol) == 37);
+    assert!(offset_of!(Identity, zone) == 38 && offset_of!(Identity, sequence) == 40);
     assert!(size_of::<ArrivalKey>() == 48 && align_of::<ArrivalKey>() == 4);
     assert!(size_of::<Arrival>() == 16 && align_of::<Arrival>() == 8);
     assert!(size_of::<FlowKey>() == 44 && align_of::<FlowKey>() == 4);

@@ -4,6 +4,7 @@
 mod asked;
 mod clock;
 mod first_bytes;
+mod found;
 mod interfaces;
 mod missed;
 mod pace;

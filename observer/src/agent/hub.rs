@@ -59,6 +59,8 @@ impl Hub {
     pub(super) fn follow(&self, filter: &Filter) -> (Vec<Arc<Record>>, Followed) {
         let (teller, followed) = follow(filter);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        // Where nothing comes they would only grow in number.
+        told.followers.retain(Teller::is_there);
         // While nothing is added.
         told.followers.push(teller);
         (told.recent.iter().cloned().collect(), followed)

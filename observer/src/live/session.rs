@@ -15,6 +15,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 use super::Sink;
 use super::clock::now;
 use super::first_bytes::FirstBytes;
+use super::found::Found;
 use super::interfaces::Interfaces;
 use super::missed::{Lost, Missed, Standing};
 use super::pace::Pace;
@@ -144,12 +145,7 @@ pub struct Session<S> {
     not_told: NotTold,
     /// As many as were known by then.
     undecodable: u64,
-    /// The most bytes that one reading found, since it was last told.
-    ring_buffer_used: u64,
-    /// The same since the last tick.
-    used_in_tick: u64,
-    /// What the last reading found.
-    last_found: u64,
+    found: Found,
     sampler: Sampler,
     is_ipvs_told: bool,
     first_bytes: FirstBytes,
@@ -181,9 +177,7 @@ impl<S: Sink> Session<S> {
             look_ups_left: LOOK_UPS_PER_TICK,
             not_told: NotTold::default(),
             undecodable: 0,
-            ring_buffer_used: 0,
-            used_in_tick: 0,
-            last_found: 0,
+            found: Found::default(),
             sampler,
             is_ipvs_told: false,
             first_bytes: FirstBytes::new(),
@@ -264,7 +258,7 @@ impl<S: Sink> Session<S> {
                     let mut ready = ready.context("the ring buffer failed")?;
                     if let Read::Whole(_) = self.read(ready.get_inner_mut())? {
                         ready.clear_ready();
-                        pace.read(self.last_found);
+                        pace.read(self.found.last());
                     }
                 }
                 () = has_segments(&mut segments) => self.read_segments(&mut segments)?,

@@ -22,7 +22,7 @@ use crate::payload::Reading;
 /// way through a node takes microseconds, mostly. One that leaves later is told all the same.
 const ANSWER_DELIVERED_NS: u64 = 50_000_000;
 /// Observations read at a stretch, so that a flood of them keeps nothing else waiting: a whole
-/// ring buffer.
+/// ring buffer of the usual size.
 const READ_MAX: u32 = 8_192;
 /// Of each item in a ring buffer, beside what is in it (`BPF_RINGBUF_HDR_SZ`).
 const ITEM_HEADER_BYTES: u64 = 8;
@@ -58,7 +58,7 @@ impl<S: Sink> Session<S> {
         let load = Load {
             packets: counters.handshakes(),
             lost: self.not_told.lost,
-            used: mem::take(&mut self.used_in_tick),
+            used: self.found.most_in_tick(),
         };
         let Some(change) = self.sampler.step(now, load) else {
             return Ok(());
@@ -87,7 +87,7 @@ impl<S: Sink> Session<S> {
         let mut bytes = 0;
         for _ in 0..READ_MAX {
             let Some(item) = ring.next() else {
-                self.found(bytes);
+                self.found.add(bytes, true);
                 self.sample()?;
                 return Ok(whole);
             };
@@ -102,16 +102,9 @@ impl<S: Sink> Session<S> {
                 Err(_) => self.lost.undecodable += 1,
             }
         }
-        self.found(bytes);
+        self.found.add(bytes, false);
         self.sample()?;
         Ok(Read::Until(until))
-    }
-
-    /// So much was in the ring buffer.
-    pub(super) fn found(&mut self, bytes: u64) {
-        self.ring_buffer_used = self.ring_buffer_used.max(bytes);
-        self.used_in_tick = self.used_in_tick.max(bytes);
-        self.last_found = bytes;
     }
 
     /// Reads what clients sent first, [`READ_MAX`] segments at most.

@@ -1,6 +1,5 @@
 //! What is done from time to time, or when something around the connections has changed.
 
-use std::mem;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -223,7 +222,7 @@ impl<S: Sink> Session<S> {
                 sampled: self.sampler.sampled(now()?),
             },
             usage,
-            ring_buffer_used: mem::take(&mut self.ring_buffer_used),
+            ring_buffer_used: self.found.most(),
             interfaces: self.parts.interfaces.names(),
         })
     }
