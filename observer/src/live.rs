@@ -3,6 +3,7 @@
 
 mod asked;
 mod clock;
+mod crowded;
 mod first_bytes;
 mod found;
 mod interfaces;

@@ -14,6 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, sleep_until};
 
 use super::Sink;
 use super::clock::now;
+use super::crowded::Crowded;
 use super::first_bytes::FirstBytes;
 use super::found::Found;
 use super::interfaces::Interfaces;
@@ -146,6 +147,7 @@ pub struct Session<S> {
     /// As many as were known by then.
     undecodable: u64,
     found: Found,
+    crowded: Crowded,
     sampler: Sampler,
     is_ipvs_told: bool,
     first_bytes: FirstBytes,
@@ -178,6 +180,7 @@ impl<S: Sink> Session<S> {
             not_told: NotTold::default(),
             undecodable: 0,
             found: Found::default(),
+            crowded: Crowded::new(),
             sampler,
             is_ipvs_told: false,
             first_bytes: FirstBytes::new(),

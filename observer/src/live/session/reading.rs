@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 use aya::maps::{MapData, RingBuf};
-use observer_ebpf::{ArrivalKey, ROLE_OPENING};
+use observer_ebpf::{ArrivalKey, Counter, ROLE_OPENING};
 
 use super::{Read, Segments, Session};
 use crate::kernel::programs::Counters;
@@ -34,11 +34,13 @@ impl<S: Sink> Session<S> {
         let not_told = self.parts.programs.not_told(&counters);
         let before = mem::replace(&mut self.not_told, not_told);
         let undecodable = mem::replace(&mut self.undecodable, self.lost.undecodable);
-        if not_told.first_bytes > before.first_bytes {
-            self.feed(Event::FirstBytesLost(now()?))?;
+        let now = now()?;
+        let written = counters.get(Counter::WaitingWritten);
+        if not_told.first_bytes > before.first_bytes || self.crowded.are(now, written) {
+            self.feed(Event::FirstBytesLost(now))?;
         }
         if not_told.lost > before.lost {
-            self.feed(Event::Lost(now()?))?;
+            self.feed(Event::Lost(now))?;
         } else if self.parts.asking.whose != Whose::Off
             && (not_told.unseen > before.unseen || self.lost.undecodable > undecodable)
         {
