@@ -25,6 +25,7 @@ pub mod around;
 mod build;
 pub mod configz;
 mod convert;
+mod dns;
 pub mod facts;
 pub mod file;
 pub mod finding;
@@ -47,6 +48,7 @@ mod trim;
 mod workload;
 
 pub(crate) use convert::container_ports;
+pub use dns::{is_dns_label, is_dns_subdomain};
 pub use index::{AddressKind, Backend, FrontDoor, Index};
 pub use kube_proxy::{
     DetectLocal, IPVS_DEVICE, KubeProxy, KubeProxyError, NodePortAddresses, ProxyMode,

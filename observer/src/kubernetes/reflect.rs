@@ -296,9 +296,14 @@ impl Backoff {
         let Self(pause) = *self;
         self.0 = (pause * 2).min(Self::MAX);
         let half = pause / 2;
-        let part = u32::try_from(random() % 1_000).unwrap_or_default();
-        half + half * part / 1_000
+        half + a_part_of(half)
     }
+}
+
+/// Any part of a time, so that not all nodes ask at the same moment.
+pub(super) fn a_part_of(time: Duration) -> Duration {
+    let part = u32::try_from(random() % 1_000).unwrap_or_default();
+    time * part / 1_000
 }
 
 /// Any number: what the standard library keeps its tables apart by.

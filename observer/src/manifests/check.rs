@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::{Fault, Key};
-use crate::cluster::{FieldPath, Objects};
+use crate::cluster::{FieldPath, Objects, is_dns_label};
 
 pub use target::missing;
 
@@ -117,15 +117,4 @@ fn port_name(name: &str) -> Result<(), String> {
         return Ok(());
     };
     Err(format!("{}: {why}", quoted(name)))
-}
-
-/// Whether a text is a label of the DNS (`apimachinery`, `IsDNS1123Label`).
-fn is_dns_label(name: &str) -> bool {
-    const LONGEST: usize = 63;
-    (1..=LONGEST).contains(&name.len())
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && name
-            .chars()
-            .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-')
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 
 use super::super::service::{ServiceEntry, ServiceType};
-use super::super::{Family, Index, Objects, PodRef, ServiceRef};
+use super::super::{Family, Index, Objects, PodRef, ServiceRef, is_dns_label, is_dns_subdomain};
 use super::reader::HeaderReader;
 use super::world::{World, settings_of};
 use super::{Controller, haproxy, nginx, traefik};
@@ -48,12 +48,16 @@ pub struct Expects {
 }
 
 /// The Services by which clients outside come to what may be a proxy, those of load balancers first;
-/// each with one of the Pods behind it, which stands for all of them.
-pub fn behind_doors(index: &Index) -> Vec<(ServiceRef, PodRef)> {
+/// each with one of the Pods behind it, which stands for all of them: one that is known, as long as
+/// one is there to stay, whether it is ready at the moment or not.
+pub fn behind_doors(
+    index: &Index,
+    is_known: impl Fn(&PodRef) -> bool,
+) -> Vec<(ServiceRef, PodRef)> {
     let mut found = BTreeMap::new();
     let entries = index.entries().iter();
     for entry in entries.filter(|it| it.is_for_requests() && leads_in(it)) {
-        if let Some(pod) = pod_of(entry) {
+        if let Some(pod) = pod_of(entry, &is_known) {
             let service = &entry.service;
             let is_other = service.service_type != ServiceType::LoadBalancer;
             let key = (is_other, service.reference.clone());
@@ -69,10 +73,23 @@ fn leads_in(entry: &ServiceEntry) -> bool {
     service.service_type != ServiceType::ClusterIP || !service.external_ips.is_empty()
 }
 
-fn pod_of(entry: &ServiceEntry) -> Option<&PodRef> {
-    let families = [Family::V4, Family::V6].into_iter();
-    let mut usable = families.flat_map(|family| entry.usable_endpoints(family));
-    usable.find_map(|endpoint| endpoint.pod.as_ref())
+fn pod_of(entry: &ServiceEntry, is_known: impl Fn(&PodRef) -> bool) -> Option<&PodRef> {
+    const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+    let all = FAMILIES.into_iter().flat_map(|it| entry.endpoints(it));
+    let mut staying = all
+        .filter(|it| !it.terminating)
+        .filter_map(|it| it.pod.as_ref());
+    staying.find(|pod| is_known(pod)).or_else(|| {
+        let mut usable = FAMILIES
+            .into_iter()
+            .flat_map(|it| entry.usable_endpoints(it));
+        usable.find_map(|it| it.pod.as_ref().filter(|pod| is_name(pod)))
+    })
+}
+
+/// Whether a Pod can be called that: whoever writes an `EndpointSlice` says what a target is.
+fn is_name(pod: &PodRef) -> bool {
+    is_dns_label(&pod.namespace) && is_dns_subdomain(&pod.name)
 }
 
 impl PodProxy {

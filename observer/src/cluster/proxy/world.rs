@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::IngressClass;
 
 use super::super::around::custom::{Gateway, GatewayClass, IngressClassParams};
 use super::super::workload::{Workload, annotation, name, namespace};
-use super::super::{Objects, ServiceRef};
+use super::super::{Objects, ServiceRef, is_dns_label, is_dns_subdomain};
 use super::{cloud, haproxy, nginx, traefik};
 
 /// By which annotation an `IngressClass` is the default one (Kubernetes, reference, "Well-Known
@@ -168,11 +168,13 @@ impl<'a> World<'a> {
 
 /// Namespace and name of the `ConfigMap` that a controller is started with (ingress-nginx,
 /// user-guide/cli-arguments; `HAProxy` Ingress and `HAProxy` Kubernetes Ingress Controller alike).
+/// Anybody's argument: `None` if no `ConfigMap` can be called that.
 pub(super) fn settings_of(controller: &Workload<'_>) -> Option<(String, String)> {
     let named = controller.flag("--configmap")?;
     let named = named.replace("$(POD_NAMESPACE)", controller.namespace);
     let (namespace, name) = named.split_once('/')?;
-    Some((namespace.to_owned(), name.to_owned()))
+    (is_dns_label(namespace) && is_dns_subdomain(name))
+        .then(|| (namespace.to_owned(), name.to_owned()))
 }
 
 /// Whether a workload has an image of one of these repositories, or of another registry's copy of

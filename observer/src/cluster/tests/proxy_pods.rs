@@ -80,8 +80,30 @@ fn traefik_by_its_own_arguments(#[case] args: &[&str], #[case] reads: Option<boo
 #[case::another("nginx:1.27", &["--configmap=ingress/settings"])]
 #[case::without_settings(NGINX, &["--ingress-class=nginx"])]
 #[case::settings_without_a_namespace(NGINX, &["--configmap=settings"])]
+// No ConfigMap can be called that.
+#[case::two_names(NGINX, &["--configmap=a/b,c"])]
+#[case::a_path(NGINX, &["--configmap=../secrets"])]
+#[case::two_paths(NGINX, &["--configmap=a/b/c"])]
+#[case::a_space(NGINX, &["--configmap=a b/c"])]
+#[case::two_lines(NGINX, &["--configmap=a/b\nc"])]
+#[case::without_a_name(NGINX, &["--configmap=a/"])]
+#[case::escaped(NGINX, &["--configmap=a%2fb/c"])]
 fn of_others_nothing_is_known(#[case] image: &str, #[case] args: &[&str]) {
     assert_eq!(PodProxy::of(pod(image, args)), None);
+}
+
+// `apimachinery`, `DNS1123LabelMaxLength` and `DNS1123SubdomainMaxLength`.
+#[rstest]
+#[case::the_longest(63, 253, true)]
+#[case::of_a_namespace(64, 253, false)]
+#[case::of_a_config_map(63, 254, false)]
+fn a_name_has_a_greatest_length(
+    #[case] namespace: usize,
+    #[case] name: usize,
+    #[case] is_known: bool,
+) {
+    let argument = format!("--configmap={}/{}", "a".repeat(namespace), "b".repeat(name));
+    assert_eq!(PodProxy::of(pod(NGINX, &[&argument])).is_some(), is_known);
 }
 
 /// A Service of namespace `shop` with one port, and what is behind it.
@@ -144,11 +166,34 @@ fn what_clients_outside_come_to_with_requests_is_looked_at() {
             &[json!({"addresses": ["192.0.2.1"]})],
         ),
     ];
-    let found = behind_doors(&Index::build(&objects(&items.concat())));
+    let found = behind_doors(&Index::build(&objects(&items.concat())), |_| false);
     let names: Vec<_> = found
         .iter()
         .map(|(service, pod)| (&*service.name, &*pod.name))
         .collect();
     // Those of load balancers first.
     assert_eq!(names, [("balanced", "tls-0"), ("node-port", "web-0")]);
+}
+
+#[test]
+fn one_that_is_known_stands_for_its_service_as_long_as_it_stays() {
+    let mut leaving = target("10.244.1.3", "leaving", false);
+    leaving["conditions"]["terminating"] = json!(true);
+    let targets = [
+        target("10.244.1.1", "not/a/name", true),
+        target("10.244.1.2", "ready", true),
+        leaving,
+        target("10.244.1.4", "not-ready", false),
+    ];
+    let items = led("web", "NodePort", ("http", 80), &targets);
+    let index = Index::build(&objects(&items));
+    for (known, stands) in [
+        ("", "ready"),
+        ("not-ready", "not-ready"),
+        ("leaving", "ready"),
+    ] {
+        let found = behind_doors(&index, |pod| &*pod.name == known);
+        let names: Vec<_> = found.iter().map(|(_, pod)| &*pod.name).collect();
+        assert_eq!(names, [stands], "{known}");
+    }
 }
