@@ -310,7 +310,7 @@ impl Observer {
         if is_unexplained && self.waits(connection, CHANGE_NS) {
             return None;
         }
-        self.told.note(&record);
+        self.told.note(&record, connection.opened_at);
         self.keep(connection, Some(&record));
         self.link(connection, &mut record);
         Some(Output::Record(connection.opened_at, Arc::new(record)))
@@ -410,7 +410,9 @@ impl Observer {
             let around = self.around(connection, cluster);
             knowledge.before.said = around.said(reading, client, &door);
             knowledge.before.is_believed = around.is_believed(reading, client, &door);
-            knowledge.before.replaces = self.told.replaces(client.address.ip(), reading);
+            let opened_at = connection.opened_at;
+            let proxy = client.address.ip();
+            knowledge.before.replaces = self.told.replaces(proxy, opened_at, reading);
         }
         knowledge
     }

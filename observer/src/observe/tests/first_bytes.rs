@@ -420,4 +420,37 @@ fn what_a_proxy_was_told_it_may_replace(
         only(says(&mut observer, 9 * SECOND, BALANCER, nothing));
     }
     assert!(!finds(&mut observer, 13 * SECOND));
+    // Longer ago than any load balancer's checks are apart, and told of another since.
+    assert!(!finds(&mut observer, 700 * SECOND));
+    connect_from(&mut observer, 701 * SECOND, BALANCER, BALANCER);
+    let reading = forwarded(&["203.0.113.50"]);
+    only(says(&mut observer, 701 * SECOND, BALANCER, reading));
+    assert_eq!(finds(&mut observer, 702 * SECOND), is_replaced);
+}
+
+/// One check makes doubtful what comes in the next minutes, whatever was told between.
+#[test]
+fn a_health_check_is_remembered_until_the_next_would_have_come() {
+    let asked = Asking {
+        whose: Whose::On,
+        trusted: ["10.244.1.5", "load-balancers"]
+            .map(|it| it.parse().expect("one"))
+            .into(),
+        load_balancers: vec!["198.51.100.0/28".parse().expect("a network")],
+    };
+    let mut observer = asking(asked, Some(cluster(TrafficPolicy::Local)));
+    connect_from(&mut observer, SECOND, BALANCER, BALANCER);
+    let nothing = Reading::Nothing(Reason::NoHeader);
+    only(says(&mut observer, SECOND, BALANCER, nothing));
+    for (at, is_found) in [(2, false), (590, false), (610, true)] {
+        connect_from(&mut observer, at * SECOND, BALANCER, BALANCER);
+        let reading = forwarded(&["203.0.113.50"]);
+        only(says(&mut observer, at * SECOND, BALANCER, reading));
+        let (at, proxy) = ((at + 1) * SECOND, "10.244.1.5:41000");
+        connect_from(&mut observer, at, proxy, MASQUERADE);
+        let record = only(says(&mut observer, at, proxy, forwarded(&["198.51.100.7"])));
+        let mut findings = record.findings.iter();
+        let found = findings.any(|it| it.code == FindingCode::ForwardedForOverwritten);
+        assert_eq!(found, is_found, "{at}");
+    }
 }
