@@ -24,10 +24,6 @@ const ANSWER_DELIVERED_NS: u64 = 50_000_000;
 /// Observations read at a stretch, so that a flood of them keeps nothing else waiting: a whole
 /// ring buffer of the usual size.
 const READ_MAX: u32 = 8_192;
-/// After so many observations what clients sent first is read. A proxy speaks for what came shortly
-/// before, and of one client a few hundred are remembered: where much waits to be read, what it said
-/// must not wait for all of that.
-const SEGMENTS_EVERY: u32 = 64;
 /// Of each item in a ring buffer, beside what is in it (`BPF_RINGBUF_HDR_SZ`).
 const ITEM_HEADER_BYTES: u64 = 8;
 
@@ -81,7 +77,7 @@ impl<S: Sink> Session<S> {
         self.feed(Event::Lost(now))
     }
 
-    /// Reads observations, [`READ_MAX`] at most, and beside them what clients sent first.
+    /// Reads observations, [`READ_MAX`] at most; before them what clients sent first so far.
     pub(super) fn read(
         &mut self,
         ring: &mut RingBuf<MapData>,
@@ -95,10 +91,10 @@ impl<S: Sink> Session<S> {
         let mut until = now()?;
         let whole = Read::Whole(until);
         let mut bytes = 0;
-        for number in 0..READ_MAX {
-            if number % SEGMENTS_EVERY == 0 {
-                self.read_segments(segments)?;
-            }
+        // A proxy speaks for what came shortly before, and of one client a few hundred are remembered:
+        // where much waits to be read, what it said must not wait for all of that.
+        self.read_segments(segments)?;
+        for _ in 0..READ_MAX {
             let Some(item) = ring.next() else {
                 self.found.add(bytes, true);
                 self.sample()?;
