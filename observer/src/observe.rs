@@ -263,7 +263,7 @@ impl Observer {
     fn concluded(&mut self, connection: Connection) -> Option<Output> {
         if !connection.is_unanswered() {
             // Before its proxy can have opened another for it.
-            self.keep(&connection, None);
+            self.keep_accepted(&connection);
             let moment = connection.opened_at.unwrap_or(self.now);
             let around = Around {
                 asking: &self.settings.first_bytes,
@@ -311,7 +311,7 @@ impl Observer {
             return None;
         }
         self.told.note(&record, connection.opened_at);
-        self.keep(connection, Some(&record));
+        self.keep_reported(connection, &record);
         self.link(connection, &mut record);
         Some(Output::Record(connection.opened_at, Arc::new(record)))
     }

@@ -249,7 +249,7 @@ impl<S: Sink> Session<S> {
             }
         });
         if begin == Begin::WithExisting {
-            self.read_existing(ring.get_mut())?;
+            self.read_existing(ring.get_mut(), &mut segments)?;
         }
         let standing_interval = self.parts.sink.standing_interval();
         let mut standing_tick = interval(standing_interval.unwrap_or(MODULE_TICK));
@@ -259,7 +259,7 @@ impl<S: Sink> Session<S> {
             tokio::select! {
                 ready = ring.readable_mut() => {
                     let mut ready = ready.context("the ring buffer failed")?;
-                    if let Read::Whole(_) = self.read(ready.get_inner_mut())? {
+                    if let Read::Whole(_) = self.read(ready.get_inner_mut(), &mut segments)? {
                         ready.clear_ready();
                         pace.read(self.found.last());
                     }
@@ -327,7 +327,7 @@ impl<S: Sink> Session<S> {
     ) -> anyhow::Result<Ended<S>> {
         let end = now()?;
         self.look_ups_left = LOOK_UPS_PER_TICK;
-        while self.read(ring)?.moment() < end {}
+        while self.read(ring, segments)?.moment() < end {}
         self.read_segments(segments)?;
         self.notice_losses()?;
         self.expire(end, 0)?;

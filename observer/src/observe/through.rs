@@ -29,7 +29,7 @@ use crate::observation::{Identity, Moment, Tuple};
 const INBOUND_MAX: usize = 1 << 14;
 /// Those that one proxy got from one address: what it opens for one is known for certain only some
 /// 150 ms later, by when the same client may have come a hundred times more.
-const INBOUND_OF_ONE_MAX: usize = 256;
+const INBOUND_OF_ONE_MAX: usize = 1_024;
 /// Kinds of connections of one address that are forgotten before it is known what became of them:
 /// by as many doors it may have come.
 const BARE_MAX: usize = 4;
@@ -67,11 +67,22 @@ pub(super) struct Inbound {
     pub(super) stage: Option<Box<Stage>>,
 }
 
+/// When a connection is told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    /// As soon as it is accepted: none is newer.
+    First,
+    /// Once more is known of it: others came since, and may have pushed it out.
+    Again,
+}
+
 /// Connections that one proxy got from one address, the newest last.
 #[derive(Debug, Default)]
 struct Way {
     kept: VecDeque<Inbound>,
     forgotten: u64,
+    /// When the newest of those was opened.
+    forgotten_until: Option<Moment>,
     /// What those have in common of which it is known what became of them.
     of_forgotten: Option<Stage>,
     /// The others: one for all that are alike.
@@ -176,14 +187,14 @@ impl Memory {
     }
 
     /// Keeps a connection; what is known of it already makes room for what is known now.
-    pub(super) fn keep(&mut self, key: Key, is_masquerade: bool, inbound: Inbound) {
+    pub(super) fn keep(&mut self, key: Key, is_masquerade: bool, word: Word, inbound: Inbound) {
         if let Some(way) = self.of_masquerade(key, is_masquerade) {
-            way.keep(inbound);
+            way.keep(word, inbound);
             return;
         }
         let way = self.ways.entry(key).or_insert_with(Way::default);
         let before = way.kept.len();
-        way.keep(inbound);
+        way.keep(word, inbound);
         self.number = self.number + way.kept.len() - before;
         while self.number > INBOUND_MAX
             && let Some((_, way)) = self.ways.remove_lru()
@@ -269,12 +280,17 @@ fn canonical(at: SocketAddr) -> SocketAddr {
 }
 
 impl Way {
-    fn keep(&mut self, inbound: Inbound) {
+    fn keep(&mut self, word: Word, inbound: Inbound) {
         let identity = inbound.connection.identity;
         let known = self.kept.iter_mut().rev();
         let mut same = known.filter(|known| known.connection.identity == identity);
         if let Some(known) = same.next() {
             *known = inbound;
+            return;
+        }
+        if word == Word::Again && self.is_forgotten(&inbound) {
+            // It must not push out what is newer, of which a proxy has yet to speak.
+            self.forget_more(inbound);
             return;
         }
         self.kept.push_back(inbound);
@@ -285,6 +301,12 @@ impl Way {
         }
     }
 
+    /// Whether one that is not kept was, by when it was opened.
+    fn is_forgotten(&self, inbound: &Inbound) -> bool {
+        let opened_at = inbound.connection.opened_at;
+        opened_at.is_some() && opened_at <= self.forgotten_until
+    }
+
     fn keep_older(&mut self, inbound: Inbound) {
         if self.kept.len() < INBOUND_OF_ONE_MAX {
             self.kept.push_front(inbound);
@@ -293,9 +315,14 @@ impl Way {
         }
     }
 
-    /// Only what it has in common with the others that are forgotten is kept.
-    fn forget(&mut self, mut oldest: Inbound) {
+    fn forget(&mut self, oldest: Inbound) {
         self.forgotten += 1;
+        self.forgotten_until = self.forgotten_until.max(oldest.connection.opened_at);
+        self.forget_more(oldest);
+    }
+
+    /// Only what it has in common with the others that are forgotten is kept.
+    fn forget_more(&mut self, mut oldest: Inbound) {
         let stage = match oldest.stage.take() {
             Some(stage) => *stage,
             None if self.bare.iter().any(|bare| bare.is_like(&oldest)) => return,

@@ -77,8 +77,12 @@ impl<S: Sink> Session<S> {
         self.feed(Event::Lost(now))
     }
 
-    /// Reads observations, [`READ_MAX`] at most.
-    pub(super) fn read(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<Read> {
+    /// Reads observations, [`READ_MAX`] at most; before them what clients sent first so far.
+    pub(super) fn read(
+        &mut self,
+        ring: &mut RingBuf<MapData>,
+        segments: &mut Segments,
+    ) -> anyhow::Result<Read> {
         if self.parts.asking.whose != Whose::Off {
             // Before what came after it: a whole ring is more than is read at a stretch, and a proxy
             // may speak for one that was lost.
@@ -87,6 +91,9 @@ impl<S: Sink> Session<S> {
         let mut until = now()?;
         let whole = Read::Whole(until);
         let mut bytes = 0;
+        // A proxy speaks for what came shortly before, and of one client a few hundred are remembered:
+        // where much waits to be read, what it said must not wait for all of that.
+        self.read_segments(segments)?;
         for _ in 0..READ_MAX {
             let Some(item) = ring.next() else {
                 self.found.add(bytes, true);

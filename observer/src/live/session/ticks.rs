@@ -30,7 +30,11 @@ impl<S: Sink> Session<S> {
     /// Tells the observer of the connections that exist already; there are none while conntrack's
     /// module is not loaded. What came while they were read is told before them, so that none is
     /// told twice.
-    pub(super) fn read_existing(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
+    pub(super) fn read_existing(
+        &mut self,
+        ring: &mut RingBuf<MapData>,
+        segments: &mut Segments,
+    ) -> anyhow::Result<()> {
         if self.parts.awaited.is_some() {
             return Ok(());
         }
@@ -44,12 +48,16 @@ impl<S: Sink> Session<S> {
             Ok::<_, NetfilterError>(ControlFlow::Continue(()))
         })
         .context("cannot read the connections that exist already")?;
-        self.read(ring)?;
+        self.read(ring, segments)?;
         existing.into_iter().try_for_each(|event| self.feed(event))
     }
 
     /// Tells the observer of all connections whose source is rewritten, once it is time.
-    pub(super) fn read_rewritten(&mut self, ring: &mut RingBuf<MapData>) -> anyhow::Result<()> {
+    pub(super) fn read_rewritten(
+        &mut self,
+        ring: &mut RingBuf<MapData>,
+        segments: &mut Segments,
+    ) -> anyhow::Result<()> {
         if self.parts.observer.asks_for_rewritten() {
             self.rewritten.ask();
         }
@@ -66,7 +74,7 @@ impl<S: Sink> Session<S> {
             self.rewritten.failed();
             return Ok(());
         };
-        self.read(ring)?;
+        self.read(ring, segments)?;
         self.feed(Event::Rewritten(rewritten))
     }
 
@@ -170,10 +178,10 @@ impl<S: Sink> Session<S> {
         }
         // However late this is: silence is judged as of what was read, or the answer of many
         // would lie unread.
-        let now = self.read(ring)?.moment();
+        let now = self.read(ring, segments)?.moment();
         self.read_segments(segments)?;
         self.notice_losses()?;
-        self.read_rewritten(ring)?;
+        self.read_rewritten(ring, segments)?;
         self.expire(now, self.parts.answer_timeout_ns)?;
         self.feed(Event::Tick(now))?;
         self.look_at_the_clock()?;

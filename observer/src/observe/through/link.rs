@@ -4,7 +4,7 @@ use std::mem;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use super::{Candidates, Inbound, Key, Memory, Proxy, Stage};
+use super::{Candidates, Inbound, Key, Memory, Proxy, Stage, Word};
 use crate::cluster::{AddressKind, Protocol};
 use crate::flow::{Answer, Connection};
 use crate::observation::Entry;
@@ -32,9 +32,18 @@ struct Link {
 }
 
 impl Observer {
-    /// Keeps a connection that came to this node, or to a pod on it: a proxy may be there. With its
-    /// record, once there is one.
-    pub(in crate::observe) fn keep(&mut self, connection: &Connection, record: Option<&Record>) {
+    /// Keeps a connection that came to this node, or to a pod on it: a proxy may be there. Before
+    /// its proxy can have opened another for it.
+    pub(in crate::observe) fn keep_accepted(&mut self, connection: &Connection) {
+        self.keep(connection, None, Word::First);
+    }
+
+    /// Keeps its record, too.
+    pub(in crate::observe) fn keep_reported(&mut self, connection: &Connection, record: &Record) {
+        self.keep(connection, Some(record), Word::Again);
+    }
+
+    fn keep(&mut self, connection: &Connection, record: Option<&Record>, word: Word) {
         if self.settings.first_bytes.whose == Whose::Off || !is_accepted(connection) {
             return;
         }
@@ -62,16 +71,17 @@ impl Observer {
                 by_header: true,
                 ..inbound.clone()
             };
-            self.memory.keep(key, false, inbound);
+            // So far it was not known by that.
+            self.memory.keep(key, false, Word::First, inbound);
         }
         self.memory
-            .keep(Key { proxy, shown }, is_masquerade, inbound);
+            .keep(Key { proxy, shown }, is_masquerade, word, inbound);
     }
 
     /// Keeps one that nobody asks about, as to what listens in the node's network: what became of
     /// it is found out when something is opened for it.
     pub(in crate::observe) fn keep_unreported(&mut self, connection: &Connection) {
-        self.keep(connection, None);
+        self.keep(connection, None, Word::Again);
     }
 
     /// Whether all connections whose source this node has rewritten are to be read from conntrack

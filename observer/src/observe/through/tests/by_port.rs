@@ -94,3 +94,37 @@ fn what_listens_in_the_nodes_network_is_no_front_door_but_told_of() {
     assert_eq!(part.source_ip, SourceIp::Preserved);
     assert_eq!(client(&record).as_deref(), Some("203.0.113.50"));
 }
+
+/// What another node's clients send first is read, too, and may be read late: after the proxy has
+/// spoken for many of them, and before it speaks for the newest.
+#[test]
+fn what_is_told_again_does_not_push_out_what_is_newer() {
+    const PORTS: std::ops::RangeInclusive<u16> = 50_001..=50_300;
+    let mut node = Node::new(Whose::On);
+    let mut accepted = Vec::new();
+    for port in PORTS {
+        let identity = node.identity(at(OTHER_NODE, port), at(PROXY, 80));
+        let reply = Tuple {
+            source: at(PROXY, 80),
+            destination: at(OTHER_NODE, port),
+        };
+        let outputs = node.opened(identity, reply, false);
+        assert_eq!(outputs, [], "it waits");
+        accepted.push(identity);
+    }
+    accepted.pop();
+    for identity in accepted {
+        let reading = Reading::Nothing(Reason::NoHeader);
+        let outputs = node.observer.handle(Event::FirstBytes(identity, reading));
+        assert_eq!(outputs.len(), 1, "it came out");
+    }
+    let newest = at(OTHER_NODE, *PORTS.end());
+    let record = node.dials(PROXY, CLUSTER_IP, proxy_header(newest));
+    assert_eq!(through(&record).confidence, Confidence::Exact);
+    let said = through(&record).client.expect("a client");
+    assert_eq!((said.ip, said.port), (newest.ip(), Some(newest.port())));
+    // Nor does it count twice.
+    let record = node.dials(PROXY, CLUSTER_IP, forwarded_for(&[OTHER_NODE]));
+    assert_eq!(through(&record).confidence, Confidence::Ambiguous);
+    assert_eq!(through(&record).candidates, PORTS.count() as u64);
+}
