@@ -46,12 +46,12 @@ pub struct Counters([u64; Counter::COUNT as usize]);
 /// How full the maps are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Arrivals that wait for their egress, of [`Sizes::pending`].
+    /// Arrivals that wait for their egress, of [`super::Sizes::pending`].
     pub arrivals: u64,
     /// Arrivals that the full map let go to make room: written, and neither joined, expired nor
     /// present.
     pub arrivals_evicted: u64,
-    /// Entries of UDP flows that are known, of [`Sizes::flow_entries`].
+    /// Entries of UDP flows that are known, of [`super::Sizes::flow_entries`].
     pub flows: u64,
     /// UDP flows that the full map forgot to make room.
     pub flows_evicted: u64,
