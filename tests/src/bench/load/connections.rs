@@ -5,7 +5,6 @@ use std::{
     io::Read as _,
     net::{Ipv4Addr, SocketAddrV4, TcpStream},
     os::fd::AsRawFd as _,
-    panic,
     sync::atomic::Ordering,
     thread,
     time::{Duration, Instant},
@@ -21,7 +20,10 @@ use nix::sys::{
 };
 
 use super::{Done, latencies};
-use crate::bench::{cluster::GATE, ground::Ground, place::Place};
+use crate::{
+    bench::{cluster::GATE, ground::Ground, place::Place},
+    threads,
+};
 
 /// Longer than the second after which a SYN that was lost is repeated.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -66,20 +68,7 @@ pub(super) fn open(ground: &Ground, seconds: u32, rate: Option<u32>) -> Result<D
     };
     let all: Vec<Client> = ground.client().run(|| -> Result<_> {
         Place::Clients.stay()?;
-        Ok(thread::scope(|scope| {
-            let running: Vec<_> = (0..)
-                .zip(clients)
-                .map(|client| scope.spawn(move || work(client)))
-                .collect();
-            running
-                .into_iter()
-                .map(|thread| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
-                })
-                .collect()
-        }))
+        Ok(threads::at_once((0..).zip(clients), work))
     })??;
     let took = start.elapsed();
     let accepted = ground.accepted.load(Ordering::Relaxed) - before;

@@ -4,14 +4,16 @@
 use std::{
     io::ErrorKind,
     net::{Ipv4Addr, UdpSocket},
-    panic, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
 
 use super::{Done, latencies};
-use crate::bench::{cluster::ECHO, ground::Ground, place::Place};
+use crate::{
+    bench::{cluster::ECHO, ground::Ground, place::Place},
+    threads,
+};
 
 /// Datagrams of a flow that are under way at once.
 const WINDOW: u64 = 16;
@@ -35,20 +37,8 @@ pub(super) fn exchange(ground: &Ground, seconds: u32) -> Result<Done> {
     let clients = ground.clients();
     let flows = ground.client().run(|| {
         Place::Clients.stay()?;
-        thread::scope(|scope| {
-            let running: Vec<_> = clients
-                .into_iter()
-                .map(|client| scope.spawn(move || flow(client, until)))
-                .collect();
-            running
-                .into_iter()
-                .map(|thread| {
-                    thread
-                        .join()
-                        .unwrap_or_else(|panicked| panic::resume_unwind(panicked))
-                })
-                .collect::<Result<Vec<Flow>>>()
-        })
+        let flows = threads::at_once(clients, |client| flow(client, until));
+        flows.into_iter().collect::<Result<Vec<Flow>>>()
     })??;
     let took = start.elapsed();
     #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
