@@ -27,7 +27,7 @@ impl Crowded {
     }
 
     /// Whether some may have been pushed out by `now`, when so many were ever to be waited for.
-    pub(super) const fn are(&mut self, now: Moment, written: u64) -> bool {
+    pub(super) const fn may_push_out(&mut self, now: Moment, written: u64) -> bool {
         let many = written.saturating_sub(self.written) > MANY;
         if now.nanoseconds_since(self.since) >= WINDOW_NS {
             self.since = now;
@@ -46,7 +46,7 @@ mod tests {
         let mut crowded = Crowded::new();
         let ticks = (1..200_u64).map(|tick| (Moment(tick * 100_000_000), tick * rate / 10));
         ticks
-            .filter(|&(now, written)| crowded.are(now, written))
+            .filter(|&(now, written)| crowded.may_push_out(now, written))
             .count()
     }
 

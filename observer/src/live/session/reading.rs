@@ -36,7 +36,7 @@ impl<S: Sink> Session<S> {
         let undecodable = mem::replace(&mut self.undecodable, self.lost.undecodable);
         let now = now()?;
         let written = counters.get(Counter::WaitingWritten);
-        if not_told.first_bytes > before.first_bytes || self.crowded.are(now, written) {
+        if not_told.first_bytes > before.first_bytes || self.crowded.may_push_out(now, written) {
             self.feed(Event::FirstBytesLost(now))?;
         }
         if not_told.lost > before.lost {
